@@ -1,0 +1,21 @@
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+test = ['pytest>=8']
+metrics = ['pycocoevalcap>=1.2']
+dev = ['ruff>=0.6']
+
+setup(
+    name='imagernn',
+    version='0.1.0',
+    description='NeuralTalk in Python 3 and numpy: image captioning with every gradient written by hand',
+    long_description=Path(__file__).with_name('README.md').read_text(encoding='utf-8'),
+    long_description_content_type='text/markdown',
+    license='BSD-3-Clause',
+    packages=find_packages(include=['imagernn', 'imagernn.*']),
+    py_modules=['driver', 'predict_on_images', 'eval_sentence_predictions'],
+    python_requires='>=3.10',
+    install_requires=['numpy>=1.24', 'scipy>=1.10', 'h5py>=3.8', 'pillow>=9.5', 'tqdm>=4.64'],
+    extras_require={'test': test, 'metrics': metrics, 'dev': dev + test},
+)
