@@ -1,0 +1,49 @@
+"""Image-sentence pairs -> one Batch of packed integer arrays.
+
+Sentences are sorted by length, longest first, and laid out time-major: the rows alive at step t stand together, and
+they are the first batch_sizes[t] rows of the step before. No row is padding. (PyTorch calls this a PackedSequence.)
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from imagernn.vocab import encode
+
+
+class Batch(NamedTuple):
+    """N sentences over M images; P = sum of (words + 1) over the sentences; T = the longest one's steps."""
+
+    features: np.ndarray      # (M, D), one row an image
+    image_rows: np.ndarray    # (N,), which row of features each packed sentence belongs to
+    inputs: np.ndarray        # (P,), START, w1, w2, … : the word that goes in
+    targets: np.ndarray       # (P,), w1, w2, …, END : the word that must come out
+    batch_sizes: np.ndarray   # (T,), sentences alive at each step, never increasing
+    order: np.ndarray         # (N,), the packed sentences' places in what was given
+
+    @property
+    def num_sentences(self):
+        return len(self.order)
+
+
+def pack(sentences):
+    """Lists of word indices -> inputs (P,), targets (P,), batch_sizes (T,), order (N,). Equal lengths keep their order."""
+    steps = np.array([len(sentence) + 1 for sentence in sentences])             # END is a step too
+    order = np.argsort(-steps, kind='stable')
+    steps = steps[order]
+    alive = np.arange(steps[0])[:, None] < steps                                # (T, N)
+    words = np.zeros((steps[0] + 1, len(steps)), dtype=np.int64)                # START, the words, END: 0 is both
+    for column, index in enumerate(order):
+        words[1:steps[column], column] = sentences[index]
+    return words[:-1][alive], words[1:][alive], alive.sum(axis=1), order
+
+
+def make_batch(pairs, features, wordtoix, dtype=np.float32):
+    """Image-sentence pairs of a data provider -> Batch.
+
+    features: an object whose rows(imgids, dtype) gives (len(imgids), D); wordtoix: the vocabulary; words outside it
+    are dropped. An image that several pairs share is read and encoded once.
+    """
+    inputs, targets, batch_sizes, order = pack([encode(pair['sentence']['tokens'], wordtoix) for pair in pairs])
+    imgids, rows = np.unique([pair['image']['imgid'] for pair in pairs], return_inverse=True)
+    return Batch(features.rows(imgids, dtype=dtype), rows[order], inputs, targets, batch_sizes, order)

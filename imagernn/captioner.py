@@ -1,0 +1,161 @@
+"""The captioning model: encoders of images and words around a generator; its cost and gradients; its decoding.
+
+model is a flat dict of 2-D arrays, params the dict of the command line's flags. Knows nothing of files, training
+loops or how words are searched for.
+"""
+
+import math
+
+import numpy as np
+
+from imagernn.errors import InputError
+from imagernn.layers import (
+    Scratch,
+    affine_backward,
+    affine_forward,
+    dropout_backward,
+    dropout_forward,
+    embedding_backward,
+    embedding_forward,
+    log_softmax,
+    softmax_cost_backward,
+    softmax_cost_forward,
+)
+from imagernn.lstm_generator import LSTMGenerator
+from imagernn.rnn_generator import RNNGenerator
+
+GENERATORS = {'lstm': LSTMGenerator, 'rnn': RNNGenerator}
+SIZES = ('image_encoding_size', 'word_encoding_size', 'hidden_size')
+
+
+def get_generator(params):
+    """The generator that params names; InputError lists the known ones."""
+    name = params.get('generator')
+    if name not in GENERATORS:
+        raise InputError(f'--generator {name}: not known; choose one of {", ".join(GENERATORS)}')
+    return GENERATORS[name]
+
+
+def init_model(params, D, bias_init_vector, rng, dtype=np.float32):
+    """A new model: uniform in ±0.1, biases 0 but bd, which starts at bias_init_vector (V,).
+
+    params: generator and the three sizes; D: the features' size. InputError where the sizes cannot work together.
+    """
+    generator = get_generator(params)
+    sizes = {name: params[name] for name in SIZES}
+    for name, size in sizes.items():
+        if size < 1:
+            raise InputError(f'--{name} {size}: must be at least 1')
+    if clash := generator.check_sizes(sizes):
+        one, other = clash
+        raise InputError(f'--{one} {sizes[one]} and --{other} {sizes[other]}: the {params["generator"]} generator '
+                         f'needs them equal; set both to the same value')
+    V = len(bias_init_vector)
+    model = {'We': rng.uniform(-.1, .1, (D, sizes['image_encoding_size'])).astype(dtype),
+             'be': np.zeros((1, sizes['image_encoding_size']), dtype),
+             'Ws': rng.uniform(-.1, .1, (V, sizes['word_encoding_size'])).astype(dtype),
+             **generator.init(sizes, V, rng, dtype)}
+    model['bd'] = bias_init_vector.reshape(1, -1).astype(dtype)
+    return model
+
+
+def regularized(params):
+    """Names of the parameters that weight decay acts on."""
+    return ('We', 'Ws', *get_generator(params).REGULARIZE)
+
+
+def forward(batch, model, params, rng=None, scratch=None):
+    """ln p of each target word of a Batch -> logprobs (P,), cache.
+
+    rng draws the dropout masks; without one (prediction) nothing is dropped.
+    """
+    scratch = scratch or Scratch()
+    drop_encoder, drop_decoder = params.get('drop_prob_encoder', 0), params.get('drop_prob_decoder', 0)
+
+    encoded, image_cache = affine_forward(batch.features, model['We'], model['be'])          # (M, E)
+    Xs, word_cache = embedding_forward(model['Ws'], batch.inputs)                            # (P, E)
+    Xi, image_mask = dropout_forward(encoded[batch.image_rows], drop_encoder, rng)           # (N, E)
+    Xs, word_mask = dropout_forward(Xs, drop_encoder, rng)
+
+    H, generator_cache = get_generator(params).forward(Xi, Xs, batch.batch_sizes, model, params, scratch)
+    H, hidden_mask = dropout_forward(H, drop_decoder, rng)                                   # (P, H)
+    logprobs, decoder_cache = softmax_cost_forward(H, model['Wd'], model['bd'], batch.targets, scratch)
+    return logprobs, (image_cache, word_cache, image_mask, word_mask, batch.image_rows, generator_cache,
+                      hidden_mask, decoder_cache)
+
+
+def backward(scale, cache, params):
+    """Gradients of -scale · sum(logprobs) by every parameter. Uses up the cache."""
+    image_cache, word_cache, image_mask, word_mask, image_rows, generator_cache, hidden_mask, decoder_cache = cache
+    grads = {}
+    dH, grads['Wd'], grads['bd'] = softmax_cost_backward(scale, decoder_cache)
+    dH = dropout_backward(dH, hidden_mask)
+    dXi, dXs, generator_grads = get_generator(params).backward(dH, generator_cache)
+    grads.update(generator_grads)
+
+    dencoded = embedding_backward(dropout_backward(dXi, image_mask), (image_rows, len(image_cache[0])))                    # (M, E)
+    grads['Ws'] = embedding_backward(dropout_backward(dXs, word_mask), word_cache)
+    _, grads['We'], grads['be'] = affine_backward(dencoded, image_cache)
+    return grads
+
+
+def cost_and_grads(batch, model, params, rng=None, scratch=None):
+    """Cost of a Batch and its gradient by every parameter.
+
+    cost: (sum over words, END among them, of -ln p, plus ½·regc·‖W‖² over the regularized parameters) / sentences.
+    Returns cost, grads (names and shapes of model) and stats {'loss_cost', 'reg_cost', 'ppl2'}: the two parts of the
+    cost and the perplexity.
+    """
+    N, regc = batch.num_sentences, params.get('regc', 0)
+    logprobs, cache = forward(batch, model, params, rng, scratch)
+    grads = backward(1 / N, cache, params)
+    squares = 0.
+    if regc:
+        for name in regularized(params):
+            grads[name] += model[name] * model[name].dtype.type(regc / N)
+            squares += float(np.vdot(model[name], model[name]))
+    total = float(logprobs.sum(dtype=np.float64))
+    stats = {'loss_cost': -total / N, 'reg_cost': .5 * regc * squares / N, 'ppl2': perplexity(total, len(logprobs))}
+    return stats['loss_cost'] + stats['reg_cost'], {name: grads[name] for name in model}, stats
+
+
+def perplexity(logprob, num_words):
+    """2 to the mean −log2 p a word (END among them), from the sum of ln p. Infinite where a float cannot hold it."""
+    mean = -logprob / num_words
+    return math.exp(mean) if mean < 700 else math.inf
+
+
+def sentence_logprobs(batch, model, params, scratch=None):
+    """Sum of ln p over the words and END of each sentence, (N,) float64, in the order in which they were given."""
+    logprobs, _ = forward(batch, model, params, scratch=scratch)
+    packed = np.zeros(batch.num_sentences)
+    start = 0
+    for size in batch.batch_sizes:
+        packed[:size] += logprobs[start:start + size]
+        start += size
+    out = np.empty_like(packed)
+    out[batch.order] = packed
+    return out
+
+
+def encode_images(features, model, params):
+    """The generator's state before the first word, a tuple of arrays (n, …), from image features (n, D)."""
+    encoded, _ = affine_forward(features, model['We'], model['be'])
+    return get_generator(params).start(encoded, model, params)
+
+
+def make_tick(model, params):
+    """The function that search steps: tick(words (n,), state) -> logprobs (n, V), state.
+
+    What every word adds to the generator's sums is computed here once for the whole vocabulary.
+    """
+    generator = get_generator(params)
+    words_in = generator.project(model['Ws'], model, params)
+
+    def tick(words, state):
+        h, state = generator.tick(words_in[words], state, model, params)
+        y, _ = affine_forward(h, model['Wd'], model['bd'])                                   # (n, V)
+        return log_softmax(y), state
+
+    return tick
+

@@ -1,0 +1,149 @@
+"""Forward/backward pairs that several models share. Imports nothing of ours.
+
+Rows are examples. A forward returns its result and a cache that holds only what its backward reads; d<name> is the
+gradient of the loss by <name>. Everything follows the dtype of the parameters.
+"""
+
+import numpy as np
+from scipy.sparse import csr_array
+
+BLOCK_BYTES = 1 << 18    # rows of a large matrix are worked on in blocks of about this size, so that they stay in cache
+
+
+class Scratch:
+    """Large arrays, made once and lent again: fresh memory pages cost more than arithmetic.
+
+    scratch(name, shape, dtype) gives an uninitialised array that is valid until the same name is asked for again.
+    """
+
+    def __init__(self):
+        self._buffers = {}
+
+    def __call__(self, name, shape, dtype):
+        size = int(np.prod(shape))
+        buffer = self._buffers.get(name)
+        if buffer is None or buffer.size < size or buffer.dtype != dtype:
+            buffer = self._buffers[name] = np.empty(size + size // 4, dtype)
+        return buffer[:size].reshape(shape)
+
+
+def row_blocks(array):
+    """Slices over the rows of a 2-D array, about BLOCK_BYTES each."""
+    step = max(1, BLOCK_BYTES // max(1, array.strides[0]))
+    return [slice(start, start + step) for start in range(0, len(array), step)]
+
+
+def packed_steps(batch_sizes):
+    """Of a packed batch, the rows of every step but the first, beside the rows they follow from in the step before.
+
+    batch_sizes (T,), never increasing -> T - 1 pairs (before, now) of slices of equal length.
+    """
+    stops = np.cumsum(batch_sizes)
+    return [(slice(int(start), int(start + n)), slice(int(stop - n), int(stop)))
+            for start, n, stop in zip(stops - batch_sizes, batch_sizes[1:], stops[1:], strict=False)]
+
+
+def affine_forward(x, W, b):
+    """x (N, D), W (D, M), b (1, M) -> x·W + b (N, M), cache."""
+    out = x @ W                                                                 # (N, M)
+    out += b
+    return out, (x, W)
+
+
+def affine_backward(dout, cache):
+    """dout (N, M) -> dx (N, D), dW (D, M), db (1, M)."""
+    x, W = cache
+    return dout @ W.T, x.T @ dout, dout.sum(axis=0, keepdims=True)
+
+
+def relu_forward(x):
+    """max(x, 0), any shape; the cache is the result."""
+    out = np.maximum(x, 0)
+    return out, out
+
+
+def relu_backward(dout, out):
+    """dout where the unit was on, 0 elsewhere."""
+    return dout * (out > 0)
+
+
+def dropout_forward(x, drop_prob, rng):
+    """Inverted dropout: each element is 0 with probability drop_prob, else divided by 1 - drop_prob.
+
+    drop_prob 0 or rng None (prediction) leaves x as it is, and the cache is None.
+    """
+    if drop_prob == 0 or rng is None:
+        return x, None
+    mask = dropout_mask(x.shape, drop_prob, rng, x.dtype)
+    return x * mask, mask
+
+
+def dropout_backward(dout, mask):
+    """dout through the same mask."""
+    return dout if mask is None else dout * mask
+
+
+def dropout_mask(shape, drop_prob, rng, dtype):
+    """0 with probability drop_prob, else 1/(1 - drop_prob). One random byte or, at one half, one bit an element."""
+    size, keep = int(np.prod(shape)), 1 - drop_prob
+    if drop_prob == .5:
+        kept = np.unpackbits(np.frombuffer(rng.bytes(-(-size // 8)), np.uint8), count=size)
+    else:
+        kept = rng.random(size, dtype=np.float32) < keep
+    return np.multiply(kept, 1 / keep, dtype=dtype).reshape(shape)
+
+
+def embedding_forward(W, ix):
+    """Rows ix (P,) of W (V, E) -> (P, E), cache."""
+    return W[ix], (ix, len(W))
+
+
+def embedding_backward(dout, cache):
+    """dout (P, E) -> dW (V, E): rows of the same index are summed, as a sparse product with the one-hot matrix."""
+    ix, V = cache
+    one_hot = csr_array((np.ones(len(ix), dout.dtype), (ix, np.arange(len(ix)))), shape=(V, len(ix)))
+    return one_hot @ dout
+
+
+def softmax_cost_forward(x, W, b, targets, scratch):
+    """Decoder and softmax: ln p of each target word under softmax(x·W + b).
+
+    x (P, H), W (H, V), b (1, V), targets (P,) -> logprobs (P,), cache. The exponentials stay unnormalised, here and in
+    the backward pass: dividing by their sum is left to arrays of H columns, which are far narrower than V.
+    """
+    E = scratch('E', (len(x), W.shape[1]), W.dtype)                             # (P, V)
+    np.matmul(x, W, out=E)
+    logprobs, sums = np.empty(len(x), W.dtype), np.empty(len(x), W.dtype)
+    for rows in row_blocks(E):
+        y = E[rows]
+        y += b
+        y -= y.max(axis=1, keepdims=True)
+        logprobs[rows] = y[np.arange(len(y)), targets[rows]]
+        np.exp(y, out=y)
+        y.sum(axis=1, out=sums[rows])
+    logprobs -= np.log(sums)
+    return logprobs, (x, W, targets, E, sums)
+
+
+def softmax_cost_backward(scale, cache):
+    """Gradients of -scale · sum(logprobs) -> dx (P, H), dW (H, V), db (1, V). Uses up the cache.
+
+    With y = x·W + b, the gradient is dy = scale · (softmax(y) - onehot(targets)).
+    """
+    x, W, targets, E, sums = cache
+    E[np.arange(len(E)), targets] -= sums                                       # E is now dy, but for its rows' scale
+    row_scale = scale / sums                                                    # (P,)
+    db = (row_scale @ E)[None]                                                  # (1, V)
+    dW = (x * row_scale[:, None]).T @ E                                         # (H, V)
+    dx = E @ W.T                                                                # (P, H)
+    dx *= row_scale[:, None]
+    return dx, dW, db
+
+
+def log_softmax(y):
+    """y (R, V) becomes its own log softmax, in place; natural logarithms, nothing can overflow."""
+    for rows in row_blocks(y):
+        block = y[rows]
+        block -= block.max(axis=1, keepdims=True)
+        block -= np.log(np.exp(block).sum(axis=1, keepdims=True))
+    return y

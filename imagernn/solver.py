@@ -1,0 +1,139 @@
+"""Update rules and gradient clipping, on flat dicts of arrays. Knows nothing of images or words."""
+
+import math
+
+import numpy as np
+
+from imagernn.errors import InputError
+
+BLOCK = 1 << 16    # elements updated at a time: weights, gradients and caches of a block stay in the processor's cache
+
+
+def vanilla(w, g, params, step):
+    """w ← w − lr·g."""
+    g *= params['learning_rate']
+    w -= g
+
+
+def momentum(w, g, params, step, velocity):
+    """v ← μ·v − lr·g; w ← w + v."""
+    g *= params['learning_rate']
+    velocity *= params['momentum']
+    velocity -= g
+    w += velocity
+
+
+def adagrad(w, g, params, step, squares):
+    """s ← s + g²; w ← w − lr·g/√(s + ε). (Duchi, Hazan, Singer 2011)"""
+    squares += g * g
+    _scaled_step(w, g, squares, params)
+
+
+def rmsprop(w, g, params, step, squares):
+    """s ← ρ·s + (1 − ρ)·g²; w ← w − lr·g/√(s + ε), ε inside the root, s from 0. (Tieleman & Hinton 2012)"""
+    _moving_mean(squares, g * g, params['decay_rate'])
+    _scaled_step(w, g, squares, params)
+
+
+def adadelta(w, g, params, step, squares, step_squares):
+    """s ← ρ·s + (1 − ρ)·g²; d = −g·√(x + ε)/√(s + ε); x ← ρ·x + (1 − ρ)·d²; w ← w + d. No learning rate. (Zeiler 2012)"""
+    rho, eps = params['decay_rate'], params['smooth_eps']
+    _moving_mean(squares, g * g, rho)
+    g *= np.sqrt((step_squares + eps) / (squares + eps))
+    _moving_mean(step_squares, g * g, rho)
+    w -= g
+
+
+def adam(w, g, params, step, means, squares):
+    """m, s: moving means of g, g² without their bias towards 0; w ← w − lr·m/(√s + ε), ε outside. (Kingma & Ba 2015)
+
+    β2 is decay_rate; β1 is adam_beta1.
+    """
+    beta1, beta2 = params['adam_beta1'], params['decay_rate']
+    _moving_mean(squares, g * g, beta2)
+    _moving_mean(means, g, beta1)
+    root = np.sqrt(squares)
+    root *= 1 / math.sqrt(1 - beta2 ** step)
+    root += params['smooth_eps']
+    np.divide(means, root, out=root)
+    root *= params['learning_rate'] / (1 - beta1 ** step)
+    w -= root
+
+
+def _moving_mean(mean, new, rho):
+    mean *= rho
+    new = new * (1 - rho)
+    mean += new
+
+
+def _scaled_step(w, g, squares, params):
+    root = squares + params['smooth_eps']
+    np.sqrt(root, out=root)
+    np.divide(g, root, out=root)
+    root *= params['learning_rate']
+    w -= root
+
+
+# each rule, and the arrays it keeps for every parameter; all start at 0
+RULES = {
+    'vanilla': (vanilla, ()),
+    'momentum': (momentum, ('velocity',)),
+    'adagrad': (adagrad, ('squares',)),
+    'adadelta': (adadelta, ('squares', 'step_squares')),
+    'rmsprop': (rmsprop, ('squares',)),
+    'adam': (adam, ('means', 'squares')),
+}
+SOLVERS = ('vanilla', 'adagrad', 'adadelta', 'rmsprop', 'adam')
+CLIPS = ('value', 'norm')
+
+
+class Solver:
+    """Clips gradients and applies one update rule.
+
+    params: solver, learning_rate, momentum (vanilla with momentum > 0), decay_rate, smooth_eps, adam_beta1;
+    grad_clip with grad_clip_by 'value': each element into ±grad_clip, as in NeuralTalk; 'norm': all gradients scaled
+    together so that their joint Euclidean norm is at most grad_clip. 0 or less does not clip.
+    """
+
+    def __init__(self, params):
+        self.params = {'momentum': 0, 'adam_beta1': .9, 'grad_clip': 0, 'grad_clip_by': 'value', **params}
+        if self.params['solver'] not in SOLVERS:
+            raise InputError(f'--solver {self.params["solver"]}: not known; choose one of {", ".join(SOLVERS)}')
+        if self.params['grad_clip_by'] not in CLIPS:
+            raise InputError(f'--grad_clip_by {self.params["grad_clip_by"]}: choose one of {", ".join(CLIPS)}')
+        with_momentum = self.params['solver'] == 'vanilla' and self.params['momentum'] > 0
+        self._rule, self._slots = RULES['momentum' if with_momentum else self.params['solver']]
+        self._steps, self._cache = 0, {slot: {} for slot in self._slots}
+
+    def step(self, model, grads):
+        """One update of model, in place. grads is used up."""
+        clip = self.params['grad_clip']
+        if clip > 0 and self.params['grad_clip_by'] == 'norm':
+            norm = math.sqrt(sum(float(np.vdot(g, g)) for g in grads.values()))
+            if norm > clip:
+                for g in grads.values():
+                    g *= clip / norm
+        self._steps += 1
+        for name, w in model.items():
+            for cache in self._cache.values():
+                if name not in cache:
+                    cache[name] = np.zeros_like(w)
+            arrays = [a.reshape(-1) for a in (w, grads[name], *(cache[name] for cache in self._cache.values()))]
+            for start in range(0, w.size, BLOCK):
+                w_block, g_block, *slots = (a[start:start + BLOCK] for a in arrays)
+                if clip > 0 and self.params['grad_clip_by'] == 'value':
+                    np.clip(g_block, -clip, clip, out=g_block)
+                self._rule(w_block, g_block, self.params, self._steps, *slots)
+
+    def state_dict(self):
+        """{'step': updates made, 'cache': {slot: {parameter: array}}}, the very arrays."""
+        return {'step': self._steps, 'cache': self._cache}
+
+    def load_state_dict(self, state):
+        """Go on from a state_dict(); InputError where it is another rule's."""
+        if set(state['cache']) != set(self._slots):
+            raise InputError(f'--solver {self.params["solver"]}: the saved solver state is of another update rule '
+                             f'(it holds {", ".join(sorted(state["cache"])) or "nothing"}); '
+                             f'keep the solver it was made with, or start with --init_model_from')
+        self._steps = state['step']
+        self._cache = {slot: {name: a.copy() for name, a in state['cache'][slot].items()} for slot in self._slots}
