@@ -1,0 +1,121 @@
+"""Finding a sentence: greedy, beam search, sampling. Knows only tick().
+
+tick(words (n,), state) -> logprobs (n, V), state; state is a tuple of arrays with n rows. Many images are searched at
+once; an image that is finished leaves. Every search returns, for each image, a list of (logprob, [ix, …]), best first:
+the sum of ln p over the words and, where the sentence came to its end within max_length, over END (0), its last index.
+"""
+
+import numpy as np
+
+MAX_LENGTH = 20    # words and END, as in NeuralTalk
+
+
+def greedy_search(tick, state, max_length=MAX_LENGTH):
+    """The likeliest word at every step; the smaller index where two are equally likely."""
+    return _single_path_search(tick, state, max_length, lambda logprobs: logprobs.argmax(axis=1))
+
+
+def sample_search(tick, state, rng, temperature=1., max_length=MAX_LENGTH):
+    """Words drawn from p^(1/temperature), renormalised; temperature > 0. The logprob is the model's own, at 1.
+
+    (The Gumbel-max trick: the largest of ln p / temperature plus Gumbel noise falls on a word with its probability.)
+    """
+
+    def draw(logprobs):
+        return (logprobs / temperature + rng.gumbel(size=logprobs.shape)).argmax(axis=1)
+
+    return _single_path_search(tick, state, max_length, draw)
+
+
+def _single_path_search(tick, state, max_length, choose):
+    n = len(state[0])
+    live, words = np.arange(n), np.zeros(n, np.int64)
+    scores, sentences = np.zeros(n), [[] for _ in range(n)]
+    for _ in range(max_length):
+        logprobs, state = tick(words, state)
+        words = choose(logprobs)
+        scores[live] += logprobs[np.arange(len(live)), words]
+        for image, word in zip(live.tolist(), words.tolist(), strict=True):
+            sentences[image].append(word)
+        going = np.flatnonzero(words)
+        if not len(going):
+            break
+        if len(going) < len(live):
+            live, words, state = live[going], words[going], tuple(rows[going] for rows in state)
+    return [[(float(score), sentence)] for score, sentence in zip(scores, sentences, strict=True)]
+
+
+def beam_search(tick, state, beam_size, max_length=MAX_LENGTH):
+    """Beam search, beam_size sentences an image, as in NeuralTalk.
+
+    At each step every live beam offers its likeliest continuations; finished beams keep their place and compete with
+    the score they have; the best beam_size of them all go on. It stops when all are finished, or at max_length. Of
+    equal scores the smaller parent wins, then the smaller word index.
+    """
+    n = len(state[0])
+    # beams of all images in one list, sorted by image, then best first
+    image, score = np.arange(n), np.zeros(n)
+    word, finished = np.zeros(n, np.int64), np.zeros(n, bool)
+    history = []                                      # of each step: its beams' parents, words and who had ended before
+    for _ in range(max_length):
+        live = np.flatnonzero(~finished)
+        if not len(live):
+            break
+        logprobs, state = tick(word[live], state)
+        row, next_word = _candidates(logprobs, image[live], score[live], beam_size)
+        ended = np.flatnonzero(finished)
+        parent = np.concatenate([ended, live[row]])
+        next_word = np.concatenate([np.zeros(len(ended), np.int64), next_word])
+        next_score = np.concatenate([score[ended], score[live[row]] + logprobs[row, next_word[len(ended):]]])
+        best = _best_of_each(image[parent], next_score, parent, next_word, beam_size)
+
+        parent, word, score = parent[best], next_word[best], next_score[best]
+        history.append((parent, word, finished[parent]))
+        image, finished = image[parent], word == 0
+        state_row = np.cumsum(np.bincount(live, minlength=parent.max() + 1)) - 1
+        state = tuple(rows[state_row[parent[~finished]]] for rows in state)
+    return _read_back(history, image, score, n)
+
+
+def _candidates(logprobs, image, score, beam_size):
+    """Row and word of all continuations that may be among an image's best beam_size, and few others.
+
+    logprobs (R, V), image (R,) sorted, score (R,). The words are cut into groups; the beam_size-th largest of the
+    groups' maxima over an image's rows bounds its beam_size-th best continuation from below. Nothing is sorted in full.
+    """
+    R, V = logprobs.shape
+    groups = min(V, max(4 * beam_size, 64))
+    maxima = np.maximum.reduceat(logprobs, np.arange(groups) * V // groups, axis=1) + score[:, None]   # (R, groups)
+    starts = np.flatnonzero(np.diff(image, prepend=-1))
+    threshold = np.empty(R)
+    for start, stop in zip(starts, np.append(starts[1:], R), strict=True):
+        largest = maxima[start:stop].ravel()
+        k = max(len(largest) - beam_size, 0)
+        threshold[start:stop] = np.partition(largest, k)[k]
+    # a hair below, so that rounding keeps the bound's own words
+    bound = threshold - score
+    bound -= 1e-5 * (1 + np.abs(bound) + np.abs(score))
+    flat = np.flatnonzero(logprobs >= bound.astype(logprobs.dtype)[:, None])
+    return flat // V, flat % V
+
+
+def _best_of_each(image, score, parent, word, beam_size):
+    """Indices of each image's best beam_size candidates, sorted by image, score, parent, word."""
+    order = np.lexsort((word, parent, -score, image))
+    sorted_image = image[order]
+    first = np.flatnonzero(np.diff(sorted_image, prepend=-1))
+    rank = np.arange(len(order)) - np.repeat(first, np.diff(np.append(first, len(order))))
+    return order[rank < beam_size]
+
+
+def _read_back(history, image, score, n):
+    """Follow every last beam to its beginning, for all beams at once."""
+    beams, words = np.arange(len(image)), []
+    for parent, word, had_ended in reversed(history):
+        words.append(np.where(had_ended[beams], -1, word[beams]))               # -1: nothing was added
+        beams = parent[beams]
+    words = np.array(words[::-1]).T                                             # (beams, steps)
+    results = [[] for _ in range(n)]
+    for which, logprob, row in zip(image.tolist(), score.tolist(), words.tolist(), strict=True):
+        results[which].append((logprob, [ix for ix in row if ix >= 0]))
+    return results
