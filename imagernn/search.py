@@ -48,32 +48,38 @@ def _single_path_search(tick, state, max_length, choose):
 def beam_search(tick, state, beam_size, max_length=MAX_LENGTH):
     """Beam search, beam_size sentences an image, as in NeuralTalk.
 
-    At each step every live beam offers its likeliest continuations; finished beams keep their place and compete with
-    the score they have; the best beam_size of them all go on. It stops when all are finished, or at max_length. Of
-    equal scores the smaller parent wins, then the smaller word index.
+    At each step every live beam offers its beam_size likeliest continuations; finished beams keep their place and
+    compete with the score they have; the best beam_size of them all go on. It stops when all are finished, or at
+    max_length. As in NeuralTalk: of a beam's equally likely words the smaller index is offered first, but of equal
+    scores the sentence that is larger in lexicographic order wins (it sorted tuples of score and word list).
     """
     n = len(state[0])
-    # beams of all images in one list, sorted by image, then best first
-    image, score = np.arange(n), np.zeros(n)
+    # the beams of all images in one list: sorted by image, then best first; place orders the word lists
+    image, score, place = np.arange(n), np.zeros(n), np.zeros(n, np.int64)
     word, finished = np.zeros(n, np.int64), np.zeros(n, bool)
     history = []                                      # of each step: its beams' parents, words and who had ended before
     for _ in range(max_length):
-        live = np.flatnonzero(~finished)
+        live, ended = np.flatnonzero(~finished), np.flatnonzero(finished)
         if not len(live):
             break
         logprobs, state = tick(word[live], state)
         row, next_word = _candidates(logprobs, image[live], score[live], beam_size)
-        ended = np.flatnonzero(finished)
-        parent = np.concatenate([ended, live[row]])
-        next_word = np.concatenate([np.zeros(len(ended), np.int64), next_word])
-        next_score = np.concatenate([score[ended], score[live[row]] + logprobs[row, next_word[len(ended):]]])
-        best = _best_of_each(image[parent], next_score, parent, next_word, beam_size)
+        next_score = score[live[row]] + logprobs[row, next_word]
+        offered = _first_of_each(row, (-next_score, next_word), beam_size)
 
+        parent = np.concatenate([ended, live[row[offered]]])
+        next_word = np.concatenate([np.zeros_like(ended), next_word[offered]])
+        next_score = np.concatenate([score[ended], next_score[offered]])
+        best = _first_of_each(image[parent], (-next_score, -place[parent], -next_word), beam_size)
         parent, word, score = parent[best], next_word[best], next_score[best]
         history.append((parent, word, finished[parent]))
-        image, finished = image[parent], word == 0
-        state_row = np.cumsum(np.bincount(live, minlength=parent.max() + 1)) - 1
-        state = tuple(rows[state_row[parent[~finished]]] for rows in state)
+
+        lexicographic = np.lexsort((word, place[parent]))
+        image, finished, place = image[parent], word == 0, np.empty_like(parent)
+        place[lexicographic] = np.arange(len(parent))
+        row_of = np.zeros(len(live) + len(ended), np.int64)
+        row_of[live] = np.arange(len(live))
+        state = tuple(rows[row_of[parent[~finished]]] for rows in state)
     return _read_back(history, image, score, n)
 
 
@@ -99,13 +105,13 @@ def _candidates(logprobs, image, score, beam_size):
     return flat // V, flat % V
 
 
-def _best_of_each(image, score, parent, word, beam_size):
-    """Indices of each image's best beam_size candidates, sorted by image, score, parent, word."""
-    order = np.lexsort((word, parent, -score, image))
-    sorted_image = image[order]
-    first = np.flatnonzero(np.diff(sorted_image, prepend=-1))
+def _first_of_each(group, keys, n):
+    """Indices of the first n of each group, sorted by group, then by keys, the most significant first."""
+    order = np.lexsort((*reversed(keys), group))
+    ordered = group[order]
+    first = np.flatnonzero(np.diff(ordered, prepend=-1))
     rank = np.arange(len(order)) - np.repeat(first, np.diff(np.append(first, len(order))))
-    return order[rank < beam_size]
+    return order[rank < n]
 
 
 def _read_back(history, image, score, n):
