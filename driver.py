@@ -1,0 +1,325 @@
+"""Train a captioning model: python driver.py -d flickr8k
+
+The loop in plain sight; the parts are in imagernn/. Writes checkpoints and a status file as it goes; stopped by Ctrl-C
+or SIGTERM it saves first, and goes on with --resume.
+"""
+
+import argparse
+import datetime
+import math
+import signal
+import socket
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from imagernn import gradcheck
+from imagernn.batch import make_batch
+from imagernn.captioner import GENERATORS, cost_and_grads, cost_of, forward, init_model
+from imagernn.checkpoint import load_checkpoint, save_checkpoint
+from imagernn.data_provider import getDataProvider
+from imagernn.errors import InputError, script
+from imagernn.evaluation import split_perplexity
+from imagernn.files import write_json
+from imagernn.layers import Scratch
+from imagernn.solver import CLIPS, SOLVERS, Solver
+from imagernn.vocab import build_vocab
+
+# what a checkpoint's arrays were made for: a run that goes on from one cannot choose these anew
+MODEL_PARAMS = ('generator', 'image_encoding_size', 'word_encoding_size', 'hidden_size', 'tanhC_version',
+                'rnn_relu_encoders', 'rnn_feed_once')
+STATUS_SECONDS = 60
+GRAD_CHECK_PAIRS = 5
+GRAD_CHECK_BOUND = 1e-6
+
+
+def build_parser():
+    parser = argparse.ArgumentParser(description='Train an image captioning model.',
+                                     formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    add = parser.add_argument
+
+    add('-d', '--dataset', default='flickr8k', help='the folder under data_root that holds dataset.json and features')
+    add('--data_root', default='data', help='the folder of data sets')
+    add('--features', default=None, help='feature file, in the data set\'s folder or a path (default: the first of '
+                                         'vgg_feats.mat, vgg_feats.h5, vgg_feats.npy)')
+    add('-a', '--do_grad_check', type=int, default=0, help='1: check every gradient, dropout on, and leave')
+    add('--fappend', default='baseline', help='goes into the names of checkpoints and of the status file')
+    add('-o', '--checkpoint_output_directory', default='cv/', help='where checkpoints go')
+    add('--worker_status_output_directory', default='status/', help='where the status file goes')
+    add('--write_checkpoint_ppl_threshold', type=float, default=-1,
+        help='save the best checkpoint only below this validation perplexity; -1: always')
+    add('--init_model_from', default='', help='start from the model and vocabulary of this checkpoint')
+    add('--resume', default='', help='go on from this checkpoint as if never stopped; flags given beside it win')
+    add('--seed', type=int, default=0, help='of the initial weights, the batches and the dropout')
+    add('--dtype', choices=('float32', 'float64'), default='float32', help='of all arithmetic')
+
+    add('--generator', choices=tuple(GENERATORS), default='lstm', help='the recurrent network')
+    add('--image_encoding_size', type=int, default=256, help='lstm: must equal word_encoding_size; rnn: hidden_size')
+    add('--word_encoding_size', type=int, default=256, help='size of a word\'s encoding')
+    add('--hidden_size', type=int, default=256, help='size of the hidden state')
+    add('--tanhC_version', type=int, default=0, help='lstm, 1: h = o*tanh(c) instead of o*c')
+    add('--rnn_relu_encoders', type=int, default=0, help='rnn, 1: a ReLU on both encodings')
+    add('--rnn_feed_once', type=int, default=0, help='rnn, 1: the image enters at the first step alone')
+
+    add('-c', '--regc', type=float, default=1e-8, help='strength of the L2 regularization')
+    add('-m', '--max_epochs', type=float, default=50, help='passes over the training sentences')
+    add('--solver', choices=SOLVERS, default='rmsprop', help='update rule')
+    add('--momentum', type=float, default=0., help='vanilla solver: momentum')
+    add('--decay_rate', type=float, default=.999, help='adadelta, rmsprop: decay of the mean of squares; adam: beta2')
+    add('--smooth_eps', type=float, default=1e-8, help='what keeps adaptive solvers from dividing by 0')
+    add('--adam_beta1', type=float, default=.9, help='adam: decay of the mean gradient')
+    add('-l', '--learning_rate', type=float, default=1e-3, help='step size')
+    add('--learning_rate_decay_start', type=float, default=-1,
+        help='epoch from which the learning rate falls; -1: never')
+    add('--learning_rate_decay_every', type=float, default=5, help='epochs in which it then halves, smoothly')
+    add('-b', '--batch_size', type=int, default=100, help='image-sentence pairs a batch')
+    add('--grad_clip', type=float, default=5, help='bound of the gradients; 0: none')
+    add('--grad_clip_by', choices=CLIPS, default='value', help='clip each element, or the norm of all together')
+    add('--drop_prob_encoder', type=float, default=.5, help='dropout of the encoded image and words')
+    add('--drop_prob_decoder', type=float, default=.5, help='dropout of the hidden state before the decoder')
+    add('--word_count_threshold', type=int, default=5, help='a word that occurs less often is dropped')
+
+    add('-p', '--eval_period', type=float, default=1, help='epochs between evaluations on val')
+    add('--eval_batch_size', type=int, default=100, help='pairs a batch in evaluation')
+    add('--eval_max_images', type=int, default=-1, help='evaluate on this many val images; -1: all')
+    add('--min_ppl_or_abort', type=float, default=-1,
+        help='abort when the first validation perplexity is not below this; -1: never')
+    return parser
+
+
+def main_params(argv):
+    """The command line as a dict, checked; and the checkpoint that the run starts from, or None."""
+    parser = build_parser()
+    args = parser.parse_args(argv)
+    if args.resume and args.init_model_from:
+        raise InputError('--resume and --init_model_from exclude each other: the first goes on with a run, '
+                         'the second starts a new one')
+    source = args.resume or args.init_model_from
+    checkpoint = load_checkpoint(source) if source else None
+    if args.resume:
+        _require_resumable(source, checkpoint)
+        known = set(vars(args))
+        parser.set_defaults(**{k: v for k, v in checkpoint['params'].items() if k in known})
+    elif source:
+        parser.set_defaults(**{k: checkpoint['params'][k] for k in MODEL_PARAMS if k in checkpoint['params']})
+    params = {**vars(parser.parse_args(argv)), 'resume': args.resume}
+    if checkpoint:
+        for name in MODEL_PARAMS:
+            made_with = checkpoint['params'].get(name, params[name])
+            if params[name] != made_with:
+                raise InputError(f'--{name} {params[name]}: {source} was made with {made_with}; leave the flag out')
+    _check_ranges(params)
+    return params, checkpoint
+
+
+def _require_resumable(path, checkpoint):
+    missing = [key for key in ('solver', 'rng_state', 'it') if checkpoint.get(key) is None]
+    if missing:
+        raise InputError(f'{path}: cannot be resumed, it holds no {", ".join(missing)}; '
+                         'start a new run from its weights with --init_model_from')
+
+
+def _check_ranges(params):
+    at_least = {'batch_size': 1, 'eval_batch_size': 1, 'word_count_threshold': 1, 'seed': 0, 'regc': 0,
+                'learning_rate': 0, 'smooth_eps': 0, **{name: 1 for name in MODEL_PARAMS if name.endswith('_size')}}
+    for name, least in at_least.items():
+        if not params[name] >= least:
+            raise InputError(f'--{name} {params[name]}: must be at least {least}')
+    for name in ('drop_prob_encoder', 'drop_prob_decoder', 'decay_rate', 'momentum', 'adam_beta1'):
+        if not 0 <= params[name] < 1:
+            raise InputError(f'--{name} {params[name]}: must be at least 0 and below 1')
+    for name in ('max_epochs', 'eval_period', 'learning_rate_decay_every'):
+        if not 0 < params[name] < math.inf:
+            raise InputError(f'--{name} {params[name]}: must be above 0')
+
+
+def start_run(params, checkpoint, provider):
+    """All that a run is, as the dict that a checkpoint holds; new, or as the checkpoint left it."""
+    dtype = np.dtype(params['dtype'])
+    rng = np.random.default_rng(params['seed'])
+    D = provider.features.dim
+    if checkpoint is None:
+        tokens = (sentence['tokens'] for sentence in provider.iterSentences('train'))
+        wordtoix, ixtoword, bias_init_vector = build_vocab(tokens, params['word_count_threshold'])
+        model = init_model(params, D, bias_init_vector, rng, dtype)
+    else:
+        wordtoix, ixtoword = checkpoint['wordtoix'], checkpoint['ixtoword']
+        model = {name: array.astype(dtype) for name, array in checkpoint['model'].items()}
+        if len(model['We']) != D:
+            raise InputError(f'{provider.features.path}: features of size {D}, but the checkpoint was trained on '
+                             f'size {len(model["We"])}; name the right file with --features')
+    run = {'model': model, 'wordtoix': wordtoix, 'ixtoword': ixtoword, 'it': 0, 'epoch': 0., 'history': [],
+           'smooth_train_ppl2': float(len(ixtoword)), 'val_ppl2': -1., 'top_val_ppl2': -1., 'cost0': -1.}
+    solver = Solver(params)
+    if params['resume']:
+        run.update({key: checkpoint[key] for key in run if key in checkpoint and key != 'model'})
+        solver.load_state_dict(checkpoint['solver'])
+        rng.bit_generator.state = checkpoint['rng_state']
+    return run, solver, rng
+
+
+def learning_rate_at(epoch, params):
+    """As given up to learning_rate_decay_start; then halved every learning_rate_decay_every epochs."""
+    start = params['learning_rate_decay_start']
+    late = max(0., epoch - start) if start >= 0 else 0.
+    return params['learning_rate'] * .5 ** (late / params['learning_rate_decay_every'])
+
+
+class Stop:
+    """Whether Ctrl-C or SIGTERM asked the loop to end; a second signal ends the program at once."""
+
+    def __init__(self):
+        self.signal = None
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, self._note)
+
+    def _note(self, number, frame):
+        self.signal = number
+        signal.signal(number, signal.SIG_DFL)
+
+
+@script
+def main(argv=None):
+    params, checkpoint = main_params(argv)
+    features = params['features'] or (checkpoint and (checkpoint.get('features') or {}).get('file'))
+    provider = getDataProvider(params['dataset'], params['data_root'], features)
+    provider.getSplitSize('val')                                   # a split that is missing is said now, not in an hour
+    if params['do_grad_check']:
+        params['dtype'] = 'float64'
+    run, solver, rng = start_run(params, checkpoint, provider)
+    if params['do_grad_check']:
+        return grad_check(run, provider, params, rng)
+    return train(run, solver, rng, provider, params)
+
+
+def train(run, solver, rng, provider, params):
+    """The training loop. Returns the exit code: 0, 1 for a run that was aborted, 130 or 143 for one that was stopped."""
+    model, dtype = run['model'], np.dtype(params['dtype'])
+    iters_per_epoch = max(1, provider.getSplitSize('train', 'sentences') // params['batch_size'])
+    max_iters = max(1, round(params['max_epochs'] * iters_per_epoch))
+    eval_period = max(1, int(params['eval_period'] * iters_per_epoch))
+    print(f'{provider.getSplitSize("train")} training sentences, {len(run["ixtoword"])} words with END, '
+          f'{sum(w.size for w in model.values()):,} parameters; {iters_per_epoch} iterations an epoch, {max_iters} in all')
+
+    files = Outputs(params, provider.features)
+    stop, scratch, last_status, seconds = Stop(), Scratch(), time.monotonic(), 0.
+    progress = tqdm(total=max_iters, initial=run['it'], unit='it', disable=None, smoothing=.05, dynamic_ncols=True)
+    aborted = None
+    while run['it'] < max_iters:
+        started = time.perf_counter()
+        pairs = provider.sampleImageSentencePairs('train', params['batch_size'], rng)
+        batch = make_batch(pairs, provider.features, run['wordtoix'], dtype)
+        cost, grads, stats = cost_and_grads(batch, model, params, rng, scratch)
+        if run['cost0'] < 0:
+            run['cost0'] = cost
+        if not cost <= 2 * run['cost0']:                           # so that NaN aborts too
+            aborted = (f'the cost is {cost:.4g}, more than twice the first one, {run["cost0"]:.4g}: the run is exploding; '
+                       'try a smaller --learning_rate or --grad_clip')
+            break
+        solver.step(model, grads, learning_rate_at(run['epoch'], params))
+        seconds = time.perf_counter() - started
+
+        run['it'] += 1
+        run['epoch'] = run['it'] / iters_per_epoch
+        run['smooth_train_ppl2'] = .99 * run['smooth_train_ppl2'] + .01 * stats['ppl2']
+        progress.set_postfix(epoch=f'{run["epoch"]:.2f}', ppl=f'{run["smooth_train_ppl2"]:.2f}',
+                             val=f'{run["val_ppl2"]:.2f}', refresh=False)
+        progress.update()
+
+        is_last = run['it'] == max_iters
+        evaluated = is_last or (run['it'] % eval_period == 0 and run['it'] < max_iters - 5)
+        if evaluated:
+            run['val_ppl2'] = split_perplexity(provider, 'val', model, params, run['wordtoix'],
+                                               params['eval_max_images'], params['eval_batch_size'])
+            tqdm.write(f'epoch {run["epoch"]:.2f}: perplexity {run["val_ppl2"]:.4f} on val, '
+                       f'{run["smooth_train_ppl2"]:.4f} on train (smoothed)', file=sys.stdout)
+            sys.stdout.flush()
+        if evaluated or time.monotonic() - last_status > STATUS_SECONDS:
+            last_status = time.monotonic()
+            run['history'].append({
+                'time': datetime.datetime.now().isoformat(), 'iter': [run['it'], max_iters],
+                'epoch': [run['epoch'], params['max_epochs']], 'time_per_batch': seconds,
+                'smooth_train_ppl2': run['smooth_train_ppl2'], 'val_ppl2': run['val_ppl2'], 'train_ppl2': stats['ppl2']})
+            files.write_status(run)
+        if evaluated:
+            is_best = run['top_val_ppl2'] < 0 or run['val_ppl2'] < run['top_val_ppl2']
+            threshold = params['write_checkpoint_ppl_threshold']
+            if is_best and (threshold < 0 or run['val_ppl2'] < threshold):
+                run['top_val_ppl2'] = run['val_ppl2']
+                files.save(run, solver, rng, f'{run["val_ppl2"]:.2f}')
+            files.save(run, solver, rng, 'last')
+            limit = params['min_ppl_or_abort']
+            if 0 < limit <= run['val_ppl2']:
+                aborted = f'validation perplexity {run["val_ppl2"]:.2f} is not below --min_ppl_or_abort {limit}'
+                break
+        if stop.signal and not is_last:
+            break
+    progress.close()
+
+    if aborted:
+        print(f'aborted at iteration {run["it"]}: {aborted}', file=sys.stderr)
+        return 1
+    if run['it'] < max_iters:
+        files.save(run, solver, rng, 'last')
+        print(f'stopped at iteration {run["it"]}; go on with: python driver.py --resume {files.last_path}')
+        return 128 + stop.signal
+    print(f'best perplexity on val: {run["top_val_ppl2"]:.2f}, in {files.best_path}\n'
+          f'next: python eval_sentence_predictions.py {files.best_path}')
+    return 0
+
+
+class Outputs:
+    """The files of a run: its best checkpoints, the last one, its status."""
+
+    def __init__(self, params, features):
+        self.params = params
+        self._features = {'file': str(features.path.name), 'dim': features.dim}
+        self._host = socket.gethostname()
+        self.best_path, self.last_path = None, self._path('last')
+
+    def _path(self, which):
+        name = f'model_checkpoint_{self.params["dataset"]}_{self._host}_{self.params["fappend"]}_{which}.h5'
+        return Path(self.params['checkpoint_output_directory']) / name
+
+    def save(self, run, solver, rng, which):
+        path = self._path(which)
+        save_checkpoint(path, {**run, 'params': self.params, 'solver': solver.state_dict(),
+                               'rng_state': rng.bit_generator.state, 'features': self._features,
+                               'perplexity': run['val_ppl2']})
+        if which != 'last':
+            self.best_path = path
+
+    def write_status(self, run):
+        folder = Path(self.params['worker_status_output_directory'])
+        write_json(folder / f'{self._host}_{self.params["fappend"]}_status.json',
+                   {'params': self.params, 'history': run['history']})
+
+
+def grad_check(run, provider, params, rng):
+    """Compare every parameter's gradient with finite differences, dropout on, its masks fixed. Returns the exit code."""
+    model, masks = run['model'], rng.bit_generator.state
+    batch = make_batch(provider.sampleImageSentencePairs('train', GRAD_CHECK_PAIRS, rng), provider.features,
+                       run['wordtoix'], np.float64)
+
+    def cost():
+        rng.bit_generator.state = masks
+        return cost_of(forward(batch, model, params, rng)[0], batch.num_sentences, model, params)[0]
+
+    rng.bit_generator.state = masks
+    _, grads, _ = cost_and_grads(batch, model, params, rng)
+    chooser, worst = np.random.default_rng(params['seed'] + 1), 0.
+    print(f'dropout {params["drop_prob_encoder"]} / {params["drop_prob_decoder"]}, float64; '
+          f'largest relative error of 10 elements, bound {GRAD_CHECK_BOUND:g}')
+    for name in model:
+        error = gradcheck.element_errors(cost, model[name], grads[name], chooser).max()
+        worst = max(worst, error)
+        shape = '×'.join(map(str, model[name].shape))
+        print(f'{name:6} {shape:12} {error:.1e}  {"ok" if error < GRAD_CHECK_BOUND else "WRONG"}', flush=True)
+    return 0 if worst < GRAD_CHECK_BOUND else 1
+
+
+if __name__ == '__main__':
+    sys.exit(main())

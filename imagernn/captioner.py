@@ -99,24 +99,30 @@ def backward(scale, cache, params):
     return grads
 
 
-def cost_and_grads(batch, model, params, rng=None, scratch=None):
-    """Cost of a Batch and its gradient by every parameter.
+def cost_of(logprobs, N, model, params):
+    """(sum of -ln p, plus ½·regc·‖W‖² over the regularized parameters) / N sentences.
 
-    cost: (sum over words, END among them, of -ln p, plus ½·regc·‖W‖² over the regularized parameters) / sentences.
-    Returns cost, grads (names and shapes of model) and stats {'loss_cost', 'reg_cost', 'ppl2'}: the two parts of the
-    cost and the perplexity.
+    Returns the cost and stats {'loss_cost', 'reg_cost', 'ppl2'}: its two parts and the perplexity a word.
+    """
+    regc, total = params.get('regc', 0), float(logprobs.sum(dtype=np.float64))
+    squares = sum(float(np.vdot(model[name], model[name])) for name in regularized(params)) if regc else 0.
+    stats = {'loss_cost': -total / N, 'reg_cost': .5 * regc * squares / N, 'ppl2': perplexity(total, len(logprobs))}
+    return stats['loss_cost'] + stats['reg_cost'], stats
+
+
+def cost_and_grads(batch, model, params, rng=None, scratch=None):
+    """Cost of a Batch, its gradient by every parameter (names and shapes of model), and cost_of's stats.
+
+    rng draws the dropout masks; without one nothing is dropped.
     """
     N, regc = batch.num_sentences, params.get('regc', 0)
     logprobs, cache = forward(batch, model, params, rng, scratch)
+    cost, stats = cost_of(logprobs, N, model, params)
     grads = backward(1 / N, cache, params)
-    squares = 0.
     if regc:
         for name in regularized(params):
             grads[name] += model[name] * model[name].dtype.type(regc / N)
-            squares += float(np.vdot(model[name], model[name]))
-    total = float(logprobs.sum(dtype=np.float64))
-    stats = {'loss_cost': -total / N, 'reg_cost': .5 * regc * squares / N, 'ppl2': perplexity(total, len(logprobs))}
-    return stats['loss_cost'] + stats['reg_cost'], {name: grads[name] for name in model}, stats
+    return cost, {name: grads[name] for name in model}, stats
 
 
 def perplexity(logprob, num_words):

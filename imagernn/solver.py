@@ -105,8 +105,10 @@ class Solver:
         self._rule, self._slots = RULES['momentum' if with_momentum else self.params['solver']]
         self._steps, self._cache = 0, {slot: {} for slot in self._slots}
 
-    def step(self, model, grads):
-        """One update of model, in place. grads is used up."""
+    def step(self, model, grads, learning_rate=None):
+        """One update of model, in place, with the learning rate of params or the one given. grads is used up."""
+        if learning_rate is not None:
+            self.params['learning_rate'] = learning_rate
         clip = self.params['grad_clip']
         if clip > 0 and self.params['grad_clip_by'] == 'norm':
             norm = math.sqrt(sum(float(np.vdot(g, g)) for g in grads.values()))

@@ -1,0 +1,586 @@
+"""Make `scenes`, a small data set in NeuralTalk's layout: pictures drawn from a seed, sentences from a grammar, features.
+
+Knows how a scene is put together, drawn and described, and turns a picture into 4096 fixed numbers (nothing is learned).
+Knows nothing of models: the folder it writes is read like flickr8k's or coco's.
+"""
+
+import argparse
+import json
+import math
+import shutil
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageDraw
+from scipy.io import savemat
+from tqdm import tqdm
+
+from imagernn.errors import InputError, script
+
+MADE_BY = 'data/make_scenes.py'
+SIDE = 160          # pictures are SIDE × SIDE
+OVERSAMPLE = 3      # drawn this much larger, then reduced: smooth edges
+SENTENCES = 5       # per picture
+
+
+# ---- drawing -------------------------------------------------------------------------------------------------------
+
+class Pen:
+    """Draws in the unit square of a box (x, y, width, height in pixels, y downwards), mirrored if `flip`."""
+
+    def __init__(self, image, box, flip=False):
+        self.draw = ImageDraw.Draw(image, 'RGBA')
+        self.x, self.y, self.w, self.h = (OVERSAMPLE * value for value in box)
+        self.flip = flip
+
+    def at(self, points):
+        return [(self.x + self.w * (1 - px if self.flip else px), self.y + self.h * py) for px, py in points]
+
+    def polygon(self, points, fill, outline=True):
+        self.draw.polygon(self.at(points), fill, shade(fill, 0.6) if outline else None, width=OVERSAMPLE)
+
+    def rectangle(self, x0, y0, x1, y1, fill, outline=True):
+        self.polygon([(x0, y0), (x1, y0), (x1, y1), (x0, y1)], fill, outline)
+
+    def ellipse(self, x, y, rx, ry, fill, outline=True):
+        (cx, cy), = self.at([(x, y)])
+        box = [cx - rx * self.w, cy - ry * self.h, cx + rx * self.w, cy + ry * self.h]
+        self.draw.ellipse(box, fill, shade(fill, 0.6) if outline else None, width=OVERSAMPLE)
+
+    def line(self, points, fill, width=1.0):
+        """`width` in pixels of the finished picture."""
+        self.draw.line(self.at(points), fill, max(1, round(width * OVERSAMPLE)), joint='curve')
+
+
+def shade(colour, factor):
+    """Darker below 1; above 1 on the way to white, which 2 reaches. Keeps a fourth, alpha, as it is."""
+    mixed = [c * factor if factor <= 1 else c + (255 - c) * (factor - 1) for c in colour[:3]]
+    return (*(round(min(255, c)) for c in mixed), *colour[3:])
+
+
+def arc(x, y, rx, ry, start, end, steps=24):
+    """Points on an ellipse between two angles in degrees, 0 to the right, 90 downwards."""
+    angles = np.radians(np.linspace(start, end, steps))
+    return [(x + rx * math.cos(angle), y + ry * math.sin(angle)) for angle in angles]
+
+
+WOOD, DARK, GLASS, LEAF, CREAM = (120, 78, 45), (40, 38, 45), (205, 232, 245), (60, 140, 60), (255, 244, 214)
+
+
+def draw_house(pen, colour):
+    pen.rectangle(0.72, 0.04, 0.84, 0.35, shade(colour, 0.55))
+    pen.rectangle(0.08, 0.42, 0.92, 1, colour)
+    pen.polygon([(0, 0.45), (0.5, 0), (1, 0.45)], shade(colour, 0.6))
+    pen.rectangle(0.42, 0.66, 0.6, 1, WOOD)
+    for x in (0.17, 0.69):
+        pen.rectangle(x, 0.56, x + 0.15, 0.74, CREAM)
+
+
+def draw_tree(pen, colour):
+    pen.polygon([(0.43, 0.5), (0.57, 0.5), (0.62, 1), (0.38, 1)], WOOD)
+    for x, y, r in ((0.25, 0.45, 0.24), (0.75, 0.45, 0.24), (0.5, 0.25, 0.27), (0.5, 0.5, 0.25)):
+        pen.ellipse(x, y, r, r, colour)
+    for x, y in ((0.38, 0.22), (0.66, 0.38), (0.28, 0.46), (0.52, 0.52)):
+        pen.ellipse(x, y, 0.09, 0.07, shade(colour, 1.25), outline=False)
+
+
+def draw_car(pen, colour):
+    pen.polygon([(0.2, 0.45), (0.32, 0.05), (0.7, 0.05), (0.84, 0.45)], colour)
+    pen.polygon([(0.28, 0.43), (0.36, 0.13), (0.49, 0.13), (0.49, 0.43)], GLASS)
+    pen.polygon([(0.54, 0.43), (0.54, 0.13), (0.66, 0.13), (0.76, 0.43)], GLASS)
+    pen.polygon([(0, 0.8), (0.02, 0.45), (0.86, 0.42), (0.98, 0.55), (1, 0.8)], colour)
+    pen.rectangle(0.93, 0.56, 0.98, 0.66, (255, 240, 150), outline=False)
+    for x in (0.24, 0.77):
+        pen.ellipse(x, 0.8, 0.12, 0.2, DARK)
+        pen.ellipse(x, 0.8, 0.05, 0.09, (200, 200, 205), outline=False)
+
+
+def draw_boat(pen, colour):
+    pen.rectangle(0.47, 0, 0.51, 0.75, WOOD, outline=False)
+    pen.polygon([(0.54, 0.02), (0.54, 0.66), (0.95, 0.66)], shade(colour, 1.3))
+    pen.polygon([(0.44, 0.14), (0.44, 0.66), (0.12, 0.66)], shade(colour, 1.55))
+    pen.polygon([(0, 0.72), (1, 0.72), (0.82, 1), (0.16, 1)], colour)
+
+
+def draw_ball(pen, colour):
+    pen.ellipse(0.5, 0.5, 0.5, 0.5, colour)
+    pen.polygon(arc(0.5, 0.5, 0.47, 0.18, 0, 180) + arc(0.5, 0.36, 0.45, 0.16, 180, 0), shade(colour, 1.7), outline=False)
+    pen.ellipse(0.33, 0.22, 0.1, 0.07, (255, 255, 255, 170), outline=False)
+
+
+def draw_star(pen, colour):
+    angles = np.radians(np.arange(10) * 36 - 90)
+    radii = np.where(np.arange(10) % 2, 0.22, 0.53)
+    pen.polygon([(0.5 + r * math.cos(a), 0.53 + r * math.sin(a)) for r, a in zip(radii, angles, strict=True)], colour)
+
+
+def draw_cat(pen, colour):
+    pen.line(arc(0.78, 0.8, 0.2, 0.25, 110, -70), shade(colour, 0.75), 3)
+    pen.ellipse(0.48, 0.75, 0.32, 0.26, colour)
+    for x in (0.2, 0.52):
+        pen.polygon([(x, 0.28), (x + 0.04, 0), (x + 0.24, 0.18)] if x < 0.5 else
+                    [(x, 0.18), (x + 0.2, 0), (x + 0.24, 0.28)], colour)
+    pen.ellipse(0.48, 0.36, 0.31, 0.23, colour)
+    for x in (0.36, 0.6):
+        pen.ellipse(x, 0.33, 0.055, 0.055, (235, 245, 160), outline=False)
+        pen.ellipse(x, 0.33, 0.025, 0.05, DARK, outline=False)
+        pen.line([(0.48, 0.44), (0.48 + 3 * (x - 0.48), 0.42)], DARK, 0.6)
+    pen.polygon([(0.44, 0.41), (0.52, 0.41), (0.48, 0.46)], (225, 120, 130), outline=False)
+
+
+def draw_bird(pen, colour):
+    pen.polygon([(0.3, 0.6), (0, 0.38), (0.02, 0.72)], shade(colour, 0.75))
+    pen.ellipse(0.5, 0.64, 0.3, 0.2, colour)
+    pen.polygon([(0.88, 0.42), (1, 0.5), (0.86, 0.55)], (245, 160, 40))
+    pen.ellipse(0.76, 0.46, 0.15, 0.18, colour)
+    pen.polygon([(0.32, 0.62), (0.22, 0.02), (0.62, 0.58)], shade(colour, 0.8))
+    pen.ellipse(0.8, 0.42, 0.03, 0.04, DARK, outline=False)
+
+
+def draw_fish(pen, colour):
+    pen.polygon([(0.3, 0.5), (0, 0.12), (0.06, 0.5), (0, 0.88)], shade(colour, 0.8))
+    pen.polygon([(0.4, 0.2), (0.62, 0), (0.72, 0.22)], shade(colour, 0.8))
+    pen.ellipse(0.6, 0.52, 0.4, 0.38, colour)
+    for x in (0.42, 0.56):
+        pen.line(arc(x, 0.52, 0.08, 0.28, -70, 70), shade(colour, 1.5), 1.2)
+    pen.ellipse(0.82, 0.42, 0.06, 0.09, (255, 255, 255), outline=False)
+    pen.ellipse(0.83, 0.42, 0.03, 0.05, DARK, outline=False)
+
+
+def draw_flower(pen, colour):
+    pen.rectangle(0.46, 0.4, 0.54, 1, LEAF, outline=False)
+    pen.polygon(arc(0.7, 0.78, 0.22, 0.09, 0, 360), LEAF)
+    for angle in range(0, 360, 60):
+        x, y = arc(0.5, 0.3, 0.3, 0.19, angle, angle, 1)[0]
+        pen.ellipse(x, y, 0.2, 0.125, colour)
+    pen.ellipse(0.5, 0.3, 0.17, 0.11, (110, 70, 40))
+
+
+def draw_balloon(pen, colour):
+    pen.line([(0.5, 0.66), (0.42, 0.78), (0.56, 0.88), (0.48, 1)], DARK, 0.8)
+    pen.polygon([(0.42, 0.7), (0.58, 0.7), (0.5, 0.62)], shade(colour, 0.8))
+    pen.ellipse(0.5, 0.33, 0.45, 0.33, colour)
+    pen.ellipse(0.33, 0.18, 0.09, 0.08, (255, 255, 255, 190), outline=False)
+
+
+def draw_umbrella(pen, colour):
+    pen.line([(0.5, 0.02), (0.5, 0.9), *arc(0.59, 0.9, 0.09, 0.09, 180, 0, 12)], DARK, 2.2)
+    pen.polygon(arc(0.5, 0.5, 0.5, 0.45, 180, 360), colour)
+    pen.polygon([(0.5, 0.05), (0.33, 0.5), (0.67, 0.5)], shade(colour, 1.45), outline=False)
+
+
+def draw_kite(pen, colour):
+    tail = [(0.5, 0.62), (0.58, 0.72), (0.44, 0.82), (0.56, 0.92), (0.5, 1)]
+    pen.line(tail, DARK, 0.8)
+    for x, y in tail[1:4]:
+        pen.ellipse(x, y, 0.07, 0.03, shade(colour, 0.8), outline=False)
+    pen.polygon([(0.5, 0), (0.95, 0.24), (0.5, 0.66), (0.05, 0.24)], colour)
+    pen.polygon([(0.5, 0), (0.95, 0.24), (0.5, 0.24)], shade(colour, 1.5), outline=False)
+    pen.polygon([(0.5, 0.66), (0.05, 0.24), (0.5, 0.24)], shade(colour, 1.5), outline=False)
+
+
+def draw_cup(pen, colour):
+    pen.line(arc(0.72, 0.6, 0.22, 0.2, -80, 80), shade(colour, 0.7), 3)
+    pen.polygon([(0.04, 0.3), (0.76, 0.3), (0.68, 1), (0.12, 1)], colour)
+    pen.ellipse(0.4, 0.3, 0.36, 0.09, shade(colour, 1.5))
+    pen.ellipse(0.4, 0.31, 0.28, 0.06, (90, 55, 35), outline=False)
+    for x in (0.3, 0.5):
+        pen.line([(x, 0.2), (x + 0.05, 0.14), (x - 0.03, 0.08), (x + 0.02, 0)], (235, 235, 240), 1)
+
+
+# ---- backgrounds: each paints the whole picture; the horizon is HORIZON of its height ----------------------------------
+
+HORIZON = 0.58
+
+
+def gradient(pen, top, bottom, y0, y1, rng):
+    """Bands of colour from `top` to `bottom` between two heights, tinted a little by chance."""
+    top, bottom = (np.array(colour) + rng.normal(0, 6, 3) for colour in (top, bottom))
+    edges = np.linspace(y0, y1, 41)
+    for k in range(40):
+        colour = tuple(int(c) for c in np.clip(top + (bottom - top) * k / 39, 0, 255))
+        pen.rectangle(0, edges[k], 1, edges[k + 1] + 0.01, colour, outline=False)
+
+
+def specks(pen, colour, count, y0, y1, rng, length=0.02, slope=0.0):
+    """Short strokes: blades, waves, sand, snow, stars."""
+    for x, y in zip(rng.uniform(0, 1, count), rng.uniform(y0, y1, count), strict=True):
+        pen.line([(x, y), (x + length, y + slope)], shade(colour, rng.uniform(0.85, 1)), 0.8)
+
+
+def cloud(pen, rng, colour=(255, 255, 255, 50)):
+    x, y = rng.uniform(0.1, 0.9), rng.uniform(0.06, 0.3)
+    for dx, dy, r in ((-0.07, 0.01, 0.05), (0, 0, 0.06), (0.08, 0.01, 0.05)):
+        pen.ellipse(x + dx, y + dy, r * 1.3, r * 0.6, colour, outline=False)
+
+
+def hills(pen, colour, rng, height=0.1):
+    phase, bumps = rng.uniform(0, 6.28), rng.uniform(4, 9)
+    ridge = [(x, HORIZON - height * (0.5 + 0.5 * math.sin(bumps * x + phase))) for x in np.linspace(0, 1, 40)]
+    pen.polygon([*ridge, (1, HORIZON + 0.02), (0, HORIZON + 0.02)], colour, outline=False)
+
+
+def paint_meadow(pen, rng):
+    gradient(pen, (120, 190, 240), (185, 224, 246), 0, HORIZON, rng)
+    cloud(pen, rng)
+    cloud(pen, rng)
+    hills(pen, (150, 200, 140), rng)
+    gradient(pen, (140, 195, 95), (95, 160, 65), HORIZON, 1, rng)
+    specks(pen, (80, 140, 55), 90, HORIZON + 0.03, 1, rng, 0.006, -0.025)
+
+
+def paint_night(pen, rng):
+    gradient(pen, (14, 18, 50), (42, 50, 96), 0, HORIZON, rng)
+    specks(pen, (220, 220, 240), 30, 0, HORIZON - 0.1, rng, 0.004)
+    pen.ellipse(0.99, rng.uniform(0, 0.05), 0.17, 0.17, (248, 236, 180), outline=False)
+    hills(pen, (26, 34, 62), rng)
+    gradient(pen, (36, 52, 62), (22, 32, 42), HORIZON, 1, rng)
+    specks(pen, (55, 75, 80), 60, HORIZON + 0.03, 1, rng, 0.006, -0.02)
+
+
+def paint_sunset(pen, rng):
+    gradient(pen, (110, 80, 140), (250, 165, 100), 0, HORIZON, rng)
+    pen.polygon(arc(rng.integers(2), HORIZON, 0.2, 0.2, 180, 360), (255, 225, 140), outline=False)
+    gradient(pen, (215, 130, 105), (85, 60, 110), HORIZON, 1, rng)
+    specks(pen, (255, 190, 140), 45, HORIZON + 0.01, 1, rng, 0.06)
+
+
+def paint_sea(pen, rng):
+    gradient(pen, (140, 200, 242), (195, 226, 246), 0, HORIZON, rng)
+    cloud(pen, rng)
+    gradient(pen, (70, 150, 205), (25, 85, 150), HORIZON, 1, rng)
+    specks(pen, (190, 225, 245), 45, HORIZON + 0.03, 1, rng, 0.05)
+
+
+def paint_beach(pen, rng):
+    gradient(pen, (135, 205, 238), (190, 228, 244), 0, 0.45, rng)
+    cloud(pen, rng)
+    gradient(pen, (60, 160, 200), (110, 200, 210), 0.45, HORIZON + 0.02, rng)
+    gradient(pen, (245, 225, 170), (228, 200, 140), HORIZON + 0.02, 1, rng)
+    specks(pen, (235, 248, 250), 14, 0.47, HORIZON + 0.02, rng, 0.07)
+    specks(pen, (205, 175, 120), 80, HORIZON + 0.05, 1, rng, 0.006)
+
+
+def paint_snow(pen, rng):
+    gradient(pen, (150, 166, 188), (192, 204, 220), 0, HORIZON, rng)
+    hills(pen, (210, 220, 234), rng, 0.14)
+    gradient(pen, (222, 231, 244), (198, 212, 234), HORIZON, 1, rng)
+    for x, y in rng.uniform(0, 1, (60, 2)):
+        pen.ellipse(x, y, 0.007, 0.007, (255, 255, 255), outline=False)
+
+
+def paint_room(pen, rng):
+    wall = tuple(int(c) for c in np.array((226, 212, 196)) + rng.integers(-8, 9, 3))
+    pen.rectangle(0, 0, 1, 1, wall, outline=False)
+    for x in np.arange(rng.uniform(0, 0.06), 1, 0.1):
+        pen.rectangle(x, 0, x + 0.045, HORIZON + 0.06, shade(wall, 0.96), outline=False)
+    gradient(pen, (176, 128, 88), (150, 104, 68), HORIZON + 0.06, 1, rng)
+    pen.rectangle(0, HORIZON + 0.03, 1, HORIZON + 0.06, (245, 240, 232), outline=False)
+    for y in (0.72, 0.82, 0.93):
+        pen.line([(0, y), (1, y)], (128, 88, 58), 0.8)
+
+
+def paint_desert(pen, rng):
+    gradient(pen, (245, 214, 160), (252, 236, 200), 0, HORIZON, rng)
+    hills(pen, (222, 170, 112), rng, 0.16)
+    gradient(pen, (214, 158, 98), (184, 124, 72), HORIZON, 1, rng)
+    specks(pen, (165, 110, 62), 30, HORIZON + 0.04, 1, rng, 0.07, 0.008)
+
+
+# ---- what there is in the world, and its words -------------------------------------------------------------------------
+
+@dataclass(frozen=True)
+class Kind:
+    """`level` is where it lives: ground, air, water (afloat) or under (in the water). Words of a verb: he, they, -ing."""
+
+    draw: object
+    shape: tuple            # width and height in units of its size
+    level: str
+    backgrounds: str
+    nouns: tuple            # (one, many) …
+    verbs: tuple
+
+
+STAND, LIE, SIT, WAIT = (('stands', 'stand', 'standing'), ('lies', 'lie', 'lying'), ('sits', 'sit', 'sitting'),
+                         ('waits', 'wait', 'waiting'))
+FLY, FLOAT, GROW = ('flies', 'fly', 'flying'), ('floats', 'float', 'floating'), ('grows', 'grow', 'growing')
+
+KINDS = {
+    'house': Kind(draw_house, (1.0, 1.0), 'ground', 'meadow night beach snow desert', (('house', 'houses'),), (STAND,)),
+    'tree': Kind(draw_tree, (0.85, 1.2), 'ground', 'meadow night snow desert', (('tree', 'trees'),), (STAND, GROW)),
+    'car': Kind(draw_car, (1.3, 0.7), 'ground', 'meadow night beach snow desert', (('car', 'cars'),),
+                (STAND, ('is parked', 'are parked', 'parked'))),
+    'boat': Kind(draw_boat, (1.05, 1.05), 'water', 'sea sunset', (('boat', 'boats'), ('sailboat', 'sailboats')),
+                 (('sails', 'sail', 'sailing'), FLOAT)),
+    'ball': Kind(draw_ball, (0.85, 0.85), 'ground', 'meadow beach snow room', (('ball', 'balls'),), (LIE,)),
+    'star': Kind(draw_star, (1.05, 1.05), 'air', 'night sunset snow room', (('star', 'stars'),),
+                 (('shines', 'shine', 'shining'), ('hangs', 'hang', 'hanging'))),
+    'cat': Kind(draw_cat, (0.9, 1.15), 'ground', 'meadow night beach snow room', (('cat', 'cats'),), (SIT, WAIT)),
+    'bird': Kind(draw_bird, (1.2, 0.95), 'air', 'meadow sea sunset beach snow', (('bird', 'birds'),), (FLY,)),
+    'fish': Kind(draw_fish, (1.2, 0.75), 'under', 'sea sunset', (('fish', 'fish'),), (('swims', 'swim', 'swimming'),)),
+    'flower': Kind(draw_flower, (0.8, 1.25), 'ground', 'meadow night desert room', (('flower', 'flowers'),),
+                   (GROW, ('blooms', 'bloom', 'blooming'))),
+    'balloon': Kind(draw_balloon, (0.8, 1.25), 'air', 'meadow sea beach desert room', (('balloon', 'balloons'),), (FLOAT,)),
+    'umbrella': Kind(draw_umbrella, (1.1, 1.0), 'ground', 'meadow beach snow room', (('umbrella', 'umbrellas'),), (STAND,)),
+    'kite': Kind(draw_kite, (0.85, 1.25), 'air', 'meadow sea beach desert', (('kite', 'kites'),), (FLY,)),
+    'cup': Kind(draw_cup, (1.0, 0.95), 'ground', 'meadow beach snow room', (('cup', 'cups'), ('mug', 'mugs')), (STAND, SIT)),
+}
+
+COLOURS = {
+    'red': (215, 40, 40), 'orange': (245, 135, 25), 'yellow': (250, 220, 40), 'green': (30, 160, 70),
+    'blue': (40, 80, 215), 'purple': (130, 50, 170), 'pink': (250, 135, 185), 'white': (248, 248, 250),
+}
+
+SIZES = {   # pixels from, to; words
+    'small': (26, 31, ('small', 'little', 'tiny')), 'medium': (40, 46, ()), 'large': (60, 70, ('big', 'large', 'huge')),
+}
+
+NUMBERS = {1: 'one', 2: 'two', 3: 'three', 4: 'four'}
+
+BACKGROUNDS = {   # painter; where things are: true at every level, and at one
+    'meadow': (paint_meadow, {'any': ('on a sunny day', 'in a meadow'), 'ground': ('on the grass', 'in a green field'),
+                              'air': ('over a green field', 'above the grass')}),
+    'night': (paint_night, {'any': ('at night',), 'ground': ('in the dark', 'under the moon'),
+                            'air': ('in the night sky', 'in the dark sky')}),
+    'sunset': (paint_sunset, {'any': ('at sunset', 'in the evening'), 'air': ('in the evening sky', 'over the sea at sunset'),
+                              'water': ('on the sea at sunset',), 'under': ('in the sea at sunset',)}),
+    'sea': (paint_sea, {'any': ('at sea',), 'water': ('on the sea', 'on the blue water'),
+                        'under': ('in the sea', 'in the blue water'), 'air': ('over the sea', 'above the blue water')}),
+    'beach': (paint_beach, {'any': ('at the beach', 'at the seaside'), 'ground': ('on the beach', 'on the sand by the sea'),
+                            'air': ('over the beach',)}),
+    'snow': (paint_snow, {'any': ('in winter', 'on a snowy day'), 'ground': ('in the snow', 'on the snow'),
+                          'air': ('over the snow', 'in the falling snow')}),
+    'room': (paint_room, {'any': ('in a room', 'indoors'), 'ground': ('on the floor', 'on a wooden floor'),
+                          'air': ('inside a room',)}),
+    'desert': (paint_desert, {'any': ('in the desert',), 'ground': ('on the sand of the desert', 'in a hot desert'),
+                              'air': ('over the desert', 'above a hot desert')}),
+}
+
+RELATIONS = {   # the first group to the second, the second to the first
+    'left': (('to the left of', 'left of', 'next to', 'beside'), ('to the right of', 'right of', 'next to', 'beside')),
+    'above': (('above', 'over'), ('below', 'under', 'beneath')),
+    'on': (('on top of', 'on'), ()),
+}
+RIDERS, BASES = ('cat', 'bird', 'ball', 'star', 'cup'), {'house': 0.04, 'car': 0.06, 'tree': 0.05}   # how deep it sits
+
+ALONE = (   # {a} a noun phrase, {the} the bare one, {where} the background, {place} left, right, top … or nothing
+    '{a} {verb} {where}', '{a} {verb} {place} {where}', '{a} {doing} {where}', '{a} {doing} {where} {place}',
+    '{a} {are} {where} {place}', 'there {are} {a} {where}', 'there {are} {a} {doing} {place}', '{where} there {are} {a}',
+    '{where} {invert} {a}', '{a} {place} {where}', 'the picture shows {a} {where}', 'a picture of {a} {doing} {where}',
+    'the {the} {where} {are} {colour}', '{a} {are} {doing} {place} {where}',
+)
+TOGETHER = (   # {a} stands in relation {to} {b}
+    '{a} {verb} {to} {b}', '{a} {verb} {to} {b} {where}', '{a} {to} {b} {where}', '{a} {are} {to} {b}',
+    'there {are} {a} {to} {b}', 'there {are} {a} {to} {b} {where}', '{where} {a} {verb} {to} {b}', '{to} {b} {invert} {a}',
+    '{a} and {b} {where}', 'the picture shows {a} {to} {b}', 'the picture shows {a} and {b} {where}', '{where} {are} {a} {to} {b}',
+)
+WITH = ('{b} with {a} {to} it', '{b} {where} with {a} {to} it')   # only for one {b}
+PLACES = {
+    'left': ('on the left', 'on the left side'), 'middle': ('in the middle', 'in the center'),
+    'right': ('on the right', 'on the right side'), 'top left': ('at the top left', 'in the top left corner'),
+    'top middle': ('at the top', 'near the top'), 'top right': ('at the top right', 'in the top right corner'),
+    'row': ('in a row', 'side by side'), '': ('',),
+}
+
+
+# ---- composing a scene -------------------------------------------------------------------------------------------------
+
+@dataclass
+class Group:
+    """One or more objects of a kind, alike in colour and size."""
+
+    kind: str
+    colour: str
+    size: str
+    count: int
+    boxes: list             # (x, y, width, height) in pixels
+    place: str = ''
+
+
+@dataclass
+class Scene:
+    """A background and one group, or two in a relation."""
+
+    background: str
+    groups: list
+    relation: str = ''
+
+
+def pick(rng, options):
+    return options[rng.integers(len(options))]
+
+
+def compose(rng):
+    """Draw the lots for one scene."""
+    kind = pick(rng, list(KINDS))
+    background = pick(rng, KINDS[kind].backgrounds.split())
+    if rng.random() < 0.6:
+        return Scene(background, [compose_alone(kind, rng)])
+    companions = {'left': [], 'above': [], 'on': []}
+    for other, there in KINDS.items():
+        if other != kind and background in there.backgrounds:
+            level, levels = KINDS[kind].level, (KINDS[kind].level, there.level)
+            companions['left'] += [(kind, other)] * (level == there.level)
+            companions['above'] += [(kind, other)] * (levels[0] == 'air' != levels[1])
+            companions['above'] += [(other, kind)] * (levels[1] == 'air' != levels[0])
+            companions['on'] += [(kind, other)] * (kind in RIDERS and other in BASES)
+            companions['on'] += [(other, kind)] * (other in RIDERS and kind in BASES)
+    relation = pick(rng, [name for name, pairs in companions.items() if pairs])
+    pair = pick(rng, companions[relation])
+    compose_pair = {'left': compose_left, 'above': compose_above, 'on': compose_on}[relation]
+    return Scene(background, compose_pair(*pair, rng), relation)
+
+
+def lots(kind, sizes, counts, rng, colour_not=None):
+    """A group without boxes yet, and the width and height of one of its objects in pixels."""
+    size = pick(rng, sizes)
+    colour = pick(rng, [name for name in COLOURS if name != colour_not])
+    scale = rng.uniform(*SIZES[size][:2])
+    return Group(kind, colour, size, pick(rng, counts), []), [scale * side for side in KINDS[kind].shape]
+
+
+def height_of(kind, h, rng):
+    """A y (in pixels, of the upper edge) that suits the kind."""
+    level = KINDS[kind].level
+    if level == 'air':
+        return rng.uniform(6, max(7, 0.62 * SIDE - h))
+    if level == 'under':
+        return rng.uniform(max(0.62 * SIDE, 0.8 * SIDE - h / 2), 0.97 * SIDE - h)
+    return rng.uniform(0.74, 0.94) * SIDE - h
+
+
+def spread(group, w, h, x0, x1, rng, level_row=False):
+    """Boxes side by side between x0 and x1, shrunk if they do not fit."""
+    slot = (x1 - x0) / group.count
+    fit = min(1, 0.97 * slot / w)
+    w, h = w * fit, h * fit
+    y = height_of(group.kind, h, rng)
+    for i in range(group.count):
+        x = x0 + slot * i + rng.uniform(0, slot - w)
+        group.boxes.append((x, y if level_row else height_of(group.kind, h, rng), w, h))
+
+
+def compose_alone(kind, rng):
+    count = pick(rng, (1, 1, 1, 2, 2, 3, 3, 4))
+    sizes = {1: tuple(SIZES), 2: tuple(SIZES), 3: ('small', 'medium'), 4: ('small',)}[count]
+    group, (w, h) = lots(kind, sizes, (count,), rng)
+    if count > 1:
+        level_row = count > 2 and rng.random() < 0.5
+        spread(group, w, h, 4, SIDE - 4, rng, level_row)
+        group.place = 'row' if level_row else ''
+        return group
+    column = pick(rng, ('left', 'middle', 'right'))
+    centre = {'left': rng.uniform(0.16, 0.28), 'middle': rng.uniform(0.44, 0.56), 'right': rng.uniform(0.72, 0.84)}[column]
+    x, y = np.clip(centre * SIDE - w / 2, 4, SIDE - 4 - w), height_of(kind, h, rng)
+    group.boxes.append((x, y, w, h))
+    group.place = f'top {column}' if y + h / 2 < 0.36 * SIDE else column
+    return group
+
+
+def compose_left(kind, other, rng):
+    """Two groups side by side, one of them a single object."""
+    while True:
+        counts = pick(rng, ((1, 1), (1, 1), (2, 1), (1, 2), (3, 1)))
+        first, (w, h) = lots(kind, tuple(SIZES), counts[:1], rng)
+        second, (w2, h2) = lots(other, tuple(SIZES), counts[1:], rng)
+        total, total2 = w * first.count, w2 * second.count
+        if total + total2 < SIDE - 14:
+            break
+    split = 4 + (SIDE - 8) * (total + 4) / (total + total2 + 8)
+    spread(first, w, h, 4, split - 2, rng)
+    spread(second, w2, h2, split + 2, SIDE - 4, rng)
+    return [first, second]
+
+
+def compose_above(flyer, lower, rng):
+    """One or two in the air, over a single object below."""
+    second, (w2, h2) = lots(lower, tuple(SIZES), (1,), rng)
+    y2 = height_of(lower, h2, rng)
+    while True:
+        first, (w, h) = lots(flyer, tuple(SIZES), (1, 1, 2), rng)
+        if h + 6 < y2 and w * first.count < SIDE - 14 and h + h2 < 130:
+            break
+        y2 = max(y2, height_of(lower, h2, rng))
+    width = max(w * first.count + 6, w2)
+    left = rng.uniform(4, max(5, SIDE - 4 - width))
+    second.boxes.append((left + (width - w2) / 2, y2, w2, h2))
+    for i in range(first.count):
+        slot = width / first.count
+        first.boxes.append((left + slot * i + (slot - w) / 2, rng.uniform(4, y2 - h - 2), w, h))
+    return [first, second]
+
+
+def compose_on(rider, base, rng):
+    """A small one on top of a larger one."""
+    second, (w2, h2) = lots(base, ('medium', 'large'), (1,), rng)
+    first, (w, h) = lots(rider, ('small',), (1,), rng, colour_not=second.colour)
+    x2, y2 = rng.uniform(4, SIDE - 4 - w2), max(h + 2, rng.uniform(0.78, 0.94) * SIDE - h2)
+    second.boxes.append((x2, y2, w2, h2))
+    first.boxes.append((x2 + (w2 - w) / 2, y2 + BASES[base] * h2 - h, w, h))
+    return [first, second]
+
+
+def draw_scene(scene, rng):
+    """The finished picture, SIDE × SIDE, RGB."""
+    image = Image.new('RGB', (SIDE * OVERSAMPLE,) * 2)
+    BACKGROUNDS[scene.background][0](Pen(image, (0, 0, SIDE, SIDE)), rng)
+    for group in reversed(scene.groups):      # a rider comes after what it rides
+        kind = KINDS[group.kind]
+        for box in sorted(group.boxes, key=lambda box: box[1] + box[3]):      # the nearer ones come last
+            colour = tuple(int(c) for c in np.clip(np.array(COLOURS[group.colour]) + rng.normal(0, 7, 3), 0, 255))
+            if kind.level == 'ground' and not (scene.relation == 'on' and group is scene.groups[0]):
+                Pen(image, box).ellipse(0.5, 0.98, 0.55, 0.07, (0, 0, 0, 60), outline=False)
+            kind.draw(Pen(image, box, flip=rng.random() < 0.5), colour)
+    return image.reduce(OVERSAMPLE)
+
+
+# ---- telling it --------------------------------------------------------------------------------------------------------
+
+def noun_phrase(group, rng, short=False):
+    """`a small red boat`, `two boats`: the number always, size and colour often."""
+    one, many = pick(rng, KINDS[group.kind].nouns)
+    words = []
+    if SIZES[group.size][2] and rng.random() < (0.35 if short else 0.6):
+        words.append(pick(rng, SIZES[group.size][2]))
+    if rng.random() < 0.85:
+        words.append(group.colour)
+    words.append(one if group.count == 1 else many)
+    number = NUMBERS[group.count] if group.count > 1 else 'an' if words[0][0] in 'aeiou' else 'a'
+    return ' '.join([number, *words])
+
+
+def words_for(scene, rng):
+    """The blanks of the templates, filled by chance with what is true of the scene."""
+    groups, swap = scene.groups, scene.relation not in ('', 'on') and rng.random() < 0.4
+    subject = groups[-1] if swap else groups[0]
+    kind, many = KINDS[subject.kind], int(subject.count > 1)
+    verb, invert = (SIT, SIT) if scene.relation == 'on' else (pick(rng, kind.verbs), kind.verbs[0])
+    where = BACKGROUNDS[scene.background][1]
+    one_level = len({KINDS[group.kind].level for group in groups}) == 1 and scene.relation != 'on'
+    blanks = {
+        'a': noun_phrase(subject, rng, short=len(groups) > 1), 'are': ('is', 'are')[many], 'colour': subject.colour,
+        'the': ' '.join([NUMBERS[subject.count]] * many + [pick(rng, kind.nouns)[many]]),
+        'verb': verb[many], 'doing': verb[2], 'invert': invert[many],
+        'where': pick(rng, where['any'] + (where[kind.level] if one_level else ())),
+        'place': pick(rng, PLACES[subject.place]),
+    }
+    if len(groups) > 1:
+        other = groups[0] if swap else groups[-1]
+        blanks |= {'b': noun_phrase(other, rng, short=True), 'to': pick(rng, RELATIONS[scene.relation][swap])}
+    return blanks, len(groups) > 1 and other.count == 1
+
+
+def describe(scene, rng):
+    """SENTENCES different sentences, lists of 5 to 16 tokens, all true of the scene, as many templates as possible."""
+    sentences, used = [], set()
+    while len(sentences) < SENTENCES:
+        blanks, single = words_for(scene, rng)
+        template = pick(rng, ALONE if len(scene.groups) == 1 else TOGETHER + WITH * single)
+        tokens = template.format(**blanks).split()
+        if template not in used and 5 <= len(tokens) <= 16 and tokens not in sentences:
+            sentences.append(tokens)
+            used.add(template)
+    return sentences

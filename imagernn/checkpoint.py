@@ -1,0 +1,332 @@
+"""Checkpoints: saved whole or not at all, loaded without trust. Reads the original NeuralTalk's pickles as well.
+
+Knows the file formats and what every checkpoint must hold; nothing of generators, solvers or training.
+
+A checkpoint is a dict. These four it must have:
+
+    model       parameter name -> 2-D array, float32 or float64
+    params      the flags it was trained with
+    wordtoix    word -> index (START is 0)
+    ixtoword    index -> word (0 is END, '.')
+
+Any further entry (solver, history, rng_state, features, it, epoch, perplexity, …) is kept as it is, if it is made of
+what JSON knows, or is a dict of such things and of numeric arrays, nested as deep as 16.
+
+The file is HDF5, with the root attributes format = 'imagernn checkpoint' and version = 1:
+
+    /model/We, /model/Ws, …     arrays
+    /params, /history, /it, …   one JSON text each, a string in UTF-8
+    /solver/…                   a dict that holds arrays is a group, whose members follow these same rules
+    /ixtoword                   JSON too, the indices written as text
+
+Every dataset is contiguous, uncompressed, without a time stamp, and has its CRC-32 in the attribute crc32; groups keep
+the order of the dict. Equal checkpoints make equal files.
+"""
+
+import io
+import json
+import math
+import os
+import pickle
+import secrets
+import zlib
+from pathlib import Path
+
+import h5py
+import numpy as np
+
+from imagernn.errors import InputError
+from imagernn.legacy_pickle import looks_like_pickle, read_pickle
+
+FORMAT = b'imagernn checkpoint'
+VERSION = 1
+MAX_DEPTH = 16
+HDF5_SIGNATURE = b'\x89HDF\r\n\x1a\n'
+ANOTHER_COPY = 'copy it again, or use an earlier checkpoint'
+
+
+class _Refused(ValueError):
+    """A checkpoint that is not what it should be: the message says why, way_out what to do about a file like that."""
+
+    def __init__(self, reason, way_out=ANOTHER_COPY):
+        super().__init__(reason)
+        self.way_out = way_out
+
+
+def save_checkpoint(path, checkpoint):
+    """Write a checkpoint (see above) so that path holds the old file or the new one, never a part.
+
+    Makes missing folders. Tuples become lists; numpy's numbers become Python's. Raises InputError if the file cannot
+    be written, and ValueError if the checkpoint is not one that load_checkpoint would give back.
+    """
+    path = Path(path)
+    image = _image(checkpoint)
+    temporary = path.parent / f'.checkpoint-{secrets.token_hex(8)}.tmp'
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with temporary.open('xb') as file:
+                file.write(image.getbuffer())
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
+    except OSError as error:
+        raise InputError(
+            f'{path}: the checkpoint could not be saved ({error.strerror or error}); '
+            f'make room, make the folder writable, or choose another'
+        ) from error
+
+
+def load_checkpoint(path):
+    """The checkpoint in a file that save_checkpoint or the original NeuralTalk (a pickle, .p) wrote.
+
+    Which of the two is seen from the content. Nothing in the file is executed, no other file is read on its behalf,
+    and no more memory is taken than its size justifies. From a pickle, history is [] and solver, rng_state and
+    features are None. Raises InputError for anything that is not a sound checkpoint.
+    """
+    path = Path(path)
+    if path.is_dir():
+        raise InputError(f'{path}: is a folder; give the checkpoint file inside it')
+    if not path.exists():
+        raise InputError(f'{path}: no such file; give a checkpoint, as driver.py writes them to cv/')
+    if not path.is_file():
+        raise InputError(f'{path}: not a regular file; give a checkpoint, as driver.py writes them to cv/')
+    try:
+        with path.open('rb') as file:
+            start = file.read(64)
+            file.seek(0)
+            checkpoint = _reader(start)(file)
+        _check(checkpoint)
+    except OSError as error:
+        raise InputError(f'{path}: cannot be read ({error.strerror or error}); {ANOTHER_COPY}') from error
+    except _Refused as error:
+        raise InputError(f'{path}: {error}; {error.way_out}') from error
+    return checkpoint
+
+
+def _reader(start):
+    if not start:
+        raise _Refused('is empty')
+    if start.startswith(HDF5_SIGNATURE):
+        return _read_hdf5
+    if looks_like_pickle(start):
+        return _read_neuraltalk
+    raise _Refused(
+        f'begins with {start[:8]!r}, but a checkpoint is HDF5, or a pickle (.p) of the original NeuralTalk',
+        'give a checkpoint that driver.py wrote',
+    )
+
+
+def _check(checkpoint):
+    """Raise _Refused unless the four parts that every checkpoint has are there and of the right kind."""
+    for name in ('model', 'params', 'wordtoix', 'ixtoword'):
+        if name not in checkpoint:
+            raise _Refused(f'has no {name!r}: not a checkpoint, or one that has lost a part')
+        if not isinstance(checkpoint[name], dict):
+            raise _Refused(f'its {name!r} is a {type(checkpoint[name]).__name__}, expected a dict')
+    if not checkpoint['model']:
+        raise _Refused('its model has no parameters')
+    for name, W in checkpoint['model'].items():
+        if not isinstance(W, np.ndarray) or W.ndim != 2 or W.dtype not in (np.float32, np.float64):
+            found = f'{W.dtype} of shape {W.shape}' if isinstance(W, np.ndarray) else type(W).__name__
+            raise _Refused(f'its model parameter {name!r} is {found}, expected a 2-D array of float32 or float64')
+    wordtoix, ixtoword = checkpoint['wordtoix'], checkpoint['ixtoword']
+    for word, ix in [*wordtoix.items(), *((word, ix) for ix, word in ixtoword.items())]:
+        if not isinstance(word, str) or not isinstance(ix, (int, np.integer)) or isinstance(ix, bool) or ix < 0:
+            raise _Refused(f'its vocabulary pairs {word!r:.60} with {ix!r:.60}, expected a word and a whole number')
+    if strays := [word for word, ix in wordtoix.items() if ix not in ixtoword]:
+        raise _Refused(f'its word {strays[0]!r:.60} has an index that ixtoword lacks')
+
+
+# ---- writing
+
+
+def _image(checkpoint):
+    """The bytes of the file, made in memory, so that a full disk is met by plain file writing and not inside HDF5."""
+    _check(checkpoint)
+    ixtoword = {str(ix): word for ix, word in checkpoint['ixtoword'].items()}
+    image = io.BytesIO()
+    # v108: object headers with checksums, readable by every HDF5 of the last decade
+    with h5py.File(image, 'w', libver=('v108', 'v108'), track_order=True) as root:
+        root.attrs['format'] = np.bytes_(FORMAT)
+        root.attrs['version'] = np.int64(VERSION)
+        for name, value in (checkpoint | {'ixtoword': ixtoword}).items():
+            _write(root, name, value, 1)
+    return image
+
+
+def _write(group, name, value, depth):
+    if not isinstance(name, str) or not name.isprintable() or '/' in name or name in ('', '.'):
+        raise _Refused(f'{name!r} under {group.name} cannot be a name in a checkpoint: printable text without / only')
+    if depth > MAX_DEPTH:
+        raise _Refused(f'{group.name} is nested more than {MAX_DEPTH} deep')
+    if isinstance(value, np.ndarray):
+        _write_array(group, name, value)
+    elif _holds_arrays(value):
+        inner = group.create_group(name, track_order=True)
+        for key, item in value.items():
+            _write(inner, key, item, depth + 1)
+    else:
+        _write_json(group, name, value)
+
+
+def _holds_arrays(value):
+    return isinstance(value, dict) and any(isinstance(v, np.ndarray) or _holds_arrays(v) for v in value.values())
+
+
+def _write_array(group, name, array):
+    if array.dtype.kind not in 'biuf' or array.dtype.itemsize > 8:
+        raise _Refused(f'{name!r} under {group.name} is an array of {array.dtype}, expected numbers of up to 64 bits')
+    array = np.asarray(array, order='C')
+    dataset = group.create_dataset(name, data=array, track_times=False)
+    dataset.attrs['crc32'] = np.uint32(zlib.crc32(array))
+
+
+def _write_json(group, name, value):
+    try:
+        _check_keys(value)
+        text = json.dumps(value, ensure_ascii=False, default=_python_number).encode('utf-8', 'surrogatepass')
+    except (TypeError, ValueError, RecursionError) as error:
+        raise _Refused(f'{name!r} under {group.name} cannot be written as JSON ({error})') from error
+    kind = h5py.string_dtype('utf-8', len(text))
+    dataset = group.create_dataset(name, shape=(), data=np.bytes_(text), dtype=kind, track_times=False)
+    dataset.attrs['crc32'] = np.uint32(zlib.crc32(text))
+
+
+def _check_keys(value):
+    """JSON would turn a key that is no text into one in silence."""
+    if isinstance(value, dict):
+        for key, item in value.items():
+            if not isinstance(key, str):
+                raise TypeError(f'the key {key!r} is not text')
+            _check_keys(item)
+    elif isinstance(value, (list, tuple)):
+        for item in value:
+            _check_keys(item)
+
+
+def _python_number(value):
+    if isinstance(value, np.generic):
+        return value.item()
+    raise TypeError(f'{type(value).__name__} is not JSON')
+
+
+# ---- reading our own
+
+
+def _read_hdf5(file):
+    try:
+        # h5py reads through this open file, so HDF5 itself opens nothing
+        with h5py.File(file, 'r') as root:
+            _check_format(root)
+            checkpoint = _Reading(os.fstat(file.fileno()).st_size).tree(root, 0)
+    except _Refused:
+        raise
+    except Exception as error:  # h5py meets damage with errors of many kinds
+        reason = str(error).partition('\n')[0]
+        raise _Refused(f'damaged or cut short (HDF5: {reason:.200})') from error
+    if isinstance(checkpoint.get('ixtoword'), dict):
+        checkpoint['ixtoword'] = {_index(text): word for text, word in checkpoint['ixtoword'].items()}
+    return checkpoint
+
+
+def _index(text):
+    if not text.isdecimal() or len(text) > 18:
+        raise _Refused(f'its ixtoword has the index {text!r:.60}, expected a whole number')
+    return int(text)
+
+
+def _check_format(root):
+    if _attribute(root, 'format', 'S') != FORMAT:
+        raise _Refused(
+            'is HDF5, but no checkpoint (it lacks the attribute format = imagernn checkpoint)',
+            'give one that driver.py wrote',
+        )
+    version = _attribute(root, 'version', 'iu')
+    if version is not None and version > VERSION:
+        raise _Refused(
+            f'is of version {version}, and this program reads version {VERSION}',
+            'update the program',
+        )
+    if version != VERSION:
+        raise _Refused(f'has the version {version}, expected {VERSION}')
+
+
+def _attribute(item, name, kinds):
+    """A small scalar attribute whose dtype is of these kinds, or None."""
+    if name not in item.attrs:
+        return None
+    attribute = item.attrs.get_id(name)
+    if attribute.shape != () or attribute.dtype.kind not in kinds or attribute.dtype.itemsize > 64:
+        return None
+    return item.attrs[name]
+
+
+class _Reading:
+    """One reading of a file that may be hostile: what it has met, and how many bytes it may still claim."""
+
+    def __init__(self, file_size):
+        self.file_size = self.left = file_size
+        self.seen = set()
+
+    def tree(self, group, depth):
+        if depth > MAX_DEPTH:
+            raise _Refused(f'{group.name!r:.60} is nested more than {MAX_DEPTH} deep')
+        result = {}
+        for name in group:
+            if not isinstance(group.get(name, getlink=True), h5py.HardLink):
+                raise _Refused(f'its {name!r:.60} is a link to another place or file')
+            item = group[name]
+            address = h5py.h5o.get_info(item.id).addr
+            if address in self.seen:
+                raise _Refused(f'its {name!r:.60} is a second name of another part')
+            self.seen.add(address)
+            result[name] = self.tree(item, depth + 1) if isinstance(item, h5py.Group) else self.value(item)
+        return result
+
+    def value(self, dataset):
+        self.check_storage(dataset)
+        value = dataset[()]
+        is_json = dataset.dtype.kind == 'S'
+        data = bytes(value) if is_json else np.asarray(value)
+        if _attribute(dataset, 'crc32', 'u') != zlib.crc32(data):
+            raise _Refused(f'its part {dataset.name!r:.60} is damaged: the CRC-32 differs')
+        if not is_json:
+            return data
+        try:
+            return json.loads(data.decode('utf-8', 'surrogatepass'))
+        except (ValueError, RecursionError) as error:
+            raise _Refused(f'its part {dataset.name!r:.60} is not JSON ({error})') from error
+
+    def check_storage(self, dataset):
+        """Refuse before any memory is taken: odd types, data elsewhere, and sizes that the file cannot hold."""
+        if not isinstance(dataset, h5py.Dataset) or dataset.shape is None:
+            raise _Refused(f'its part {dataset.name!r:.60} holds no data')
+        dtype = dataset.dtype
+        if dtype.kind not in 'biufS' or dtype.kind == 'S' and dataset.shape != ():
+            raise _Refused(f'its part {dataset.name!r:.60} is of type {dtype}, expected numbers or one JSON text')
+        layout = dataset.id.get_create_plist()
+        if layout.get_layout() != h5py.h5d.CONTIGUOUS or layout.get_external_count() or layout.get_nfilters():
+            raise _Refused(f'its part {dataset.name!r:.60} is compressed, in chunks or kept elsewhere')
+        size = dtype.itemsize * math.prod(dataset.shape)
+        offset = dataset.id.get_offset() if size else 0
+        if offset is None or dataset.id.get_storage_size() != size or offset + size > self.file_size:
+            raise _Refused(f'its part {dataset.name!r:.60} claims {size} bytes that the file does not hold')
+        self.left -= size
+        if self.left < 0:
+            raise _Refused('its parts claim more bytes than the file has')
+
+
+# ---- reading the original's
+
+
+def _read_neuraltalk(file):
+    try:
+        found = read_pickle(file.read())
+    except pickle.UnpicklingError as error:
+        raise _Refused(f'not a sound NeuralTalk checkpoint (a pickle): {error}') from error
+    if not isinstance(found, dict):
+        raise _Refused(f'a pickle of a {type(found).__name__}, expected the dict of a NeuralTalk checkpoint')
+    return found | {'history': [], 'solver': None, 'rng_state': None, 'features': None}

@@ -1,0 +1,250 @@
+"""dataset.json and its feature file -> images, sentences and image-sentence pairs, sampled or in order.
+
+Knows the layout of data/<name>/ and checks all of it once, on loading. Knows nothing of vocabularies or models.
+An image is its dict in dataset.json; a pair is {'image': image, 'sentence': sentence}. Features are fetched apart,
+a batch at once: provider.features.rows([pair['image']['imgid'] for pair in pairs]).
+"""
+
+import json
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+
+from imagernn.errors import InputError
+from imagernn.features import LAYOUT, default_features, open_features
+
+SPLITS = ('train', 'val', 'test', 'restval')
+
+
+def getDataProvider(dataset, data_root='data', features=None):
+    """Load and check data_root/dataset/dataset.json and its features. Returns a DataProvider.
+
+    features: a file name in that folder, or else a path; by default vgg_feats.mat, .h5 or .npy.
+    Raises InputError naming the file and the place when anything is missing or is not as it should be.
+    """
+    folder = _dataset_folder(Path(data_root), dataset)
+    path = folder / 'dataset.json'
+    images = _checked_images(path, load_json(path))
+    opened = open_features(_features_path(folder, features))
+    _check_imgids(path, images, opened)
+    return DataProvider(folder, images, opened)
+
+
+class DataProvider:
+    """The images of a data set by split, and their `features`.
+
+    Randomness comes in as a numpy Generator. max_images: None or a negative number is all, 0 is none. A split
+    without images raises InputError with the splits that there are; `restval` is never part of `train`.
+    """
+
+    def __init__(self, folder, images, features):
+        self.folder = folder
+        self.features = features
+        self._images = {split: [] for split in SPLITS}
+        for image in images:
+            self._images[image['split']].append(image)
+        self._counts = {split: np.array([len(image['sentences']) for image in members], np.int64)
+                        for split, members in self._images.items()}  # sentences of each image
+
+    def getSplitSizes(self, ofwhat='images'):
+        """Dict of split -> number of images (or sentences), of the splits that have any."""
+        return {split: self.getSplitSize(split, ofwhat) for split in SPLITS if self._images[split]}
+
+    def getSplitSize(self, split, ofwhat='sentences'):
+        """The number of 'sentences' or of 'images' in a split."""
+        images = self._split(split)
+        sizes = {'sentences': lambda: int(self._counts[split].sum()), 'images': lambda: len(images)}
+        if ofwhat not in sizes:
+            raise ValueError(f"ofwhat is '{ofwhat}'; expected one of {', '.join(sizes)}")
+        return sizes[ofwhat]()
+
+    def sampleImageSentencePairs(self, split, n, rng):
+        """A list of n pairs, with replacement: uniform over images, then over that image's sentences."""
+        images = self._split(split)
+        chosen = rng.integers(len(images), size=n)  # (n,)
+        sentence = rng.integers(self._counts[split][chosen])  # (n,)
+        return [_pair(images[i], images[i]['sentences'][k]) for i, k in zip(chosen, sentence, strict=True)]
+
+    def sampleImageSentencePair(self, split, rng):
+        """One pair, drawn as in sampleImageSentencePairs."""
+        return self.sampleImageSentencePairs(split, 1, rng)[0]
+
+    def sampleImage(self, split, rng):
+        """One image, uniformly."""
+        images = self._split(split)
+        return images[rng.integers(len(images))]
+
+    def iterImages(self, split, max_images=None, rng=None):
+        """An iterator over the images of a split in the order of dataset.json, or shuffled by rng.
+
+        With both rng and max_images these are max_images images drawn without replacement.
+        """
+        images = self._split(split)
+        order = range(len(images)) if rng is None else rng.permutation(len(images))
+        stop = len(images) if max_images is None or max_images < 0 else max_images
+        return (images[i] for i in order[:stop])
+
+    def iterImageSentencePair(self, split, max_images=None, rng=None):
+        """An iterator over all pairs of a split, image by image, each image's sentences in their order."""
+        images = self.iterImages(split, max_images, rng)
+        return (_pair(image, sentence) for image in images for sentence in image['sentences'])
+
+    def iterImageSentencePairBatch(self, split, max_images=None, max_batch_size=100, rng=None):
+        """An iterator over lists of at most max_batch_size pairs, in the order of iterImageSentencePair."""
+        if max_batch_size < 1:
+            raise InputError(f'batch size is {max_batch_size}; expected at least 1')
+        pairs = self.iterImageSentencePair(split, max_images, rng)
+        return iter(lambda: list(islice(pairs, max_batch_size)), [])
+
+    def iterSentences(self, split, max_images=None):
+        """An iterator over the sentences (dicts with 'tokens') of a split in the order of dataset.json."""
+        return (sentence for image in self.iterImages(split, max_images) for sentence in image['sentences'])
+
+    def image_path(self, image):
+        """Where the picture of an image should be: imgs/[filepath/]filename in the data set's folder."""
+        return self.folder / 'imgs' / image.get('filepath', '') / image['filename']
+
+    def _split(self, split):
+        if not self._images.get(split):
+            sizes = ', '.join(f'{name} ({len(images)} images)' for name, images in self._images.items() if images)
+            raise InputError(f"{self.folder / 'dataset.json'}: there are no images in split '{split}'; "
+                             f'it has {sizes}. Choose one of these.')
+        return self._images[split]
+
+
+def _pair(image, sentence):
+    return {'image': image, 'sentence': sentence}
+
+
+def _dataset_folder(data_root, dataset):
+    folder = data_root / dataset
+    if (folder / 'dataset.json').is_file():
+        return folder
+    what = 'has no dataset.json' if folder.is_dir() else 'there is no such folder'
+    there = sorted(p.parent.name for p in data_root.glob('*/dataset.json'))
+    hint = f"has the data sets {', '.join(there)}" if there else 'has no data sets'
+    raise InputError(f'{folder}: {what}; expected a dataset.json in it. {data_root} {hint}: choose one with '
+                     '--dataset, another root with --data_root, or make one with data/prepare_flickr.py or '
+                     'data/prepare_coco.py.')
+
+
+def _features_path(folder, features):
+    if features is None:
+        return default_features(folder)
+    for path in (folder / features, Path(features)):
+        if path.is_file():
+            return path
+    raise InputError(f'{features}: there is no such feature file, neither in {folder} nor as a path. '
+                     'Name one that exists with --features.')
+
+
+def load_json(path):
+    """The dict in a JSON file of encoding UTF-8. Raises InputError with the place where it is damaged."""
+    try:
+        data = json.loads(path.read_text(encoding='utf-8-sig'))
+    except UnicodeDecodeError as error:
+        raise InputError(f'{path}: not UTF-8 at byte {error.start} ({error.reason}). '
+                         'Save it again with encoding UTF-8.') from None
+    except json.JSONDecodeError as error:
+        raise InputError(f'{path}: not valid JSON at line {error.lineno}, column {error.colno}: {error.msg}. '
+                         'Mend that place, or make the file again.') from None
+    except OSError as error:
+        raise InputError(f'{path}: cannot be read ({error.strerror}). Check its name and permissions.') from None
+    if not isinstance(data, dict):
+        raise InputError(f'{path}: the top level is {_json_type(data)}; expected an object, {{...}}.')
+    return data
+
+
+def _checked_images(path, data):
+    """The list of images, each checked in full but for its imgid's range.
+
+    An empty token list is allowed: a caption whose words are all rare is empty too once the vocabulary is applied.
+    'raw' and 'filepath' are optional; other fields are left alone.
+    """
+    images = data.get('images')
+    if not isinstance(images, list):
+        found = ', '.join(sorted(data)) or 'nothing'
+        raise InputError(f'{path}: there is no list "images" at the top level; found: {found}. '
+                         'Expected {"images": [{"filename", "imgid", "split", "sentences"}, ...]}.')
+    if not images:
+        raise InputError(f'{path}: the list "images" is empty; expected at least one image.')
+    first_with = {}  # imgid -> index of the image that has it
+    for index, image in enumerate(images):
+        problem = _image_problem(image)
+        if problem is None and image['imgid'] in first_with:
+            problem = (f"imgid {image['imgid']} is that of {_place(first_with[image['imgid']], images)} too; "
+                       'expected each imgid once')
+        if problem is not None:
+            raise InputError(f'{path}: {_place(index, images)}: {problem}. Mend that entry or take it out.')
+        first_with[image['imgid']] = index
+    return images
+
+
+def _image_problem(image):
+    """What is wrong with an image's entry, or None."""
+    if not isinstance(image, dict):
+        return f'is {_json_type(image)}; expected an object'
+    missing = [key for key in ('filename', 'imgid', 'split', 'sentences') if key not in image]
+    if missing:
+        return f"has no '{missing[0]}'; expected filename, imgid, split and sentences"
+    for key in ('filename', 'filepath'):
+        if not isinstance(image.get(key, ''), str):
+            return f"'{key}' is {_json_type(image[key])}; expected a string"
+    if type(image['imgid']) is not int:  # bool is an int to isinstance
+        return f"imgid is {image['imgid']!r}; expected an integer, the image's row in the feature file"
+    if image['imgid'] < 0:
+        return f"imgid is {image['imgid']}; expected 0 or more, the image's row in the feature file"
+    if image['split'] not in SPLITS:
+        return f"split is {image['split']!r}; expected one of {', '.join(SPLITS)}"
+    if not isinstance(image['sentences'], list):
+        return f"'sentences' is {_json_type(image['sentences'])}; expected a list"
+    if not image['sentences']:
+        return 'has no sentences; expected at least one'
+    for number, sentence in enumerate(image['sentences']):
+        problem = _sentence_problem(sentence)
+        if problem is not None:
+            return f'sentence {number} {problem}'
+    return None
+
+
+def _sentence_problem(sentence):
+    if not isinstance(sentence, dict):
+        return f'is {_json_type(sentence)}; expected an object with a list "tokens"'
+    if 'tokens' not in sentence:
+        return "has no 'tokens'; expected a list of strings"
+    tokens = sentence['tokens']
+    if not isinstance(tokens, list):
+        return f"'tokens' is {_json_type(tokens)}; expected a list of strings"
+    if not {str}.issuperset(map(type, tokens)):
+        number, token = next((n, t) for n, t in enumerate(tokens) if type(t) is not str)
+        return f'token {number} is {_json_type(token)}, {token!r}; expected a string'
+    return None
+
+
+def _check_imgids(path, images, features):
+    """Raise InputError unless the feature file has a row for every image, and does not look transposed."""
+    highest = max(images, key=lambda image: image['imgid'])
+    enough = features.num_images > highest['imgid']
+    held = f'{features.path}: holds features of {features.num_images} images, {features.dim} numbers each'
+    if features.dim == len(images) != features.num_images:
+        way_out = f'Store {LAYOUT}' + (f'; if it is right as it is, keep only the first {len(images)} images in it.'
+                                       if enough else '.')
+        raise InputError(f'{held}, while {path} lists {len(images)} images: it looks transposed. {way_out}')
+    if features.num_images < len(images):
+        raise InputError(f'{held}, while {path} lists {len(images)} images; expected at least as many. '
+                         'Use the feature file made for this data set (--features).')
+    if not enough:
+        raise InputError(f"{path}: {_place(images.index(highest), images)}: imgid {highest['imgid']} is beyond the "
+                         f'feature file, and {held}; expected an imgid from 0 to {features.num_images - 1}. '
+                         'Use the feature file made for this data set (--features), or mend the imgid.')
+
+
+def _place(index, images):
+    name = images[index].get('filename') if isinstance(images[index], dict) else None
+    return f'image {index}' + (f" ('{name}')" if isinstance(name, str) else '')
+
+
+def _json_type(value):
+    return {dict: 'an object', list: 'a list', str: 'a string', bool: 'a boolean', int: 'a number', float: 'a number',
+            type(None): 'null'}[type(value)]

@@ -1,0 +1,71 @@
+"""Checks gradients against finite differences of the cost. Knows nothing of models: a function and its arrays.
+
+Use float64. The function must be the same each time it is called: fix dropout masks by starting the random stream anew.
+"""
+
+import numpy as np
+
+STEP = 1e-3
+
+
+def relative_error(analytic, numeric):
+    """|a − n| / (|a| + |n|), 0 where both are 0."""
+    return abs(analytic - numeric) / max(abs(analytic) + abs(numeric), 1e-300)
+
+
+def central_difference(f_at, step=STEP):
+    """The derivative at 0 of f_at(s) -> float: (8·(f(s) − f(−s)) − (f(2s) − f(−2s))) / 12s, its error of order s⁴."""
+    return (8 * (f_at(step) - f_at(-step)) - (f_at(2 * step) - f_at(-2 * step))) / (12 * step)
+
+
+def directional_error(f, arrays, grads, rng, step=STEP):
+    """Relative error of the gradients along one random direction through all arrays at once.
+
+    f() -> float reads the arrays, which are changed for a moment and put back. One number that any wrong element
+    shows in. (autograd's test_util checks so.)
+    """
+    originals = [x.copy() for x in arrays]
+    directions = [rng.choice([-1., 1.], x.shape) for x in arrays]
+
+    def f_at(s):
+        for x, original, direction in zip(arrays, originals, directions, strict=True):
+            x[...] = original + s * direction
+        value = f()
+        for x, original in zip(arrays, originals, strict=True):
+            x[...] = original
+        return value
+
+    analytic = sum(float(np.vdot(g, d)) for g, d in zip(grads, directions, strict=True))
+    return relative_error(analytic, central_difference(f_at, step))
+
+
+def element_errors(f, x, grad, rng, num_checks=10, step=STEP):
+    """Relative errors of up to num_checks elements of grad, half of them the largest, half drawn at random.
+
+    f() -> float reads the array x, which is changed for a moment and put back. Errors are relative to the element, or
+    to a thousandth of the largest one where that is more: below, the difference of two costs has few digits left.
+    An element that disagrees is tried again with steps ten and a hundred times smaller, which leave behind a kink of
+    a ReLU that was within reach of the first; a wrong gradient stays wrong.
+    """
+    magnitudes = np.abs(grad).ravel()
+    largest = np.argsort(-magnitudes, kind='stable')[:num_checks // 2]
+    drawn = rng.choice(x.size, min(num_checks - len(largest), x.size), replace=False)
+    floor = 1e-3 * magnitudes.max(initial=0)
+    errors = []
+    for index in dict.fromkeys([*largest.tolist(), *drawn.tolist()]):
+        original, analytic, error = x.flat[index], float(grad.flat[index]), np.inf
+
+        def f_at(s, index=index, original=original):
+            x.flat[index] = original + s
+            value = f()
+            x.flat[index] = original
+            return value
+
+        for smaller in (1, .1, .01):
+            numeric = central_difference(f_at, step * smaller)
+            scale = max(abs(analytic) + abs(numeric), floor)
+            error = min(error, abs(analytic - numeric) / scale if scale else 0.)
+            if error < 1e-8:
+                break
+        errors.append(error)
+    return np.array(errors)

@@ -1,0 +1,55 @@
+"""ROUGE-L: how long a subsequence of words the candidate shares with its references.
+
+Knows one pair of captions at a time; nothing is learned from the corpus.
+"""
+
+import numpy as np
+
+from imagernn.metrics.ngrams import check_captions
+
+BETA = 1.2  # recall weighs BETA² times as much as precision
+
+
+def rouge_l(candidates, references):
+    """ROUGE-L of each caption and its mean.
+
+    candidates, references: n token lists, n lists of token lists (see ngrams.check_captions).
+    Returns mean (float) and per_caption (n,), fractions.
+    Raises ValueError for input that cannot be scored.
+    Source: Lin, "ROUGE", ACL workshop 2004, section 3 (equations 2-4); pycocoevalcap 1.2, Rouge: the best precision and
+    the best recall are taken apart, perhaps from two references.
+    """
+    check_captions(candidates, references)
+    per_caption = np.array([caption_rouge(*pair) for pair in zip(candidates, references, strict=True)])  # (n,)
+    return float(per_caption.mean()), per_caption
+
+
+def caption_rouge(candidate, references):
+    """F-measure of the longest common subsequence of one candidate with its references: a fraction."""
+    candidate = candidate or ['']  # as in pycocoevalcap: an empty caption is one empty word
+    places = {}  # token → bits set where the candidate has it
+    for place, token in enumerate(candidate):
+        places[token] = places.get(token, 0) | 1 << place
+    precision = recall = 0.0
+    for reference in references:
+        reference = reference or ['']
+        common = common_length(places, len(candidate), reference)
+        precision = max(precision, common / len(candidate))
+        recall = max(recall, common / len(reference))
+    if not precision:
+        return 0.0
+    return (1 + BETA**2) * precision * recall / (recall + BETA**2 * precision)
+
+
+def common_length(places, length, tokens):
+    """Length of the longest common subsequence of two captions: one row of the usual table is the bits of one integer.
+
+    places: token → bits set where the first caption, `length` tokens long, has it. tokens: the second caption.
+    Source: Hyyrö, "Bit-parallel LCS-length computation revisited", 2004: a zero bit is a step of the row.
+    """
+    full = (1 << length) - 1
+    row = full
+    for token in tokens:
+        matches = row & places.get(token, 0)
+        row = (row + matches | row - matches) & full
+    return length - row.bit_count()

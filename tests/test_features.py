@@ -1,0 +1,252 @@
+"""Feature files: every format gives the same rows; every damaged one says what is wrong and what to do."""
+
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+import scipy.io
+
+from imagernn import features
+from imagernn.errors import InputError
+from imagernn.features import default_features, open_features
+
+SHARED = Path(__file__).resolve().parents[1].parent / 'shared'
+N, D = 23, 7
+IDS = [5, 0, 22, 5, 21, 11]
+
+
+def numbers(dtype=np.float64):
+    return np.random.default_rng(0).standard_normal((N, D)).astype(dtype)  # (N, D)
+
+
+def save_mat5(path, feats, **options):
+    scipy.io.savemat(path, {'feats': feats.T, 'other': np.ones(2)}, **options)
+
+
+def save_mat73(path, feats, **options):
+    with h5py.File(path, 'w', userblock_size=512) as file:
+        dataset = file.create_dataset('feats', data=feats, **options)
+        dataset.attrs['MATLAB_class'] = np.bytes_('single')
+    with path.open('r+b') as file:
+        file.write(b'MATLAB 7.3 MAT-file, Platform: GLNXA64')
+
+
+def save_h5(path, feats, **options):
+    with h5py.File(path, 'w') as file:
+        file.create_dataset('feats', data=feats, **options)
+
+
+def save_compact_h5(path, feats):
+    creation = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+    creation.set_layout(h5py.h5d.COMPACT)
+    with h5py.File(path, 'w') as file:
+        space, kind = h5py.h5s.create_simple(feats.shape), h5py.h5t.py_create(feats.dtype)
+        h5py.h5d.create(file.id, b'feats', kind, space, creation).write(h5py.h5s.ALL, h5py.h5s.ALL, feats)
+
+
+FORMATS = {
+    'v5.mat': save_mat5,
+    'v5 compressed.mat': lambda path, feats: save_mat5(path, feats, do_compression=True),
+    'v7.3.mat': save_mat73,
+    'v7.3 compressed.mat': lambda path, feats: save_mat73(path, feats, chunks=(4, 3), compression='gzip'),
+    'contiguous.h5': save_h5,
+    'contiguous.hdf5': save_h5,
+    'compressed.h5': lambda path, feats: save_h5(path, feats, chunks=(5, D), compression='gzip', shuffle=True),
+    'tiled.h5': lambda path, feats: save_h5(path, feats, chunks=(1, 2)),
+    'compact.h5': save_compact_h5,
+    'plain.npy': np.save,
+    'fortran.npy': lambda path, feats: np.save(path, np.asfortranarray(feats)),
+    'UPPER.NPY': lambda path, feats: np.save(path.open('wb'), feats),
+}
+
+
+@pytest.mark.parametrize('name, dtype', [
+    (name, dtype) for name in FORMATS for dtype in ('<f2', '<f4', '<f8', '>f4', '>f8')
+    if not (name.startswith('v5') and dtype == '<f2')])  # MATLAB has no float16
+def test_every_format_gives_exact_rows(tmp_path, name, dtype):
+    feats = numbers(dtype)
+    FORMATS[name](tmp_path / name, feats)
+    opened = open_features(tmp_path / name)
+    assert (opened.num_images, opened.dim, opened.path) == (N, D, tmp_path / name)
+    assert opened.dtype == np.dtype(dtype).newbyteorder('=') and opened.dtype.isnative
+    rows = opened.rows(IDS)
+    assert type(rows) is np.ndarray and rows.dtype == np.float32 and rows.dtype.isnative and rows.flags.c_contiguous
+    np.testing.assert_array_equal(rows, feats[IDS].astype(np.float32))
+    np.testing.assert_array_equal(opened.rows(np.array(IDS), np.float64), feats[IDS].astype(np.float64))
+    np.testing.assert_array_equal(opened.rows(range(N), opened.dtype), feats)
+
+
+@pytest.mark.parametrize('name', FORMATS)
+def test_rows_are_the_callers_own(tmp_path, name):
+    FORMATS[name](tmp_path / name, numbers(np.float32))
+    opened = open_features(str(tmp_path / name))
+    opened.rows(IDS)[:] = 0
+    np.testing.assert_array_equal(opened.rows(IDS), numbers(np.float32)[IDS])
+    assert opened.rows([]).shape == (0, D) and opened.rows([], np.float64).dtype == np.float64
+    with pytest.raises(TypeError, match='sequence of ints'):
+        opened.rows([0.0, 1.0])
+
+
+def test_one_image_and_integers(tmp_path):
+    save_mat5(tmp_path / 'one.mat', np.arange(6.)[None])
+    assert open_features(tmp_path / 'one.mat').rows([0]).tolist() == [[0, 1, 2, 3, 4, 5]]
+    np.save(tmp_path / 'bytes.npy', np.arange(6, dtype=np.uint8).reshape(2, 3))
+    assert open_features(tmp_path / 'bytes.npy').rows([1]).tolist() == [[3, 4, 5]]
+
+
+def test_uncompressed_files_are_mapped_not_read(tmp_path):
+    for name in ('v7.3.mat', 'contiguous.h5', 'plain.npy'):
+        FORMATS[name](tmp_path / name, numbers())
+        assert isinstance(open_features(tmp_path / name)._source, np.memmap)
+
+
+def test_chunks_are_decoded_once_and_the_cache_is_bounded(tmp_path, monkeypatch):
+    FORMATS['compressed.h5'](tmp_path / 'a.h5', numbers())
+    opened = open_features(tmp_path / 'a.h5')
+    opened.rows(range(N))
+    (tmp_path / 'a.h5').rename(tmp_path / 'moved.h5')  # everything is in memory by now
+    np.testing.assert_array_equal(opened.rows(IDS, np.float64), numbers()[IDS])
+
+    monkeypatch.setattr(features, 'CACHE_BYTES', 2 * 5 * D * 8)  # two blocks
+    opened = open_features(tmp_path / 'moved.h5')
+    for _ in range(3):
+        np.testing.assert_array_equal(opened.rows(IDS, np.float64), numbers()[IDS])
+        assert opened._source._cached_bytes == sum(b.nbytes for b in opened._source._cache.values())
+        assert opened._source._cached_bytes <= features.CACHE_BYTES
+
+
+@pytest.mark.parametrize('name', FORMATS)
+@pytest.mark.parametrize('value, dtype, told', [
+    (np.nan, np.float64, 'is nan'), (-np.inf, np.float64, 'is -inf'), (1e300, np.float32, r'is 1e\+300')])
+def test_values_that_are_not_finite_name_the_image(tmp_path, name, value, dtype, told):
+    feats = numbers()
+    feats[5, 2] = feats[11, 0] = value
+    FORMATS[name](tmp_path / name, feats)
+    opened = open_features(tmp_path / name)
+    assert opened.rows([4, 6], dtype).shape == (2, D)
+    with pytest.raises(InputError, match=f'{name}: the features of imgid 11 .* number 0 {told}.* Extract'):
+        opened.rows([4, 11, 5], dtype)
+
+
+@pytest.mark.parametrize('name', FORMATS)
+@pytest.mark.parametrize('imgid', [-1, N, 10 ** 6])
+def test_imgids_outside_the_file(tmp_path, name, imgid):
+    FORMATS[name](tmp_path / name, numbers())
+    with pytest.raises(InputError, match=f'{name}: there are no features of imgid {imgid}; .* 0 to {N - 1}'):
+        open_features(tmp_path / name).rows([0, imgid])
+
+
+def save_group(path):
+    with h5py.File(path, 'w') as file:
+        file.create_group('feats')
+
+
+def save_attrs(path, data, **attrs):
+    with h5py.File(path, 'w', userblock_size=512) as file:
+        file['feats'] = data
+        file['feats'].attrs.update(attrs)
+
+
+def save_cut(path, name):
+    FORMATS[name](path, numbers())
+    path.write_bytes(path.read_bytes()[:-600])  # more than the other things that may follow the features
+
+
+BROKEN = {
+    'wrong suffix': ('a.csv', lambda p: p.write_text('1,2'), ["kind of feature file '.csv'", '.npy', 'Store']),
+    'no suffix': ('feats', lambda p: p.write_text('1,2'), ["kind of feature file ''", '.mat']),
+    'missing': ('a.mat', lambda p: None, ['there is no such feature file', '--features']),
+    'a folder': ('a.npy', lambda p: p.mkdir(), ['there is no such feature file']),
+    'empty file .mat': ('a.mat', lambda p: p.touch(), ['cannot be read', 'again']),
+    'empty file .h5': ('a.h5', lambda p: p.touch(), ['cannot be read', 'again']),
+    'empty file .npy': ('a.npy', lambda p: p.touch(), ['cannot be read', 'again']),
+    'text .mat': ('a.mat', lambda p: p.write_text('text ' * 99), ['cannot be read']),
+    'text .h5': ('a.h5', lambda p: p.write_text('text ' * 99), ['cannot be read']),
+    'text .npy': ('a.npy', lambda p: p.write_text('text ' * 99), ['cannot be read']),
+    'cut .mat': ('a.mat', lambda p: save_cut(p, 'v5 compressed.mat'), ['cannot be read', 'cut short']),
+    'cut plain .mat': ('a.mat', lambda p: save_cut(p, 'v5.mat'), ['cannot be read', 'cut short']),
+    'cut v7.3 .mat': ('a.mat', lambda p: save_cut(p, 'v7.3.mat'), ['cannot be read', 'cut short']),
+    'cut .h5': ('a.h5', lambda p: save_cut(p, 'contiguous.h5'), ['cannot be read', 'cut short']),
+    'cut .npy': ('a.npy', lambda p: save_cut(p, 'plain.npy'), ['cannot be read', 'cut short']),
+    'no feats .mat': ('a.mat', lambda p: scipy.io.savemat(p, {'fc7': np.ones(2), 'a': 1}), ["'feats'", 'a, fc7']),
+    'no feats .h5': ('a.h5', lambda p: h5py.File(p, 'w').create_dataset('fc7', data=[1.]), ["'feats'", 'found: fc7']),
+    'nothing .h5': ('a.h5', lambda p: h5py.File(p, 'w').close(), ["'feats'", 'found: nothing']),
+    'a group': ('a.h5', save_group, ['is a group', 'full']),
+    'sparse': ('a.mat', lambda p: scipy.io.savemat(p, {'feats': scipy.sparse.eye(3).tocsc()}), ['full matrix']),
+    'one axis .npy': ('a.npy', lambda p: np.save(p, np.ones(4)), ['(4,), 1 axes', 'N x D']),
+    'three axes .npy': ('a.npy', lambda p: np.save(p, np.ones((2, 2, 2))), ['3 axes', 'N x D']),
+    'three axes .h5': ('a.h5', lambda p: save_h5(p, np.ones((2, 2, 2))), ['3 axes', 'N x D']),
+    'three axes .mat': ('a.mat', lambda p: scipy.io.savemat(p, {'feats': np.ones((2, 3, 4))}), ['3 axes', 'D x N']),
+    'scalar .h5': ('a.h5', lambda p: save_h5(p, 1.0), ['0 axes']),
+    'null .h5': ('a.h5', lambda p: save_h5(p, h5py.Empty('f4')), ['0 axes']),
+    'object .npy': ('a.npy', lambda p: np.save(p, np.array([[{}]])), ['type object', 'real numbers']),
+    'string .npy': ('a.npy', lambda p: np.save(p, np.array([['a']])), ['type <U1', 'real numbers']),
+    'complex .npy': ('a.npy', lambda p: np.save(p, np.ones((2, 2), complex)), ['complex128', 'real numbers']),
+    'bool .npy': ('a.npy', lambda p: np.save(p, np.ones((2, 2), bool)), ['bool', 'real numbers']),
+    'complex .h5': ('a.h5', lambda p: save_h5(p, np.ones((2, 2), complex)), ['complex128', 'real numbers']),
+    'string .h5': ('a.h5', lambda p: save_h5(p, [['a']]), ['type object', 'real numbers']),
+    'cell .mat': ('a.mat', lambda p: scipy.io.savemat(p, {'feats': np.array([[{}, 1]], object)}), ['type object']),
+    'string .mat': ('a.mat', lambda p: scipy.io.savemat(p, {'feats': 'abc'}), ['real numbers']),
+    'complex .mat': ('a.mat', lambda p: scipy.io.savemat(p, {'feats': np.ones((2, 2)) * 1j}), ['complex128']),
+    'char v7.3': ('a.mat', lambda p: save_attrs(p, np.ones((2, 2), 'u2'), MATLAB_class=b'char'), ['real numbers']),
+    'empty v7.3': ('a.mat', lambda p: save_attrs(p, np.array([0, 4096], 'u8'), MATLAB_empty=1), ['empty', '(0, 4096)']),
+    'empty .mat': ('a.mat', lambda p: scipy.io.savemat(p, {'feats': np.ones((3, 0))}), ['empty', '(3, 0)']),
+    'empty .h5': ('a.h5', lambda p: save_h5(p, np.ones((0, 3))), ['empty', '(0, 3)']),
+    'empty .npy': ('a.npy', lambda p: np.save(p, np.ones((0, 3))), ['empty', '(0, 3)']),
+}
+
+
+@pytest.mark.parametrize('name, make, told', BROKEN.values(), ids=BROKEN)
+def test_broken_files_say_what_is_wrong(tmp_path, name, make, told):
+    make(tmp_path / name)
+    with pytest.raises(InputError) as caught:
+        open_features(tmp_path / name)
+    message = str(caught.value)
+    assert message.startswith(f'{tmp_path / name}: ') and '\n' not in message
+    assert [part for part in told if part not in message] == []
+
+
+def test_a_pickle_is_never_run(tmp_path):
+    class Trap:
+        def __reduce__(self):
+            return Path.touch, (tmp_path / 'ran',)
+
+    np.save(tmp_path / 'a.npy', np.array([[Trap()]]), allow_pickle=True)
+    with pytest.raises(InputError):
+        open_features(tmp_path / 'a.npy')
+    assert not (tmp_path / 'ran').exists()
+
+
+def test_a_damaged_chunk_is_told_when_it_is_read(tmp_path):
+    FORMATS['compressed.h5'](tmp_path / 'a.h5', numbers())
+    with h5py.File(tmp_path / 'a.h5') as file:
+        chunk = file['feats'].id.get_chunk_info(0)
+    with (tmp_path / 'a.h5').open('r+b') as file:
+        file.seek(chunk.byte_offset)
+        file.write(bytes(chunk.size))
+    opened = open_features(tmp_path / 'a.h5')
+    np.testing.assert_array_equal(opened.rows([5], np.float64), numbers()[[5]])
+    with pytest.raises(InputError, match='a.h5: cannot be read'):
+        opened.rows([0])
+
+
+def test_default_features(tmp_path):
+    with pytest.raises(InputError, match='vgg_feats.mat, vgg_feats.h5, vgg_feats.npy .* no feature file at all'):
+        default_features(tmp_path)
+    for name in ('lite0_feats.h5', 'a.npy', 'notes.txt'):
+        (tmp_path / name).touch()
+    with pytest.raises(InputError, match='It has a.npy, lite0_feats.h5: .* --features a.npy'):
+        default_features(tmp_path)
+    for name in ('vgg_feats.npy', 'vgg_feats.h5', 'vgg_feats.mat'):
+        (tmp_path / name).touch()
+        assert default_features(tmp_path) == tmp_path / name
+
+
+def test_the_originals_own_file():
+    path = SHARED / 'data' / 'example_images' / 'vgg_feats.mat'
+    if not path.is_file():
+        pytest.skip('the shared data folder is absent')
+    opened = open_features(path)
+    assert (opened.num_images, opened.dim, opened.dtype) == (16, 4096, np.float32)
+    np.testing.assert_array_equal(opened.rows([3, 15]), scipy.io.loadmat(path)['feats'].T[[3, 15]])

@@ -1,0 +1,338 @@
+"""The metrics against arithmetic done by hand, against the reference tools' numbers, and on senseless input."""
+
+import copy
+import importlib
+import json
+import math
+import os
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from imagernn.metrics import MeteorUnavailable, caption_scores, cider, coco_bleu, meteor, multi_bleu, rouge_l
+from imagernn.metrics.ngrams import ngram_counts
+
+pytestmark = pytest.mark.filterwarnings('error')
+
+SHARED = Path(__file__).resolve().parents[1].parent / 'shared'
+SYSTEMS = ['nearest', 'random_truncated', 'constant']
+SCORED = [multi_bleu, coco_bleu, rouge_l, cider, caption_scores, meteor]
+meteor_module = importlib.import_module('imagernn.metrics.meteor')  # imagernn.metrics.meteor is the function
+
+
+def words(*captions):
+    return [caption.split() for caption in captions]
+
+
+# ---------------------------------------------------------------------------------------------- the reference tools
+
+@pytest.fixture(scope='module')
+def golden():
+    numbers, dataset = SHARED / 'golden' / 'metrics_val.json', SHARED / 'data' / 'flickr8k' / 'dataset.json'
+    if not (numbers.is_file() and dataset.is_file()):
+        pytest.skip('no shared folder beside the checkout with golden/metrics_val.json and data/flickr8k/dataset.json')
+    images = json.loads(dataset.read_text(encoding='utf-8'))['images']
+    references = [[sentence['tokens'] for sentence in image['sentences']]
+                  for image in images if image['split'] == 'val']
+    return json.loads(numbers.read_text(encoding='utf-8'))['systems'], references
+
+
+@pytest.mark.parametrize('name', SYSTEMS)
+def test_multi_bleu_prints_the_line_of_the_perl_script(golden, name):
+    systems, references = golden
+    assert str(multi_bleu(words(*systems[name]['captions']), references)) == systems[name]['multi_bleu_perl']
+
+
+@pytest.mark.parametrize('name', SYSTEMS)
+def test_scores_equal_pycocoevalcap(golden, name):
+    systems, references = golden
+    expected, candidates = systems[name], words(*systems[name]['captions'])
+    bleu, bleu_each = coco_bleu(candidates, references)
+    rouge, rouge_each = rouge_l(candidates, references)
+    cider_mean, cider_each = cider(candidates, references)
+    for got, want in [(bleu, expected['coco_bleu']), (bleu_each[:20, 3], expected['per_caption']['bleu4']),
+                      (rouge, expected['coco_rouge_l']), (rouge_each[:20], expected['per_caption']['rouge_l']),
+                      (cider_mean, expected['coco_cider']), (cider_each[:20], expected['per_caption']['cider'])]:
+        np.testing.assert_allclose(got, want, rtol=1e-11, atol=1e-13)
+    assert bleu_each.shape == (1000, 4) and rouge_each.shape == cider_each.shape == (1000,)
+
+
+# ---------------------------------------------------------------------------------------------- BLEU by hand
+
+def test_ngrams():
+    counts = ngram_counts('a b a b'.split())
+    assert counts == [{('a',): 2, ('b',): 2}, {('a', 'b'): 2, ('b', 'a'): 1},
+                      {('a', 'b', 'a'): 1, ('b', 'a', 'b'): 1}, {('a', 'b', 'a', 'b'): 1}]
+    assert ngram_counts([]) == [{}, {}, {}, {}]
+
+
+def test_matches_are_clipped_by_the_reference_that_has_most():
+    # The example of Papineni et al.: "the" stands at most twice in one reference, so 2 of 7 count.
+    # No "the the" in a reference: BLEU-2..4 are 0. Lengths 6 and 7: the closest to 7 is 7.
+    candidates = words('the the the the the the the')
+    references = [words('the cat is on the mat', 'there is a cat on the mat')]
+    result = multi_bleu(candidates, references)
+    assert result.bleu == pytest.approx((200 / 7, 0, 0, 0))
+    assert str(result) == 'BLEU = 28.6/0.0/0.0/0.0 (BP=1.000, ratio=1.000, hyp_len=7, ref_len=7)'
+    assert coco_bleu(candidates, references)[0][0] == pytest.approx(2 / 7, rel=1e-8)
+
+
+def test_only_the_coco_bleu_punishes_brevity():
+    # Precisions 3/3, 2/2, 1/1; there is no 4-gram. Lengths 3 against 5: the penalty is exp(1 − 5/3).
+    # Without 4-grams the COCO precision is 1e-15 / 1e-9 = 1e-6, so BLEU-4 is penalty · 1e-6 ** (1/4).
+    candidates, references = words('a dog runs'), [words('a dog runs on grass')]
+    assert multi_bleu(candidates, references).bleu == pytest.approx((100, 100, 100, 0))
+    penalty = math.exp(-2 / 3)
+    bleu, per_caption = coco_bleu(candidates, references)
+    np.testing.assert_allclose(bleu, [penalty, penalty, penalty, penalty * 10**-1.5], rtol=1e-7)
+    np.testing.assert_allclose(per_caption, [bleu], rtol=1e-15)
+
+
+def test_bleu_of_two_images_sums_counts_before_dividing():
+    # Image 0: 1 of 2 words, 0 of 1 bigrams. Image 1: 4 of 4 words, 3 of 3 bigrams.
+    # Together 5/6 and 3/4: BLEU-1 = 5/6, BLEU-2 = √(5/6 · 3/4) = √(5/8). The mean of the captions would be 3/4.
+    candidates = words('a cat', 'two dogs run fast')
+    references = [words('a dog'), words('two dogs run fast', 'dogs')]
+    bleu, per_caption = coco_bleu(candidates, references)
+    np.testing.assert_allclose(bleu[:2], [5 / 6, math.sqrt(5 / 8)], rtol=1e-8)
+    np.testing.assert_allclose(per_caption[:, 0], [1 / 2, 1], rtol=1e-8)
+    assert multi_bleu(candidates, references).bleu[:2] == pytest.approx((500 / 6, 100 * math.sqrt(5 / 8)))
+
+
+@pytest.mark.parametrize('captions', [('a b c', 'a b c d e'), ('a b c d e', 'a b c')])
+def test_of_two_lengths_equally_close_the_shorter_counts(captions):
+    # 4 words against 3 and 5: the reference length is 3, so no penalty; with 5 it would be exp(1 − 5/4).
+    candidates, references = words('a b c d'), [words(*captions)]
+    assert multi_bleu(candidates, references).ref_len == 3
+    assert coco_bleu(candidates, references)[0][0] == pytest.approx(1, rel=1e-8)
+
+
+def test_tokens_are_compared_as_they_are():
+    assert multi_bleu(words('A Dog'), [words('a dog')]).bleu[0] == 0
+
+
+def test_multi_bleu_of_empty_references_prints_what_the_perl_script_prints():
+    assert str(multi_bleu([[]], [[[]]])) == 'BLEU = 0, 0/0/0/0 (BP=0, ratio=0, hyp_len=0, ref_len=0)'
+
+
+# ---------------------------------------------------------------------------------------------- ROUGE-L by hand
+
+def test_rouge_of_one_reference():
+    # Common subsequence "a dog runs": 3 of 3 candidate words, 3 of 6 reference words.
+    # F = (1 + 1.44) · 1 · 0.5 / (0.5 + 1.44 · 1) = 1.22 / 1.94
+    mean, per_caption = rouge_l(words('a dog runs'), [words('a big dog runs fast now')])
+    assert mean == per_caption[0] == pytest.approx(1.22 / 1.94, rel=1e-14)
+
+
+def test_rouge_minds_the_order():
+    # Lin's example. "police kill the gunman" shares "police the gunman", 3 of 4; the other "the gunman", 2 of 4.
+    mean, per_caption = rouge_l(words('police kill the gunman', 'the gunman kill police'),
+                                [words('police killed the gunman')] * 2)
+    np.testing.assert_allclose(per_caption, [3 / 4, 2 / 4], rtol=1e-14)
+    assert mean == pytest.approx(5 / 8)
+
+
+def test_rouge_takes_precision_and_recall_from_different_references():
+    # "a b c d": against "a b c x y z" 3/4 and 3/6, against "a" 1/4 and 1/1. So P = 3/4 and R = 1:
+    # F = 2.44 · 0.75 / (1 + 1.44 · 0.75) = 1.83 / 2.08
+    assert rouge_l(words('a b c d'), [words('a b c x y z', 'a')])[0] == pytest.approx(1.83 / 2.08, rel=1e-14)
+
+
+def test_common_subsequence_against_the_table():
+    rng = np.random.default_rng(0)
+    for _ in range(50):
+        first, second = (rng.integers(0, 4, size=rng.integers(1, 80)).tolist() for _ in range(2))
+        table = np.zeros((len(first) + 1, len(second) + 1), dtype=int)
+        for i, a in enumerate(first):
+            for j, b in enumerate(second):
+                table[i + 1, j + 1] = table[i, j] + 1 if a == b else max(table[i, j + 1], table[i + 1, j])
+        precision, recall = table[-1, -1] / len(first), table[-1, -1] / len(second)
+        expected = 2.44 * precision * recall / (recall + 1.44 * precision) if precision else 0
+        assert rouge_l([first], [[second]])[0] == pytest.approx(expected, rel=1e-13)
+
+
+# ---------------------------------------------------------------------------------------------- CIDEr by hand
+
+def test_cider_weighs_by_rarity():
+    # "a" is in both images: weight ln(2/2) = 0. "dog" and "a dog" are in one: weight ln 2.
+    # Image 0: cosine 1 for n = 1 and 2; no 3- or 4-grams: 10 · (1 + 1 + 0 + 0) / 4 = 5. Image 1 shares only "a": 0.
+    mean, per_caption = cider(words('a dog', 'a bird'), [words('a dog'), words('a cat')])
+    np.testing.assert_allclose(per_caption, [5, 0], rtol=1e-14)
+    assert mean == pytest.approx(2.5)
+
+
+def test_cider_clips_and_punishes_length():
+    # Weights in units of ln 2: "a" 0, all else 1.
+    # Words: candidate {dog: 3}, reference {dog: 1}: min(3, 1) · 1 / (3 · 1).
+    # Bigrams: candidate {dog dog, dog a, a dog}, reference {a dog}: 1 / (√3 · 1). Lengths 4 and 2: exp(−2² / (2 · 6²)).
+    _, per_caption = cider(words('dog dog a dog', ''), [words('a dog'), words('a cat')])
+    np.testing.assert_allclose(per_caption, [2.5 * (1 / 3 + 1 / math.sqrt(3)) * math.exp(-1 / 18), 0], rtol=1e-13)
+
+
+def test_cider_is_the_mean_over_references():
+    # Against "a dog" 5, as above; against "two cats" nothing is shared.
+    _, per_caption = cider(words('a dog', 'x'), [words('a dog', 'two cats'), words('a y')])
+    np.testing.assert_allclose(per_caption, [5 / 2, 0], rtol=1e-14)
+
+
+def test_cider_counts_bigrams_as_length():
+    # No word and one word have no bigram each: no penalty. Words: cosine 1. 10 · (1 + 0 + 0 + 0) / 4 = 2.5
+    # Against "dog b c" (two bigrams): words 1 / √3, penalty exp(−2² / 72); the mean of the two references.
+    _, per_caption = cider(words('dog', 'x'), [words('dog', 'dog b c'), words('y')])
+    assert per_caption[0] == pytest.approx((2.5 + 2.5 / math.sqrt(3) * math.exp(-4 / 72)) / 2, rel=1e-13)
+
+
+def test_cider_of_a_single_image_is_zero():
+    assert cider(words('a dog runs fast'), [words('a dog runs fast')])[0] == 0  # all weights are ln(1/1)
+
+
+# ---------------------------------------------------------------------------------------------- all of them
+
+def test_identical_captions_score_full_marks():
+    captions = words('a dog runs on grass', 'two men sit at table')
+    references = [[captions[0], ['x']], [captions[1]]]
+    scores = caption_scores(captions, references)
+    assert list(scores) == ['Bleu_1', 'Bleu_2', 'Bleu_3', 'Bleu_4', 'ROUGE_L', 'CIDEr']
+    assert all(type(score) is float for score in scores.values())
+    assert scores['ROUGE_L'] == 1
+    assert [scores[f'Bleu_{n}'] for n in range(1, 5)] == pytest.approx([1] * 4, rel=1e-8)
+    assert cider(captions, references)[1][1] == pytest.approx(10, rel=1e-14)
+    assert multi_bleu(captions, references).bleu == pytest.approx((100,) * 4)
+
+
+def test_an_empty_candidate_scores_zero_and_harms_no_other():
+    candidates, references = words('a dog', ''), [words('a dog'), words('a cat', 'b')]
+    bleu, bleu_each = coco_bleu(candidates, references)
+    # 2 of 2 words; lengths 2 and 0 against 2 and 1: penalty exp(1 − 3/2).
+    assert bleu[0] == pytest.approx(math.exp(-1 / 2), rel=1e-8)
+    assert bleu_each[1].tolist() == [0, 0, 0, 0]
+    assert rouge_l(candidates, references)[1].tolist() == [1, 0]
+    np.testing.assert_allclose(cider(candidates, references)[1], [5, 0])
+    result = multi_bleu(candidates, references)
+    assert (result.hyp_len, result.ref_len) == (2, 3) and result.bleu[0] == 100
+
+
+def test_rouge_of_nothing_against_nothing():
+    assert rouge_l([[]], [[[]]])[0] == 1  # as in pycocoevalcap: one empty word against another
+
+
+def test_order_of_references_is_nothing_and_arguments_stay():
+    rng = np.random.default_rng(1)
+    references = [[rng.integers(0, 6, size=rng.integers(1, 12)).tolist() for _ in range(rng.integers(1, 7))]
+                  for _ in range(8)]
+    candidates = [rng.integers(0, 6, size=rng.integers(0, 12)).tolist() for _ in range(8)]
+    before = copy.deepcopy((candidates, references))
+    forwards = caption_scores(candidates, references)
+    assert (candidates, references) == before
+    assert caption_scores(candidates, [image[::-1] for image in references]) == pytest.approx(forwards, rel=1e-12)
+
+
+@pytest.mark.parametrize('score', SCORED)
+def test_input_that_cannot_be_scored(score):
+    with pytest.raises(ValueError, match='2 candidates but references for 1 images'):
+        score(words('a', 'b'), [words('a')])
+    with pytest.raises(ValueError, match='no candidates'):
+        score([], [])
+    with pytest.raises(ValueError, match='image 1 has no references'):
+        score(words('a', 'b', 'c'), [words('a'), [], words('c')])
+    with pytest.raises(ValueError, match='image 0 .* string'):
+        score(['a dog'], [words('a dog')])
+    with pytest.raises(ValueError, match='image 1 .* string'):
+        score(words('a dog', 'a cat'), [words('a dog'), ['a', 'cat']])
+
+
+# ---------------------------------------------------------------------------------------------- METEOR
+
+# Answers as meteor-1.5.jar -stdio does, line for line, but scores a caption by its number of words and references.
+STAND_IN = '''
+import sys
+for line in sys.stdin:
+    kind, *fields = line.rstrip('\\n').split('|||')
+    if kind.strip() == 'SCORE':
+        print(len(fields[-1].split()), len(fields) - 1, flush=True)
+    else:
+        scores = [int(field.split()[0]) + int(field.split()[1]) / 10 for field in fields]
+        print(*scores, sum(scores), sep='\\n', flush=True)
+'''
+
+
+@pytest.fixture
+def stand_in(monkeypatch, tmp_path):
+    """Give a function that puts a Python program in the place of Java's."""
+    monkeypatch.setattr(meteor_module, 'find_jar', lambda: tmp_path / 'meteor.jar')
+    return lambda program: monkeypatch.setattr(meteor_module, 'meteor_command',
+                                               lambda jar: [sys.executable, '-c', program])
+
+
+def test_meteor_keeps_captions_and_answers_in_step(stand_in):
+    stand_in(STAND_IN)
+    candidates = [['a', 'dog'], [], ['|||', 'a\nb', 'c|||d\r\ne'], ['caf\u00e9', '\u2028', '\n'], ['x'] * 60]
+    references = [words('a'), words('a', 'b'), [['|||'], ['\n'], []], words('caf\u00e9'), words('x', 'y', 'z', 'x')]
+    score, per_caption = meteor(candidates, references)
+    np.testing.assert_allclose(per_caption, [2.1, 0.2, 5.3, 1.1, 60.4])  # words . references
+    assert score == pytest.approx(per_caption.sum())
+
+
+@pytest.mark.parametrize('program, reason', [
+    ('import sys; sys.exit("Could not create the Java Virtual Machine")', 'Could not create the Java Virtual Machine'),
+    ('print("Error: specify hypothesis")', 'Error: specify hypothesis'),
+    ('import time; time.sleep(30)', 'said nothing for 0.3 s'),
+    ('print("1.0 2.0", flush=True); input()', 'it ended'),
+])
+def test_meteor_tells_when_java_fails(stand_in, monkeypatch, program, reason):
+    stand_in(program)
+    monkeypatch.setattr(meteor_module, 'TIMEOUT', 0.3 if 'sleep' in program else 60)
+    with pytest.raises(MeteorUnavailable, match=f'METEOR is left out: .*{reason}'):
+        meteor(words('a dog'), [words('a dog')])
+
+
+@pytest.mark.skipif(os.name != 'posix', reason='asks for a process by its id, as POSIX does')
+def test_the_process_ends_whatever_happens(tmp_path):
+    tell_pid = [sys.executable, '-c', 'import os\nwhile input(): print(os.getpid(), flush=True)']
+    with pytest.raises(KeyError), meteor_module.running(tell_pid, tmp_path) as ask:
+        pid = int(ask('who', 1)[0])
+        os.kill(pid, 0)  # alive
+        raise KeyError
+    with pytest.raises(ProcessLookupError):
+        os.kill(pid, 0)
+
+
+@pytest.mark.parametrize('package, java, named, unnamed', [
+    (False, True, r"pip install 'imagernn\[metrics\]'.*pip install -e '\.\[metrics\]'", 'Java'),
+    (True, False, 'no Java runtime', 'pip install'),
+    (False, False, 'pycocoevalcap is not installed.*no Java runtime', None),
+])
+def test_meteor_names_what_is_missing(monkeypatch, tmp_path, package, java, named, unnamed):
+    (tmp_path / 'meteor').mkdir()
+    (tmp_path / 'meteor' / 'meteor-1.5.jar').touch()
+    spec = SimpleNamespace(submodule_search_locations=[str(tmp_path)]) if package else None
+    monkeypatch.setattr(meteor_module.importlib.util, 'find_spec', lambda name: spec)
+    monkeypatch.setattr(meteor_module.shutil, 'which', lambda name: '/usr/bin/java' if java else None)
+    with pytest.raises(MeteorUnavailable, match=named) as caught:
+        meteor(words('a dog'), [words('a dog')])
+    assert unnamed is None or unnamed not in str(caught.value)
+
+
+@pytest.fixture(scope='module')
+def java():
+    try:
+        meteor_module.find_jar()
+    except MeteorUnavailable as error:
+        pytest.skip(str(error))
+
+
+def test_meteor_equals_pycocoevalcap(java, golden):
+    systems, references = golden
+    score, per_caption = meteor(words(*systems['constant']['captions']), references)
+    assert score == pytest.approx(systems['constant']['coco_meteor'], rel=1e-11)
+    assert per_caption.shape == (1000,)
+
+
+def test_meteor_of_awkward_captions(java):
+    candidates = [['a', 'man'], [], ['|||', 'a', 'dog\nruns'], ['caf\u00e9', 'x'], ['.']]
+    references = [words('a man'), [['a', 'b'], []], [['a', 'dog', 'runs'], ['|||']], words('caf\u00e9 x'), [[]]]
+    _, per_caption = meteor(candidates, references)
+    np.testing.assert_allclose(per_caption, [1, 0, 1, 1, 0])

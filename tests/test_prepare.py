@@ -1,0 +1,312 @@
+"""The preparation scripts, run through main(): the dataset.json they write, and what they say of bad inputs."""
+
+import importlib.util
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from imagernn.data_provider import getDataProvider
+from imagernn.dataset_writer import tokenize
+
+ROOT = Path(__file__).resolve().parents[1]
+SHARED = ROOT.parent / 'shared'
+
+
+def load_script(name):
+    spec = importlib.util.spec_from_file_location(name, ROOT / 'data' / f'{name}.py')
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+flickr = load_script('prepare_flickr')
+coco = load_script('prepare_coco')
+
+
+def read(folder):
+    return json.loads((folder / 'dataset.json').read_text(encoding='utf-8'))
+
+
+def need_shared(*parts):
+    path = SHARED.joinpath('data', *parts)
+    if not path.is_file():
+        pytest.skip('the shared data folder is absent')
+    return path
+
+
+@pytest.mark.parametrize('caption, tokens', [
+    ('A child in a pink dress is climbing up .', 'a child in a pink dress is climbing up'),
+    ("A tri-colored dog's toy ; it's red !", 'a tricolored dogs toy its red'),
+    ('An S.C.U.B.A. diver at AT&T #12 & 3.5', 'an scuba diver at att 12 35'),
+    ('a toilet,wash basin and tub/shower--nice', 'a toilet wash basin and tub shower nice'),
+    ('Café, naïve “Größe” 犬\t\n x_y', 'café naïve größe 犬 xy'),
+    (' . " -- ', ''), ('', '')])
+def test_tokenize(caption, tokens):
+    assert tokenize(caption) == tokens.split()
+
+
+def test_tokens_of_flickr8k_are_reproduced():
+    data = json.loads(need_shared('flickr8k', 'dataset.json').read_text(encoding='utf-8'))
+    sentences = [sentence for image in data['images'] for sentence in image['sentences']]
+    assert len(sentences) == 40000
+    assert sum(tokenize(sentence['raw']) == sentence['tokens'] for sentence in sentences) == 40000
+
+
+# ---- Flickr
+
+TOKENS = ('b.jpg#1\tTwo dogs .\nb.jpg#0\tA dog , running .\na.jpg#0\tA child .\n\nd.jpg#0 \tÉté !\n'
+          'c.jpg#0\tA cat .\nc.jpg#1\t . \nx.jpg.1#0\tStray .\ne.jpg#0\t.\n')
+LISTS = {'train': 'b.jpg\nd\n', 'val': 'a\n', 'test': 'c.jpg\ne.jpg\n'}
+
+
+def run_flickr(folder, tokens=TOKENS, encoding='utf-8', **lists):
+    """Write the inputs, run the script. A text of None is a file that is not there."""
+    for name, text in {'tokens': tokens, **LISTS, **lists}.items():
+        if text is not None:
+            (folder / f'{name}.txt').write_bytes(text.encode(encoding))
+    flags = [part for name in ('tokens', 'train', 'val', 'test') for part in (f'--{name}', str(folder / f'{name}.txt'))]
+    return flickr.main([*flags, '--output', str(folder / 'out' / 'flickr')])
+
+
+def flickr_images():
+    """What the inputs above should give: (filename, split, [raw]) in the order of the imgids."""
+    return [('a.jpg', 'val', ['A child .']), ('b.jpg', 'train', ['A dog , running .', 'Two dogs .']),
+            ('c.jpg', 'test', ['A cat .']), ('d.jpg', 'train', ['Été !'])]
+
+
+def expected_dataset(name, images, **more):
+    """The dict of dataset.json for (filename, split, [raw]) of each image."""
+    entries, sentid = [], 0
+    for imgid, (filename, split, raws) in enumerate(images):
+        sentids = list(range(sentid, sentid + len(raws)))
+        sentid += len(raws)
+        entries.append({'filename': filename, 'imgid': imgid, 'split': split, 'sentids': sentids, 'sentences': [
+            {'tokens': tokenize(raw), 'raw': raw, 'imgid': imgid, 'sentid': i}
+            for i, raw in zip(sentids, raws, strict=True)]})
+    return {'dataset': name, 'images': entries}
+
+
+@pytest.mark.parametrize('change', [str, lambda text: text.replace('\n', '\r\n'), lambda text: '\ufeff' + text])
+def test_flickr_writes_neuraltalks_layout(tmp_path, capsys, change):
+    assert run_flickr(tmp_path, change(TOKENS), **{k: change(v) for k, v in LISTS.items()}) == 0
+    assert read(tmp_path / 'out' / 'flickr') == expected_dataset('flickr', flickr_images())
+    assert [p.name for p in (tmp_path / 'out' / 'flickr').iterdir()] == ['dataset.json']
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert lines[:4] == [['split', 'images', 'sentences', 'words'], ['train', '2', '3', '6'], ['val', '1', '1', '2'],
+                         ['test', '1', '1', '2']]
+    text = [' '.join(line) for line in lines[4:]]
+    assert text == ['8 different words', 'left out: 2 captions without a word', 'left out: 1 images without a caption',
+                    'left out: 1 images with captions that are in no list, such as x.jpg.1',
+                    f"wrote {tmp_path / 'out' / 'flickr' / 'dataset.json'}"]
+
+
+def test_flickr_output_loads(tmp_path):
+    assert run_flickr(tmp_path) == 0
+    np.save(tmp_path / 'out' / 'flickr' / 'vgg_feats.npy', np.ones((4, 3)))
+    provider = getDataProvider('flickr', tmp_path / 'out')
+    assert provider.getSplitSizes('sentences') == {'train': 3, 'val': 1, 'test': 1}
+
+
+def test_a_second_run_says_that_it_replaces(tmp_path, capsys):
+    assert [run_flickr(tmp_path), run_flickr(tmp_path)] == [0, 0]
+    assert 'replaced ' in capsys.readouterr().out
+
+
+BAD_FLICKR = {
+    'no token file': ({'tokens': None}, ['tokens.txt: cannot be read (No such file']),
+    'no list': ({'val': None}, ['val.txt: cannot be read (No such file']),
+    'no tab': ({'tokens': 'a.jpg#0\tA .\nb.jpg#0 A dog\n'}, ['tokens.txt, line 2', 'expected picture.jpg#0<TAB>']),
+    'no number': ({'tokens': 'a.jpg\tA .\n'}, ['tokens.txt, line 1', "'a.jpg"]),
+    'empty tokens': ({'tokens': '\n\n'}, ['tokens.txt: holds no captions']),
+    'caption twice': ({'tokens': TOKENS + 'b.jpg#0\tAgain .\n'}, ['tokens.txt, line 10: b.jpg#0 is on line 2 already']),
+    'name without captions': ({'val': 'a\r\nz.jpg\r\n'}, ["val.txt, line 2: 'z.jpg' has no captions in", 'tokens.txt']),
+    'in two lists': ({'test': 'c.jpg\n\nb\n'}, ['test.txt, line 3: b.jpg is in the train split already',
+                                                'train.txt, line 1)']),
+    'empty list': ({'test': ''}, ['test.txt: names no pictures', 'test split']),
+    'not UTF-8': ({'encoding': 'latin-1'}, ['tokens.txt, line 5: not UTF-8']),
+}
+
+
+@pytest.mark.parametrize('change, told', BAD_FLICKR.values(), ids=BAD_FLICKR)
+def test_flickr_refuses_bad_inputs(tmp_path, capsys, change, told):
+    assert run_flickr(tmp_path, **change) == 2
+    message = capsys.readouterr().err
+    assert message.startswith('error: ') and message.count('\n') == 1
+    assert [part for part in told if part not in message] == []
+    assert not (tmp_path / 'out').exists()
+
+
+def test_output_that_cannot_be_written(tmp_path, capsys):
+    (tmp_path / 'out').write_text('a file where the folder should be')
+    assert run_flickr(tmp_path) == 2
+    assert 'dataset.json: cannot be written' in capsys.readouterr().err
+
+
+def test_a_failed_write_leaves_the_old_file_and_no_half_one(tmp_path, monkeypatch, capsys):
+    assert run_flickr(tmp_path) == 0
+    before = read(tmp_path / 'out' / 'flickr')
+
+    def fail(*_):
+        raise OSError(28, 'No space left on device')
+
+    monkeypatch.setattr('os.replace', fail)
+    assert run_flickr(tmp_path, val='x.jpg.1\n') == 2
+    assert 'cannot be written (No space left' in capsys.readouterr().err
+    assert read(tmp_path / 'out' / 'flickr') == before
+    assert [p.name for p in (tmp_path / 'out' / 'flickr').iterdir()] == ['dataset.json']
+
+
+def test_flickr8k_is_reproduced(tmp_path):
+    """From the raw sentences and the split, written as they are distributed, comes NeuralTalk's own dataset.json."""
+    images = json.loads(need_shared('flickr8k', 'dataset.json').read_text(encoding='utf-8'))['images'][:1500]
+    tokens = [f"{image['filename']}#{k}\t{sentence['raw']}\r\n" for image in images[::-1]
+              for k, sentence in enumerate(image['sentences'])]
+    lists = {split: ''.join(image['filename'] + '\n' for image in images if image['split'] == split) for split in LISTS}
+    assert run_flickr(tmp_path, ''.join(tokens), **lists) == 0
+    assert read(tmp_path / 'out' / 'flickr')['images'] == images
+
+
+# ---- COCO
+
+def annotations(name, ids):
+    """An official caption file: two captions an image, the annotations in no order."""
+    return {'info': {}, 'images': [{'id': i, 'file_name': name.format(i)} for i in ids],
+            'annotations': [{'image_id': i, 'id': 10 * i + k, 'caption': f' Picture {i}, no. {k}.\n'}
+                            for k in range(2) for i in reversed(ids)]}
+
+
+COCO = {'captions_train2014.json': annotations('COCO_train2014_{:012}.jpg', [9, 3, 30]),
+        'captions_val2014.json': annotations('COCO_val2014_{:012}.jpg', [7, 21])}
+KARPATHY = {'dataset': 'coco', 'images': [
+    {'cocoid': 21, 'filename': 'renamed.jpg', 'split': 'test', 'imgid': 0, 'sentences': []},
+    {'cocoid': 9, 'filename': 'COCO_train2014_000000000009.jpg', 'split': 'train', 'imgid': 1},
+    {'filename': 'COCO_train2014_000000000003.jpg', 'split': 'train', 'imgid': 2},
+    {'cocoid': 7, 'split': 'restval'}, {'cocoid': 404, 'split': 'val'}]}
+
+
+def run_coco(folder, flags, files=COCO, **split_files):
+    for name, content in {**files, **{f'{k}.json': v for k, v in split_files.items()}}.items():
+        text = content if isinstance(content, str) else json.dumps(content)
+        (folder / name).write_text(text, encoding='utf-8')
+    given = [str(folder / flag) if flag.endswith('.json') else flag for flag in flags]
+    paths = [str(folder / name) for name in files]
+    return coco.main(['--annotations', *paths, *given, '--output', str(folder / 'out' / 'coco')])
+
+
+def test_coco_with_karpathys_split(tmp_path, capsys):
+    assert run_coco(tmp_path, ['--karpathy_split', 'split.json'], split=KARPATHY) == 0
+    images = read(tmp_path / 'out' / 'coco')['images']
+    assert [(i['cocoid'], i['split'], i['imgid'], i['filepath']) for i in images] == [
+        (21, 'test', 0, 'val2014'), (9, 'train', 1, 'train2014'), (3, 'train', 2, 'train2014'),
+        (7, 'restval', 3, 'val2014')]
+    assert images[0] == {
+        'filepath': 'val2014', 'filename': 'COCO_val2014_000000000021.jpg', 'cocoid': 21, 'split': 'test', 'imgid': 0,
+        'sentids': [0, 1], 'sentences': [
+            {'tokens': ['picture', '21', 'no', str(k)], 'raw': f'Picture 21, no. {k}.', 'imgid': 0, 'sentid': k}
+            for k in range(2)]}
+    out = capsys.readouterr().out
+    assert 'left out: 1 images of split.json that have no annotations here' in out
+    assert 'left out: 1 images with annotations that split.json does not list' in out
+
+
+def test_coco_with_a_plain_split(tmp_path):
+    split = {'val': [9], 'train': [30, 'COCO_val2014_000000000007.jpg'], 'test': [3]}
+    assert run_coco(tmp_path, ['--karpathy_split', 'split.json'], split=split) == 0
+    images = read(tmp_path / 'out' / 'coco')['images']
+    assert [(i['cocoid'], i['split']) for i in images] == [(3, 'test'), (7, 'train'), (9, 'val'), (30, 'train')]
+
+
+def test_coco_with_a_drawn_split(tmp_path):
+    def splits(*flags, files=COCO):
+        assert run_coco(tmp_path, flags, files) == 0
+        return {image['cocoid']: image['split'] for image in read(tmp_path / 'out' / 'coco')['images']}
+
+    drawn = splits('--val', '1', '--test', '2')
+    assert list(drawn) == [3, 7, 9, 21, 30]
+    assert sorted(drawn.values()) == ['test', 'test', 'train', 'train', 'val']
+    assert drawn == splits('--val', '1', '--test', '2', '--seed', '0', files=dict(reversed(COCO.items())))
+    assert drawn == {3: 'train', 7: 'val', 9: 'test', 21: 'test', 30: 'train'}  # by sha256sum; the rule holds for good
+    assert len({tuple(splits('--val', '1', '--test', '2', '--seed', str(seed)).items()) for seed in range(8)}) > 3
+
+
+@pytest.mark.parametrize('file, name, filepath', [
+    ('captions_val2017.json', '000000000139.jpg', 'val2017'),
+    ('captions_val2014.json', 'COCO_train2014_000000000139.jpg', 'train2014'),
+    ('mine.json', '139.jpg', None)])
+def test_coco_filepath_where_it_can_be_told(tmp_path, file, name, filepath):
+    assert run_coco(tmp_path, ['--val', '0', '--test', '0'], {file: annotations(name, [139])}) == 0
+    image, = read(tmp_path / 'out' / 'coco')['images']
+    assert image.get('filepath') == filepath and image['filename'] == name
+
+
+def changed(path, value):
+    """The two caption files with one entry of the first set to value, or taken out where value is `changed`."""
+    files = json.loads(json.dumps(COCO))
+    place = files['captions_train2014.json']
+    for key in path[:-1]:
+        place = place[key]
+    if value is changed:
+        del place[path[-1]]
+    else:
+        place[path[-1]] = value
+    return files
+
+
+DRAW = ['--val', '1', '--test', '1']
+SPLIT = ['--karpathy_split', 'split.json']
+BAD_COCO = {
+    'not JSON': (DRAW, {'a.json': '{"images":\n }'}, None, ['a.json: not valid JSON at line 2, column 2']),
+    'a list': (DRAW, {'a.json': []}, None, ['a.json: the top level is a list']),
+    'no annotations': (DRAW, changed(['annotations'], changed), None, ['no list "annotations"', 'found: images, info']),
+    'no images': (DRAW, changed(['images'], {}), None, ['no list "images"', 'captions_train2014.json']),
+    'image not an object': (DRAW, changed(['images', 1], 3), None, ['images[1] is 3; expected an object']),
+    'no id': (DRAW, changed(['images', 1, 'id'], changed), None, ["images[1]: 'id' is missing; expected int"]),
+    'id a string': (DRAW, changed(['images', 1, 'id'], '3'), None, ["images[1]: 'id' is '3'; expected int"]),
+    'no file name': (DRAW, changed(['images', 1, 'file_name'], changed), None, ["images[1]: 'file_name' is missing"]),
+    'id twice': (DRAW, changed(['images', 1, 'id'], 9), None, ['images[1]: id 9 is there already']),
+    'id in two files': (DRAW, {**COCO, 'b.json': COCO['captions_val2014.json']}, None, ['b.json', 'id 7 is there']),
+    'no caption': (DRAW, changed(['annotations', 2, 'caption'], changed), None, ["annotations[2]: 'caption' is miss"]),
+    'caption null': (DRAW, changed(['annotations', 2, 'caption'], None), None, ["annotations[2]: 'caption' is None"]),
+    'unknown image': (DRAW, changed(['annotations', 2, 'image_id'], 77), None, ['annotations[2]: image_id 77 is not']),
+    'too few images': (['--val', '3', '--test', '2'], COCO, None, ['--val 3 and --test 2', 'there are 5 images']),
+    'the defaults': ([], COCO, None, ['--val 5000 and --test 5000', 'there are 5 images']),
+    'negative': (['--val', '-1'], COCO, None, ['--val -1']),
+    'both ways': ([*SPLIT, '--seed', '1'], COCO, KARPATHY, ['--karpathy_split settles the split']),
+    'no split file': (SPLIT, COCO, None, ['split.json: cannot be read (No such file']),
+    'split not JSON': (SPLIT, COCO, '{', ['split.json: not valid JSON at line 1']),
+    'neither form': (SPLIT, COCO, {'dev': []}, ['split.json: expected a list "images"', 'found: dev']),
+    'empty object': (SPLIT, COCO, {}, ['split.json: expected a list "images"', 'found: nothing']),
+    'no match': (SPLIT, COCO, {'train': [1, 2]}, ['split.json: none of its 2 images']),
+    'listed twice': (SPLIT, COCO, {'train': [9], 'val': [3, 9]}, ['split.json: val[1]: 9 is listed already']),
+    'not a list': (SPLIT, COCO, {'train': 9}, ['split.json: train is not a list']),
+    'not an id': (SPLIT, COCO, {'train': [9, None]}, ['split.json: train[1] is None']),
+    'unknown split': (SPLIT, COCO, {'images': [{'cocoid': 9, 'split': 'dev'}]}, ["images[0]: split is 'dev'"]),
+    'no split': (SPLIT, COCO, {'images': [{'cocoid': 9}]}, ["images[0]: 'split' is missing"]),
+    'neither id nor name': (SPLIT, COCO, {'images': [{'split': 'val'}]}, ["images[0]: 'filename' is missing"]),
+    'split entry a number': (SPLIT, COCO, {'images': [9]}, ['images[0] is 9; expected an object']),
+}
+
+
+@pytest.mark.parametrize('flags, files, split, told', BAD_COCO.values(), ids=BAD_COCO)
+def test_coco_refuses_bad_inputs(tmp_path, capsys, flags, files, split, told):
+    split_files = {} if split is None else {'split': split}
+    assert run_coco(tmp_path, flags, files, **split_files) == 2
+    message = capsys.readouterr().err
+    assert message.startswith('error: ') and message.count('\n') == 1
+    assert [part for part in told if part not in message] == []
+    assert not (tmp_path / 'out').exists()
+
+
+def test_the_official_val2017(tmp_path, capsys):
+    path = need_shared('coco', 'captions_val2017.json')
+    flags = ['--annotations', str(path), '--val', '500', '--test', '1000', '--output', str(tmp_path)]
+    assert coco.main(flags) == 0
+    images = read(tmp_path)['images']
+    assert len(images) == 5000 and sum(len(image['sentences']) for image in images) == 25014
+    assert [image['cocoid'] for image in images] == sorted(image['cocoid'] for image in images)
+    assert {image['filepath'] for image in images} == {'val2017'}
+    assert 'left out' not in capsys.readouterr().out
+    np.save(tmp_path / 'vgg_feats.npy', np.ones((5000, 1), np.float32))
+    assert getDataProvider(tmp_path.name, tmp_path.parent).getSplitSizes() == {'train': 3500, 'val': 500, 'test': 1000}
