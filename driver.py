@@ -19,10 +19,10 @@ from tqdm import tqdm
 from imagernn import gradcheck
 from imagernn.batch import make_batch
 from imagernn.captioner import GENERATORS, cost_and_grads, cost_of, forward, init_model
-from imagernn.checkpoint import load_checkpoint, save_checkpoint
+from imagernn.checkpoint import save_checkpoint
 from imagernn.data_provider import getDataProvider
 from imagernn.errors import InputError, script
-from imagernn.evaluation import split_perplexity
+from imagernn.evaluation import check_feature_size, load_captioner, split_perplexity
 from imagernn.files import write_json
 from imagernn.layers import Scratch
 from imagernn.solver import CLIPS, SOLVERS, Solver
@@ -98,7 +98,7 @@ def main_params(argv):
         raise InputError('--resume and --init_model_from exclude each other: the first goes on with a run, '
                          'the second starts a new one')
     source = args.resume or args.init_model_from
-    checkpoint = load_checkpoint(source) if source else None
+    checkpoint = load_captioner(source) if source else None
     if args.resume:
         _require_resumable(source, checkpoint)
         known = set(vars(args))
@@ -140,17 +140,14 @@ def start_run(params, checkpoint, provider):
     """All that a run is, as the dict that a checkpoint holds; new, or as the checkpoint left it."""
     dtype = np.dtype(params['dtype'])
     rng = np.random.default_rng(params['seed'])
-    D = provider.features.dim
     if checkpoint is None:
         tokens = (sentence['tokens'] for sentence in provider.iterSentences('train'))
         wordtoix, ixtoword, bias_init_vector = build_vocab(tokens, params['word_count_threshold'])
-        model = init_model(params, D, bias_init_vector, rng, dtype)
+        model = init_model(params, provider.features.dim, bias_init_vector, rng, dtype)
     else:
         wordtoix, ixtoword = checkpoint['wordtoix'], checkpoint['ixtoword']
         model = {name: array.astype(dtype) for name, array in checkpoint['model'].items()}
-        if len(model['We']) != D:
-            raise InputError(f'{provider.features.path}: features of size {D}, but the checkpoint was trained on '
-                             f'size {len(model["We"])}; name the right file with --features')
+        check_feature_size(provider.features, model)
     run = {'model': model, 'wordtoix': wordtoix, 'ixtoword': ixtoword, 'it': 0, 'epoch': 0., 'history': [],
            'smooth_train_ppl2': float(len(ixtoword)), 'val_ppl2': -1., 'top_val_ppl2': -1., 'cost0': -1.}
     solver = Solver(params)

@@ -1,0 +1,119 @@
+"""Caption a split and score the captions: python eval_sentence_predictions.py cv/CHECKPOINT.h5 -b 3
+
+Prints perplexity, BLEU as NeuralTalk printed it, and the COCO scores; writes result_struct.json.
+"""
+
+import argparse
+import shutil
+import sys
+from pathlib import Path
+
+from imagernn.data_provider import getDataProvider
+from imagernn.errors import InputError, script
+from imagernn.evaluation import (
+    add_search_flags,
+    caption_images,
+    check_feature_size,
+    check_search_flags,
+    load_captioner,
+    require_folder_of,
+    split_perplexity,
+)
+from imagernn.files import write_json
+from imagernn.metrics import MeteorUnavailable, caption_scores, meteor, multi_bleu
+from imagernn.pages import write_gallery
+
+
+def build_parser():
+    parser = argparse.ArgumentParser(description='Caption a split of a data set and score the captions.',
+                                     formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    add = parser.add_argument
+    add('checkpoint_path', help='a checkpoint of driver.py, or one of the original NeuralTalk (.p)')
+    add('--result_struct_filename', default='result_struct.json', help='where the captions and scores go')
+    add('-m', '--max_images', type=int, default=-1, help='evaluate this many images; -1: all')
+    add('-d', '--dump_folder', default='', help='copy the pictures to this folder')
+    add('--data_root', default='data', help='the folder of data sets')
+    add('--dataset', default=None, help='data set (default: the one the checkpoint was trained on)')
+    add('--features', default=None, help='feature file (default: of the name the checkpoint was trained on)')
+    add('--split', default='test', help='which split')
+    add('--coco_results', default='', help='also write the captions in the format of the COCO evaluation to this file')
+    add('--html', default='', help='also write a page of pictures and captions to this file')
+    add_search_flags(parser)
+    return parser
+
+
+@script
+def main(argv=None):
+    params = vars(build_parser().parse_args(argv))
+    check_search_flags(params)
+    outputs = [params[name] for name in ('result_struct_filename', 'coco_results', 'html') if params[name]]
+    for path in outputs:
+        require_folder_of(path)
+    if params['max_images'] == 0:
+        raise InputError('--max_images 0: no image to evaluate; give a number, or -1 for all')
+    checkpoint = load_captioner(params['checkpoint_path'], params['dtype'])
+    model, model_params = checkpoint['model'], checkpoint['params']
+    provider = getDataProvider(params['dataset'] or model_params['dataset'], params['data_root'],
+                               params['features'] or (checkpoint.get('features') or {}).get('file'))
+    check_feature_size(provider.features, model)
+
+    images = list(provider.iterImages(params['split'], params['max_images']))
+    imgids = [image['imgid'] for image in images]
+    captions = caption_images(lambda i, j: provider.features.rows(imgids[i:j], dtype=params['dtype']), len(images),
+                              model, model_params, checkpoint['ixtoword'], params)
+    gtppl = split_perplexity(provider, params['split'], model, model_params, checkpoint['wordtoix'],
+                             params['max_images'])
+    scores = score([found[0]['text'].split() for found in captions],
+                   [[sentence['tokens'] for sentence in image['sentences']] for image in images])
+
+    print(f'perplexity of the {params["split"]} sentences: {gtppl:.4f}')
+    blobs = [result_blob(provider, *pair, params['nbest']) for pair in zip(images, captions, strict=True)]
+    write_json(params['result_struct_filename'], {'params': params, 'checkpoint_params': model_params,
+                                                  'imgblobs': blobs, 'gtppl': gtppl, 'scores': scores})
+    if params['coco_results']:
+        write_json(params['coco_results'], [{'image_id': image.get('cocoid', image['imgid']), 'caption': found[0]['text']}
+                                            for image, found in zip(images, captions, strict=True)])
+    if params['html']:
+        title = f'{provider.folder.name}, {params["split"]}: {len(images)} images'
+        write_gallery(params['html'], title, blobs, scores | {'perplexity': gtppl})
+    if params['dump_folder']:
+        dump_pictures(provider, images, Path(params['dump_folder']))
+    print(f'written: {", ".join(outputs)}')
+    return 0
+
+
+def score(candidates, references):
+    """Print every score and return them as a dict of numbers."""
+    bleu = multi_bleu(candidates, references)
+    print(f'as NeuralTalk (no brevity penalty): {bleu}')
+    scores = {f'multi_bleu_{n}': value for n, value in enumerate(bleu.bleu, start=1)}
+    coco = caption_scores(candidates, references)
+    try:
+        coco['METEOR'], _ = meteor(candidates, references)
+    except MeteorUnavailable as reason:
+        print(reason)
+    print('as COCO: ' + '  '.join(f'{name} {100 * value:.1f}' for name, value in coco.items()) + '  (times 100)')
+    return scores | coco
+
+
+def result_blob(provider, image, captions, nbest):
+    """One image's entry in result_struct.json."""
+    blob = {'img_path': str(provider.image_path(image)), 'imgid': image['imgid'],
+            'references': [{'text': ' '.join(sentence['tokens'])} for sentence in image['sentences']],
+            'candidate': captions[0]}
+    return blob | {'nbest': captions} if nbest > 1 else blob
+
+
+def dump_pictures(provider, images, folder):
+    """Copy the pictures to folder; say how many were not there."""
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = [provider.image_path(image) for image in images]
+    there = [path for path in paths if path.is_file()]
+    for path in there:
+        shutil.copy(path, folder / path.name)
+    print(f'{len(there)} pictures copied to {folder}' +
+          (f'; {len(paths) - len(there)} were not there' if len(there) < len(paths) else ''))
+
+
+if __name__ == '__main__':
+    sys.exit(main())

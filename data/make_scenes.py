@@ -5,6 +5,7 @@ Knows nothing of models: the folder it writes is read like flickr8k's or coco's.
 """
 
 import argparse
+import functools
 import json
 import math
 import shutil
@@ -18,7 +19,9 @@ from PIL import Image, ImageDraw
 from scipy.io import savemat
 from tqdm import tqdm
 
+from imagernn.dataset_writer import make_dataset
 from imagernn.errors import InputError, script
+from imagernn.files import write_json
 
 MADE_BY = 'data/make_scenes.py'
 SIDE = 160          # pictures are SIDE × SIDE
@@ -340,23 +343,25 @@ SIZES = {   # pixels from, to; words
 
 NUMBERS = {1: 'one', 2: 'two', 3: 'three', 4: 'four'}
 
-BACKGROUNDS = {   # painter; where things are: true at every level, and at one
-    'meadow': (paint_meadow, {'any': ('on a sunny day', 'in a meadow'), 'ground': ('on the grass', 'in a green field'),
+BACKGROUNDS = {   # painter; when it is, where it is at any level, and where at one level
+    'meadow': (paint_meadow, {'when': ('on a sunny day',), 'any': ('in a meadow',),
+                              'ground': ('on the grass', 'in a green field'),
                               'air': ('over a green field', 'above the grass')}),
-    'night': (paint_night, {'any': ('at night',), 'ground': ('in the dark', 'under the moon'),
+    'night': (paint_night, {'when': ('at night',), 'any': (), 'ground': ('in the dark', 'in the moonlight'),
                             'air': ('in the night sky', 'in the dark sky')}),
-    'sunset': (paint_sunset, {'any': ('at sunset', 'in the evening'), 'air': ('in the evening sky', 'over the sea at sunset'),
-                              'water': ('on the sea at sunset',), 'under': ('in the sea at sunset',)}),
-    'sea': (paint_sea, {'any': ('at sea',), 'water': ('on the sea', 'on the blue water'),
+    'sunset': (paint_sunset, {'when': ('at sunset', 'in the evening'), 'any': (), 'water': ('on the sea at sunset',),
+                              'under': ('in the sea at sunset',),
+                              'air': ('in the evening sky', 'over the sea at sunset')}),
+    'sea': (paint_sea, {'when': (), 'any': ('at sea',), 'water': ('on the sea', 'on the blue water'),
                         'under': ('in the sea', 'in the blue water'), 'air': ('over the sea', 'above the blue water')}),
-    'beach': (paint_beach, {'any': ('at the beach', 'at the seaside'), 'ground': ('on the beach', 'on the sand by the sea'),
-                            'air': ('over the beach',)}),
-    'snow': (paint_snow, {'any': ('in winter', 'on a snowy day'), 'ground': ('in the snow', 'on the snow'),
+    'beach': (paint_beach, {'when': (), 'any': ('at the beach', 'at the seaside'),
+                            'ground': ('on the beach', 'on the sand by the sea'), 'air': ('over the beach',)}),
+    'snow': (paint_snow, {'when': ('in winter', 'on a snowy day'), 'any': (), 'ground': ('in the snow', 'on the snow'),
                           'air': ('over the snow', 'in the falling snow')}),
-    'room': (paint_room, {'any': ('in a room', 'indoors'), 'ground': ('on the floor', 'on a wooden floor'),
+    'room': (paint_room, {'when': (), 'any': ('in a room', 'indoors'), 'ground': ('on the floor', 'on a wooden floor'),
                           'air': ('inside a room',)}),
-    'desert': (paint_desert, {'any': ('in the desert',), 'ground': ('on the sand of the desert', 'in a hot desert'),
-                              'air': ('over the desert', 'above a hot desert')}),
+    'desert': (paint_desert, {'when': (), 'any': ('in the desert', 'in a hot desert'), 'ground': ('on the desert sand',),
+                              'air': ('over the desert', 'above the desert sand')}),
 }
 
 RELATIONS = {   # the first group to the second, the second to the first
@@ -366,23 +371,24 @@ RELATIONS = {   # the first group to the second, the second to the first
 }
 RIDERS, BASES = ('cat', 'bird', 'ball', 'star', 'cup'), {'house': 0.04, 'car': 0.06, 'tree': 0.05}   # how deep it sits
 
-ALONE = (   # {a} a noun phrase, {the} the bare one, {where} the background, {place} left, right, top … or nothing
-    '{a} {verb} {where}', '{a} {verb} {place} {where}', '{a} {doing} {where}', '{a} {doing} {where} {place}',
-    '{a} {are} {where} {place}', 'there {are} {a} {where}', 'there {are} {a} {doing} {place}', '{where} there {are} {a}',
-    '{where} {invert} {a}', '{a} {place} {where}', 'the picture shows {a} {where}', 'a picture of {a} {doing} {where}',
-    'the {the} {where} {are} {colour}', '{a} {are} {doing} {place} {where}',
+ALONE = (   # {a} noun phrase, {the} without its adjectives, {spot} where, {where} where or when, {place} left, top … or ''
+    '{a} {verb} {spot}', '{a} {verb} {place} {where}', '{a} {doing} {where}', '{a} {place} {where}',
+    '{where} {a} {verb} {place}', 'there {are} {a} {spot}', 'there {are} {a} {doing} {where}',
+    '{where} there {are} {a} {place}', '{spot} {invert} {a}', 'the picture shows {a} {where}',
+    'a picture of {a} {doing} {where}', 'the {the} {spot} {are} {colour}', '{a} {are} {doing} {where}',
 )
 TOGETHER = (   # {a} stands in relation {to} {b}
     '{a} {verb} {to} {b}', '{a} {verb} {to} {b} {where}', '{a} {to} {b} {where}', '{a} {are} {to} {b}',
-    'there {are} {a} {to} {b}', 'there {are} {a} {to} {b} {where}', '{where} {a} {verb} {to} {b}', '{to} {b} {invert} {a}',
-    '{a} and {b} {where}', 'the picture shows {a} {to} {b}', 'the picture shows {a} and {b} {where}', '{where} {are} {a} {to} {b}',
+    'there {are} {a} {to} {b}', 'there {are} {a} {to} {b} {where}', '{where} {a} {verb} {to} {b}',
+    '{to} {b} {invert} {a}', '{a} and {b} {where}', 'the picture shows {a} {to} {b}',
+    'the picture shows {a} and {b} {where}', '{where} there {are} {a} {to} {b}',
 )
 WITH = ('{b} with {a} {to} it', '{b} {where} with {a} {to} it')   # only for one {b}
 PLACES = {
-    'left': ('on the left', 'on the left side'), 'middle': ('in the middle', 'in the center'),
-    'right': ('on the right', 'on the right side'), 'top left': ('at the top left', 'in the top left corner'),
-    'top middle': ('at the top', 'near the top'), 'top right': ('at the top right', 'in the top right corner'),
-    'row': ('in a row', 'side by side'), '': ('',),
+    'left': ('on the left', 'on the left of the picture'), 'right': ('on the right', 'on the right of the picture'),
+    'middle': ('in the middle', 'in the center', 'in the middle of the picture'),
+    'top left': ('at the top left', 'in the top left corner'), 'top middle': ('at the top', 'near the top'),
+    'top right': ('at the top right', 'in the top right corner'), 'row': ('in a row', 'side by side'), '': ('',),
 }
 
 
@@ -419,19 +425,26 @@ def compose(rng):
     background = pick(rng, KINDS[kind].backgrounds.split())
     if rng.random() < 0.6:
         return Scene(background, [compose_alone(kind, rng)])
-    companions = {'left': [], 'above': [], 'on': []}
-    for other, there in KINDS.items():
-        if other != kind and background in there.backgrounds:
-            level, levels = KINDS[kind].level, (KINDS[kind].level, there.level)
-            companions['left'] += [(kind, other)] * (level == there.level)
-            companions['above'] += [(kind, other)] * (levels[0] == 'air' != levels[1])
-            companions['above'] += [(other, kind)] * (levels[1] == 'air' != levels[0])
-            companions['on'] += [(kind, other)] * (kind in RIDERS and other in BASES)
-            companions['on'] += [(other, kind)] * (other in RIDERS and kind in BASES)
-    relation = pick(rng, [name for name, pairs in companions.items() if pairs])
-    pair = pick(rng, companions[relation])
+    pairs = {'left': [], 'above': [], 'on': []}
+    for other in KINDS:
+        if other != kind and background in KINDS[other].backgrounds.split():
+            for pair in ((kind, other), (other, kind)):
+                for relation in relations_of(*pair):
+                    pairs[relation].append(pair)
+    relation = pick(rng, [name for name, found in pairs.items() if found])
     compose_pair = {'left': compose_left, 'above': compose_above, 'on': compose_on}[relation]
-    return Scene(background, compose_pair(*pair, rng), relation)
+    return Scene(background, compose_pair(*pick(rng, pairs[relation]), rng), relation)
+
+
+def relations_of(kind, other):
+    """The relations in which the first kind may stand to the second."""
+    level, other_level = KINDS[kind].level, KINDS[other].level
+    if level == other_level:
+        yield 'left'
+    if level == 'air' != other_level:
+        yield 'above'
+    if kind in RIDERS and other in BASES:
+        yield 'on'
 
 
 def lots(kind, sizes, counts, rng, colour_not=None):
@@ -560,12 +573,12 @@ def words_for(scene, rng):
     verb, invert = (SIT, SIT) if scene.relation == 'on' else (pick(rng, kind.verbs), kind.verbs[0])
     where = BACKGROUNDS[scene.background][1]
     one_level = len({KINDS[group.kind].level for group in groups}) == 1 and scene.relation != 'on'
+    spots = where['any'] + (where[kind.level] if one_level else ())
     blanks = {
         'a': noun_phrase(subject, rng, short=len(groups) > 1), 'are': ('is', 'are')[many], 'colour': subject.colour,
         'the': ' '.join([NUMBERS[subject.count]] * many + [pick(rng, kind.nouns)[many]]),
-        'verb': verb[many], 'doing': verb[2], 'invert': invert[many],
-        'where': pick(rng, where['any'] + (where[kind.level] if one_level else ())),
-        'place': pick(rng, PLACES[subject.place]),
+        'verb': verb[many], 'doing': verb[2], 'invert': invert[many], 'place': pick(rng, PLACES[subject.place]),
+        'spot': pick(rng, spots or where['when']), 'where': pick(rng, spots + where['when']),
     }
     if len(groups) > 1:
         other = groups[0] if swap else groups[-1]
@@ -584,3 +597,228 @@ def describe(scene, rng):
             sentences.append(tokens)
             used.add(template)
     return sentences
+
+
+# ---- features: 4096 fixed numbers that a linear reader can use ---------------------------------------------------------
+
+FEATURES = 4096
+GRAIN = 80              # features look at GRAIN × GRAIN pixels
+TINTS, ANGLES = 4, 8    # levels of red, green, blue each; orientations of edges
+REGION, UNITS = 426, 602   # numbers that describe a region; fixed random units that look at it
+LEAST_AREA = 40         # smaller regions are specks
+# what each block is multiplied by, so that none drowns the others
+SCALES = {'colours': 8, 'edges': 7, 'regions': 2, 'units': 0.15, 'counts': 1}
+
+
+def image_features(picture):
+    """A PIL picture of any size -> (4096,) float32, not negative, mean about 0.4. Fixed: nothing is learned or random.
+
+    Colours on grids of 1, 4 and 16 cells (1344); edge orientations on 4, 16 and 64 cells (672); the mean and the
+    maximum over regions, found where the picture differs from its own border, of a description of each (2 · 426) and of
+    random units that look at it (2 · 602); how many regions there are (24).
+    """
+    x = np.asarray(picture.convert('RGB').resize((GRAIN, GRAIN), Image.Resampling.BOX), np.float32) / 255   # (80, 80, 3)
+    colours, edges, mask = soft_colours(x), edge_orientations(x), stands_out(x)
+    boxes = [box for box in cut(mask) if mask[box].sum() >= LEAST_AREA]
+    regions = np.stack([describe_region(colours[box], edges[box], mask[box], box) for box in boxes]
+                       or [np.zeros(REGION, np.float32)])                                                   # (R, 426)
+    units = np.maximum(0, regions @ random_units())                                                         # (R, 602)
+    blocks = {
+        'colours': np.sqrt(pyramid(colours, (1, 2, 4))), 'edges': np.sqrt(pyramid(edges, (2, 4, 8))),
+        'regions': np.concatenate([regions.mean(0), regions.max(0)]),
+        'units': np.concatenate([units.mean(0), units.max(0)]),
+        'counts': np.tile(np.arange(6) < len(boxes), 4),
+    }
+    features = np.concatenate([SCALES[name] * block for name, block in blocks.items()])
+    return (np.round(features * 128) / 128).astype(np.float32)    # coarse enough for the file to compress well
+
+
+def soft_colours(x):
+    """Each pixel shared out among the 4 × 4 × 4 nearest tints: (h, w, 3) in 0..1 -> (h, w, 64)."""
+    near = np.maximum(0, 1 - np.abs(x[..., None] * (TINTS - 1) - np.arange(TINTS, dtype=np.float32)))    # (h, w, 3, 4)
+    red, green, blue = near[:, :, 0, :, None, None], near[:, :, 1, None, :, None], near[:, :, 2, None, None, :]
+    return (red * green * blue).reshape(*x.shape[:2], TINTS ** 3)
+
+
+def edge_orientations(x):
+    """The strength of the edge at each pixel, shared out among 8 orientations: (h, w, 3) -> (h, w, 8)."""
+    down, across = np.zeros_like(x), np.zeros_like(x)
+    down[1:-1], across[:, 1:-1] = x[2:] - x[:-2], x[:, 2:] - x[:, :-2]
+    strongest = np.argmax(down ** 2 + across ** 2, axis=2)[..., None]
+    down, across = (np.take_along_axis(d, strongest, 2)[..., 0] for d in (down, across))                  # (h, w)
+    angle = (np.arctan2(down, across) % np.pi) * (ANGLES / np.pi)
+    apart = np.abs((angle[..., None] - np.arange(ANGLES) + ANGLES / 2) % ANGLES - ANGLES / 2)             # (h, w, 8)
+    return np.maximum(0, 1 - apart) * np.minimum(np.hypot(down, across), 0.5)[..., None]
+
+
+def stands_out(x):
+    """Where a pixel is unlike the left and right borders at about its height, specks taken out: (h, w) bool."""
+    rows = np.arange(GRAIN)
+    unlike = np.full(x.shape[:2], np.inf, np.float32)
+    for border in (x[:, :3].mean(1), x[:, -3:].mean(1)):
+        for shift in range(-8, 9, 2):
+            nearby = border[np.clip(rows + shift, 0, GRAIN - 1)][:, None]      # (h, 1, 3)
+            np.minimum(unlike, np.abs(x - nearby).max(2), out=unlike)
+    mask = unlike > 0.11
+    around = np.pad(mask, 1).astype(np.int8)
+    around = sum(around[i:i + GRAIN, j:j + GRAIN] for i in range(3) for j in range(3))
+    return mask & (around >= 5)
+
+
+def cut(mask, top=0, left=0, axis=0, whole=False):
+    """Cut along empty columns, then empty rows, and so on until nothing more falls apart; yields pairs of slices."""
+    filled = np.concatenate([[0], mask.any(axis), [0]])
+    starts, ends = np.flatnonzero(np.diff(filled) == 1), np.flatnonzero(np.diff(filled) == -1)
+    for start, end in zip(starts, ends, strict=True):
+        alone = len(starts) == 1
+        part = mask[:, start:end] if axis == 0 else mask[start:end]
+        y, x = (top, left + start) if axis == 0 else (top + start, left)
+        if whole and alone:
+            yield np.s_[y:y + part.shape[0], x:x + part.shape[1]]
+        else:
+            yield from cut(part, y, x, 1 - axis, alone)
+
+
+def describe_region(colours, edges, mask, box):
+    """One region's silhouette, edges, colours, shape, size and place -> (REGION,)."""
+    h, w = mask.shape
+    inside = mask[..., None].astype(np.float32)
+    edges = pool(edges, 4)
+    tints = pool(colours * inside, 2)                                          # (2, 2, 64)
+    return np.concatenate([
+        pool(inside, 8).ravel(), 2 * np.sqrt(edges / (edges.sum() + 1e-6)).ravel(),
+        np.sqrt(tints.mean((0, 1))), np.sqrt(tints.mean(1)).ravel(),           # of all of it; of upper and lower half
+        soft_bins(math.log(w / h), 7, -1, 1), soft_bins(math.sqrt(mask.sum()), 8, 6, 36),
+        soft_bins(max(h, w), 8, 10, 42), soft_bins(box[1].start + w / 2, 9, 0.1 * GRAIN, 0.9 * GRAIN),
+        soft_bins(box[0].start + h / 2, 9, 0.1 * GRAIN, 0.9 * GRAIN), [1],
+    ]).astype(np.float32)
+
+
+def soft_bins(value, n, low, high):
+    """1 shared between the two nearest of n points from low to high."""
+    return np.maximum(0, 1 - np.abs(np.clip((value - low) / (high - low), 0, 1) * (n - 1) - np.arange(n)))
+
+
+def pool(maps, g):
+    """Means over the cells of a g × g grid: (h, w, C) -> (g, g, C)."""
+    for axis in (0, 1):
+        n = maps.shape[axis]
+        starts = np.arange(g) * n // g
+        lengths = np.maximum(1, np.diff(np.append(starts, n))).reshape([-1 if a == axis else 1 for a in range(3)])
+        maps = np.add.reduceat(maps, starts, axis=axis) / lengths.astype(np.float32)
+    return maps
+
+
+def pyramid(maps, grids):
+    """pool() on several grids, each a divisor of the last, one after the other: (h, w, C) -> (sum of g², times C)."""
+    finest = pool(maps, grids[-1])
+    return np.concatenate([pool(finest, g).ravel() for g in grids])
+
+
+@functools.cache
+def random_units():
+    """(REGION, UNITS), the same every time; not a matter of --seed."""
+    return np.random.default_rng(4096).normal(size=(REGION, UNITS)).astype(np.float32)
+
+
+# ---- the folder --------------------------------------------------------------------------------------------------------
+
+def draw_splits(count, rng):
+    """A sixth of the pictures is val, a sixth test, the rest train: a list of names."""
+    part = max(1, count // 6)
+    splits = np.array(['val'] * part + ['test'] * part + ['train'] * (count - 2 * part))
+    return rng.permutation(splits).tolist()
+
+
+def make_folder(folder, seed, count):
+    """Fill an empty folder: imgs/, dataset.json, vgg_feats.mat."""
+    (folder / 'imgs').mkdir()
+    splits = draw_splits(count, np.random.default_rng([seed, 1]))
+    images, features = [], np.empty((FEATURES, count), np.float32, order='F')
+    for imgid in tqdm(range(count), desc='scenes', unit='picture', file=sys.stderr):
+        rng = np.random.default_rng([seed, 0, imgid])
+        scene = compose(rng)
+        path = folder / 'imgs' / f'scene_{imgid:04d}.jpg'
+        draw_scene(scene, rng).save(path, quality=90)
+        with Image.open(path) as picture:      # as it will be read again
+            features[:, imgid] = image_features(picture)
+        raws = [' '.join(tokens).capitalize() + '.' for tokens in describe(scene, rng)]
+        images.append(({'filename': path.name, 'split': splits[imgid], 'scene': facts(scene)}, raws))
+    dataset, _ = make_dataset('scenes', images)
+    write_json(folder / 'dataset.json', {'made_by': MADE_BY, 'seed': seed, 'count': count, **dataset})
+    savemat(folder / 'vgg_feats.mat', {'feats': features}, do_compression=True)
+
+
+def facts(scene):
+    """What is true of a scene, for dataset.json."""
+    groups = [{name: getattr(group, name) for name in ('kind', 'colour', 'size', 'count', 'place')}
+              for group in scene.groups]
+    return {'background': scene.background, 'relation': scene.relation, 'groups': groups}
+
+
+def already_there(folder, seed, count):
+    """Whether the folder is complete with this seed and count. InputError unless it is free, or this script's."""
+    if not folder.exists() or folder.is_dir() and not any(folder.iterdir()):
+        return False
+    try:
+        dataset = json.loads((folder / 'dataset.json').read_text(encoding='utf-8'))
+        made_by = dataset['made_by']
+    except (OSError, ValueError, KeyError, TypeError):
+        made_by = None
+    if made_by != MADE_BY:
+        raise InputError(f'--output {folder}: is there already and was not made by this script; '
+                         'choose another name, or move it away')
+    names = {image['filename'] for image in dataset['images']}
+    return ((dataset['seed'], dataset['count'], len(names)) == (seed, count, count)
+            and (folder / 'vgg_feats.mat').is_file() and names <= {path.name for path in (folder / 'imgs').glob('*.jpg')})
+
+
+def replace_folder(new, old):
+    """Rename `new` to `old`; what stood there goes only when its successor is in place."""
+    attic = None
+    if old.exists():
+        attic = Path(tempfile.mkdtemp(prefix=f'.{old.name}.', dir=old.parent))
+        old.rename(attic / old.name)
+    new.rename(old)
+    if attic:
+        shutil.rmtree(attic)
+
+
+def build_parser():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument('--output', type=Path, default=Path('data/scenes'), help='the folder to make')
+    parser.add_argument('--seed', type=int, default=0, help='all pictures, sentences and splits follow from it')
+    parser.add_argument('--images', type=int, default=1500, help='how many pictures')
+    parser.add_argument('--force', action='store_true', help='make it afresh if this script has made it before')
+    return parser
+
+
+@script
+def main(argv=None):
+    args = build_parser().parse_args(argv)
+    if args.images < 3:
+        raise InputError(f'--images {args.images}: must be at least 3, one for each split')
+    if args.seed < 0:
+        raise InputError(f'--seed {args.seed}: must not be negative')
+    folder = args.output.absolute()
+    complete = already_there(folder, args.seed, args.images)
+    if complete and not args.force:
+        print(f'{args.output}: complete already, {args.images} pictures of seed {args.seed}; left as it is')
+        return 0
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=f'.{folder.name}.', dir=folder.parent) as workshop:
+            new = Path(workshop) / folder.name
+            new.mkdir()
+            make_folder(new, args.seed, args.images)
+            replace_folder(new, folder)
+    except OSError as error:
+        raise InputError(f'--output {args.output}: cannot be written ({error.strerror}); '
+                         'free some space, mend its permissions, or name another place') from None
+    print(f'{args.output}: {args.images} pictures, {args.images * SENTENCES} sentences, '
+          f'{FEATURES} features each, seed {args.seed}')
+    return 0
+
+
+if __name__ == '__main__':
+    sys.exit(main())

@@ -51,12 +51,28 @@ def init_model(params, D, bias_init_vector, rng, dtype=np.float32):
         raise InputError(f'--{one} {sizes[one]} and --{other} {sizes[other]}: the {params["generator"]} generator '
                          f'needs them equal; set both to the same value')
     V = len(bias_init_vector)
-    model = {'We': rng.uniform(-.1, .1, (D, sizes['image_encoding_size'])).astype(dtype),
-             'be': np.zeros((1, sizes['image_encoding_size']), dtype),
-             'Ws': rng.uniform(-.1, .1, (V, sizes['word_encoding_size'])).astype(dtype),
-             **generator.init(sizes, V, rng, dtype)}
-    model['bd'] = bias_init_vector.reshape(1, -1).astype(dtype)
-    return model
+    model = {'We': rng.uniform(-.1, .1, (D, sizes['image_encoding_size'])),
+             'be': np.zeros((1, sizes['image_encoding_size'])),
+             'Ws': rng.uniform(-.1, .1, (V, sizes['word_encoding_size'])),
+             **generator.init(sizes, V, rng)}
+    model['bd'][:] = bias_init_vector
+    return {name: w.astype(dtype) for name, w in model.items()}
+
+
+def check_model(model, params, V):
+    """InputError unless model has the parameters, and the shapes, of params' generator with V words."""
+    generator = get_generator(params)
+    expected = {'We', 'be', 'Ws', *generator.shapes(dict.fromkeys(SIZES, 1), 1)}
+    if set(model) != expected:
+        raise InputError(f'its parameters are {", ".join(model)}, but a {params["generator"]} model has '
+                         f'{", ".join(sorted(expected))}')
+    D, E = model['We'].shape
+    sizes = dict(zip(SIZES, (E, model['Ws'].shape[1], model['Wd'].shape[0]), strict=True))
+    shapes = {'We': (D, E), 'be': (1, E), 'Ws': (V, sizes['word_encoding_size']), **generator.shapes(sizes, V)}
+    wrong = [name for name, shape in shapes.items() if model[name].shape != shape]
+    if wrong or generator.check_sizes(sizes):
+        found = ', '.join(f'{name} {model[name].shape}' for name in wrong or ('We', 'Ws', 'Wd'))
+        raise InputError(f'its parameters do not fit each other or its {V} words: {found}')
 
 
 def regularized(params):

@@ -1,13 +1,16 @@
-"""What the scripts share to judge a model on a split: perplexity of the true sentences, captions by a search.
+"""What the scripts share to put a model to use: loading it, its perplexity on a split, captions by a search.
 
-Glues data provider, batch, captioner and search; computes no score of its own.
+Glues checkpoint, data provider, batch, captioner and search; computes no score of its own.
 """
+
+from pathlib import Path
 
 import numpy as np
 from tqdm import tqdm
 
 from imagernn.batch import make_batch
-from imagernn.captioner import encode_images, forward, make_tick, perplexity
+from imagernn.captioner import check_model, encode_images, forward, make_tick, perplexity
+from imagernn.checkpoint import load_checkpoint
 from imagernn.errors import InputError
 from imagernn.layers import Scratch
 from imagernn.search import beam_search, greedy_search, sample_search
@@ -16,7 +19,29 @@ from imagernn.vocab import decode
 ROWS_AT_ONCE = 400    # beams that go through one tick: enough to keep the matrix products busy
 
 
-def split_perplexity(provider, split, model, params, wordtoix, max_images=-1, batch_size=100, progress=True):
+def load_captioner(path, dtype=None):
+    """A checkpoint whose model is known to be whole, its arrays in dtype (default: as they are).
+
+    InputError names the file and what is wrong with it.
+    """
+    checkpoint = load_checkpoint(path)
+    try:
+        check_model(checkpoint['model'], checkpoint['params'], len(checkpoint['ixtoword']))
+    except InputError as error:
+        raise InputError(f'{path}: {error}; use another copy of the checkpoint') from None
+    checkpoint['model'] = {name: w.astype(dtype or w.dtype) for name, w in checkpoint['model'].items()}
+    return checkpoint
+
+
+def check_feature_size(features, model):
+    """InputError unless the model was made for features of this size."""
+    D = len(model['We'])
+    if features.dim != D:
+        raise InputError(f'{features.path}: features of size {features.dim}, but the checkpoint was trained on size {D}; '
+                         'name the right file with --features')
+
+
+def split_perplexity(provider, split, model, params, wordtoix, max_images=-1, batch_size=100):
     """Perplexity a word (END among them) of a split's sentences under the model; words outside wordtoix are dropped.
 
     max_images: negative is all, 0 is none (InputError: there would be nothing to measure).
@@ -24,35 +49,61 @@ def split_perplexity(provider, split, model, params, wordtoix, max_images=-1, ba
     dtype, scratch = model['Wd'].dtype, Scratch()
     logprob = num_words = 0
     pairs = provider.iterImageSentencePairBatch(split, max_images, batch_size)
-    batches = tqdm(pairs, desc=f'perplexity on {split}', unit='batch', leave=False, disable=None if progress else True)
-    for batch in (make_batch(pairs, provider.features, wordtoix, dtype) for pairs in batches):
-        logprobs, _ = forward(batch, model, params, scratch=scratch)
+    for some in tqdm(pairs, desc=f'perplexity on {split}', unit='batch', leave=False, disable=None):
+        logprobs, _ = forward(make_batch(some, provider.features, wordtoix, dtype), model, params, scratch=scratch)
         logprob += float(logprobs.sum(dtype=np.float64))
         num_words += len(logprobs)
     if not num_words:
-        raise InputError(f'the {split} split has no sentences to evaluate within {max_images} images; '
-                         'allow more images, or -1 for all')
+        raise InputError(f'of the {split} split {max_images} images are to be evaluated: allow more, or -1 for all')
     return perplexity(logprob, num_words)
 
 
-def find_sentences(features, model, params, beam_size=1, temperature=0., rng=None):
-    """Sentences for images, by the search that was asked for.
+def caption_images(rows, num_images, model, params, ixtoword, options):
+    """Captions of images, in order: for each the list of [{'text', 'logprob'}, …], the options['nbest'] best first.
 
-    features (n, D). temperature > 0 samples with rng; else beam_size 1 is greedy and more is a beam search.
-    Yields, for each image, a list of (logprob, [ix, …]), best first.
+    rows(i, j) gives the features (j - i, D) of images i to j. options: beam_size (1 is greedy), temperature (above 0:
+    one caption drawn at random, by seed), nbest.
     """
-    tick = make_tick(model, params)
-    step = max(1, ROWS_AT_ONCE // beam_size)
-    for start in range(0, len(features), step):
-        state = encode_images(features[start:start + step], model, params)
-        if temperature > 0:
-            yield from sample_search(tick, state, rng, temperature)
-        elif beam_size == 1:
-            yield from greedy_search(tick, state)
-        else:
-            yield from beam_search(tick, state, beam_size)
+    tick, rng = make_tick(model, params), np.random.default_rng(options['seed'])
+    beam_size, temperature = options['beam_size'], options['temperature']
+    step, captions = max(1, ROWS_AT_ONCE // beam_size), []
+    with tqdm(total=num_images, desc='captions', unit='image', disable=None) as progress:
+        for start in range(0, num_images, step):
+            state = encode_images(rows(start, min(start + step, num_images)), model, params)
+            if temperature > 0:
+                found = sample_search(tick, state, rng, temperature)
+            elif beam_size == 1:
+                found = greedy_search(tick, state)
+            else:
+                found = beam_search(tick, state, beam_size)
+            captions += [[{'text': decode(words, ixtoword), 'logprob': logprob}
+                          for logprob, words in sentences[:options['nbest']]] for sentences in found]
+            progress.update(len(found))
+    return captions
 
 
-def texts(sentences, ixtoword, nbest=1):
-    """A search's list for one image -> [{'text', 'logprob'}, …], the first nbest."""
-    return [{'text': decode(words, ixtoword), 'logprob': logprob} for logprob, words in sentences[:nbest]]
+def add_search_flags(parser):
+    """The flags of caption_images' options, and the dtype."""
+    add = parser.add_argument
+    add('-b', '--beam_size', type=int, default=1, help='beams of the search; 1 is greedy')
+    add('--nbest', type=int, default=1, help='captions to keep of each image, at most beam_size')
+    add('--temperature', type=float, default=0., help='above 0: draw the caption at random, sharper below 1')
+    add('--seed', type=int, default=0, help='of that draw')
+    add('--dtype', choices=('float32', 'float64'), default='float32', help='of all arithmetic')
+
+
+def check_search_flags(params):
+    """InputError for search flags that cannot be."""
+    for name, least in (('beam_size', 1), ('nbest', 1), ('temperature', 0), ('seed', 0)):
+        if not params[name] >= least:
+            raise InputError(f'--{name} {params[name]}: must be at least {least}')
+    if params['nbest'] > params['beam_size']:
+        raise InputError(f'--nbest {params["nbest"]}: a beam of {params["beam_size"]} finds no more than that; '
+                         'raise --beam_size')
+
+
+def require_folder_of(path):
+    """InputError, before hours of work, when the folder that a result should go to is not there."""
+    folder = Path(path).parent
+    if not folder.is_dir():
+        raise InputError(f'{path}: there is no folder {folder}; make it, or name another place')

@@ -13,13 +13,18 @@ class LSTMGenerator:
     REGULARIZE = ('WLSTM', 'Wd')
 
     @staticmethod
-    def init(sizes, V, rng, dtype):
-        """Uniform in ±0.1, biases 0. WLSTM's rows are bias, input, hidden; its columns the gates i, f, o, g."""
+    def shapes(sizes, V):
+        """Parameter name -> shape. WLSTM's rows are bias, input, hidden; its columns the gates i, f, o, g."""
         E, H = sizes['word_encoding_size'], sizes['hidden_size']
-        WLSTM = rng.uniform(-.1, .1, (1 + E + H, 4 * H)).astype(dtype)
-        WLSTM[0] = 0
-        return {'WLSTM': WLSTM,
-                'Wd': rng.uniform(-.1, .1, (H, V)).astype(dtype), 'bd': np.zeros((1, V), dtype)}
+        return {'WLSTM': (1 + E + H, 4 * H), 'Wd': (H, V), 'bd': (1, V)}
+
+    @staticmethod
+    def init(sizes, V, rng):
+        """Uniform in ±0.1, biases 0."""
+        model = {name: rng.uniform(-.1, .1, shape) for name, shape in LSTMGenerator.shapes(sizes, V).items()}
+        model['WLSTM'][0] = 0
+        model['bd'][:] = 0
+        return model
 
     @staticmethod
     def check_sizes(sizes):

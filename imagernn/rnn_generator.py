@@ -13,12 +13,19 @@ class RNNGenerator:
     REGULARIZE = ('Whh', 'Wxh', 'Wd')
 
     @staticmethod
-    def init(sizes, V, rng, dtype):
-        """Uniform in ±0.1, the decoder in ±0.01, biases 0."""
+    def shapes(sizes, V):
+        """Parameter name -> shape."""
         E, H = sizes['word_encoding_size'], sizes['hidden_size']
-        return {'Whh': rng.uniform(-.1, .1, (H, H)).astype(dtype), 'bhh': np.zeros((1, H), dtype),
-                'Wxh': rng.uniform(-.1, .1, (E, H)).astype(dtype), 'bxh': np.zeros((1, H), dtype),
-                'Wd': rng.uniform(-.01, .01, (H, V)).astype(dtype), 'bd': np.zeros((1, V), dtype)}
+        return {'Whh': (H, H), 'bhh': (1, H), 'Wxh': (E, H), 'bxh': (1, H), 'Wd': (H, V), 'bd': (1, V)}
+
+    @staticmethod
+    def init(sizes, V, rng):
+        """Uniform in ±0.1, the decoder in ±0.01, biases 0."""
+        model = {name: rng.uniform(-.1, .1, shape) for name, shape in RNNGenerator.shapes(sizes, V).items()}
+        model['Wd'] *= .1
+        for name in ('bhh', 'bxh', 'bd'):
+            model[name][:] = 0
+        return model
 
     @staticmethod
     def check_sizes(sizes):
