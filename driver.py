@@ -149,7 +149,8 @@ def start_run(params, checkpoint, provider):
         model = {name: array.astype(dtype) for name, array in checkpoint['model'].items()}
         check_feature_size(provider.features, model)
     run = {'model': model, 'wordtoix': wordtoix, 'ixtoword': ixtoword, 'it': 0, 'epoch': 0., 'history': [],
-           'smooth_train_ppl2': float(len(ixtoword)), 'val_ppl2': -1., 'top_val_ppl2': -1., 'cost0': -1.}
+           'smooth_train_ppl2': float(len(ixtoword)), 'val_ppl2': -1., 'top_val_ppl2': -1., 'cost0': None,
+           'best_checkpoint': None}
     solver = Solver(params)
     if params['resume']:
         run.update({key: checkpoint[key] for key in run if key in checkpoint and key != 'model'})
@@ -183,7 +184,7 @@ def main(argv=None):
     params, checkpoint = main_params(argv)
     features = params['features'] or (checkpoint and (checkpoint.get('features') or {}).get('file'))
     provider = getDataProvider(params['dataset'], params['data_root'], features)
-    provider.getSplitSize('val')                                   # a split that is missing is said now, not in an hour
+    provider.getSplitSize('val')                                   # a missing split is said now, not in an hour
     if params['do_grad_check']:
         params['dtype'] = 'float64'
     run, solver, rng = start_run(params, checkpoint, provider)
@@ -193,110 +194,124 @@ def main(argv=None):
 
 
 def train(run, solver, rng, provider, params):
-    """The training loop. Returns the exit code: 0, 1 for a run that was aborted, 130 or 143 for one that was stopped."""
-    model, dtype = run['model'], np.dtype(params['dtype'])
+    """The training loop. Returns the exit code: 0, 1 if the run was aborted, 130 or 143 if it was stopped."""
     iters_per_epoch = max(1, provider.getSplitSize('train', 'sentences') // params['batch_size'])
     max_iters = max(1, round(params['max_epochs'] * iters_per_epoch))
     eval_period = max(1, int(params['eval_period'] * iters_per_epoch))
     print(f'{provider.getSplitSize("train")} training sentences, {len(run["ixtoword"])} words with END, '
-          f'{sum(w.size for w in model.values()):,} parameters; {iters_per_epoch} iterations an epoch, {max_iters} in all')
-
-    files = Outputs(params, provider.features)
-    stop, scratch, last_status, seconds = Stop(), Scratch(), time.monotonic(), 0.
+          f'{sum(w.size for w in run["model"].values()):,} parameters; {iters_per_epoch} iterations an epoch, '
+          f'{max_iters} in all')
+    files, stop, scratch, problem = Outputs(params, provider.features), Stop(), Scratch(), None
     progress = tqdm(total=max_iters, initial=run['it'], unit='it', disable=None, smoothing=.05, dynamic_ncols=True)
-    aborted = None
-    while run['it'] < max_iters:
-        started = time.perf_counter()
-        pairs = provider.sampleImageSentencePairs('train', params['batch_size'], rng)
-        batch = make_batch(pairs, provider.features, run['wordtoix'], dtype)
-        cost, grads, stats = cost_and_grads(batch, model, params, rng, scratch)
-        if run['cost0'] < 0:
-            run['cost0'] = cost
-        if not cost <= 2 * run['cost0']:                           # so that NaN aborts too
-            aborted = (f'the cost is {cost:.4g}, more than twice the first one, {run["cost0"]:.4g}: the run is exploding; '
-                       'try a smaller --learning_rate or --grad_clip')
-            break
-        solver.step(model, grads, learning_rate_at(run['epoch'], params))
-        seconds = time.perf_counter() - started
 
+    while run['it'] < max_iters and not problem and not stop.signal:
+        started = time.perf_counter()
+        run['epoch'] = (run['it'] + 1) / iters_per_epoch
+        train_ppl2, problem = training_step(run, solver, rng, provider, params, scratch)
+        if problem:
+            break
         run['it'] += 1
-        run['epoch'] = run['it'] / iters_per_epoch
-        run['smooth_train_ppl2'] = .99 * run['smooth_train_ppl2'] + .01 * stats['ppl2']
+        report = {'iter': [run['it'], max_iters], 'epoch': [run['epoch'], params['max_epochs']],
+                  'time_per_batch': time.perf_counter() - started, 'train_ppl2': train_ppl2}
         progress.set_postfix(epoch=f'{run["epoch"]:.2f}', ppl=f'{run["smooth_train_ppl2"]:.2f}',
                              val=f'{run["val_ppl2"]:.2f}', refresh=False)
         progress.update()
 
         is_last = run['it'] == max_iters
-        evaluated = is_last or (run['it'] % eval_period == 0 and run['it'] < max_iters - 5)
-        if evaluated:
-            run['val_ppl2'] = split_perplexity(provider, 'val', model, params, run['wordtoix'],
-                                               params['eval_max_images'], params['eval_batch_size'])
-            tqdm.write(f'epoch {run["epoch"]:.2f}: perplexity {run["val_ppl2"]:.4f} on val, '
-                       f'{run["smooth_train_ppl2"]:.4f} on train (smoothed)', file=sys.stdout)
-            sys.stdout.flush()
-        if evaluated or time.monotonic() - last_status > STATUS_SECONDS:
-            last_status = time.monotonic()
-            run['history'].append({
-                'time': datetime.datetime.now().isoformat(), 'iter': [run['it'], max_iters],
-                'epoch': [run['epoch'], params['max_epochs']], 'time_per_batch': seconds,
-                'smooth_train_ppl2': run['smooth_train_ppl2'], 'val_ppl2': run['val_ppl2'], 'train_ppl2': stats['ppl2']})
-            files.write_status(run)
-        if evaluated:
-            is_best = run['top_val_ppl2'] < 0 or run['val_ppl2'] < run['top_val_ppl2']
-            threshold = params['write_checkpoint_ppl_threshold']
-            if is_best and (threshold < 0 or run['val_ppl2'] < threshold):
-                run['top_val_ppl2'] = run['val_ppl2']
-                files.save(run, solver, rng, f'{run["val_ppl2"]:.2f}')
-            files.save(run, solver, rng, 'last')
-            limit = params['min_ppl_or_abort']
-            if 0 < limit <= run['val_ppl2']:
-                aborted = f'validation perplexity {run["val_ppl2"]:.2f} is not below --min_ppl_or_abort {limit}'
-                break
-        if stop.signal and not is_last:
-            break
+        if is_last or (run['it'] % eval_period == 0 and run['it'] < max_iters - 5):
+            is_best, problem = evaluate(run, provider, params)
+            files.add_to_history(run, report)
+            if is_best:
+                files.save_best(run, solver, rng)
+            files.save_last(run, solver, rng)
+        elif time.monotonic() - files.last_report > STATUS_SECONDS:
+            files.add_to_history(run, report)
     progress.close()
 
-    if aborted:
-        print(f'aborted at iteration {run["it"]}: {aborted}', file=sys.stderr)
+    if problem:
+        print(f'aborted at iteration {run["it"]}: {problem}', file=sys.stderr)
         return 1
     if run['it'] < max_iters:
-        files.save(run, solver, rng, 'last')
+        files.save_last(run, solver, rng)
         print(f'stopped at iteration {run["it"]}; go on with: python driver.py --resume {files.last_path}')
         return 128 + stop.signal
-    print(f'best perplexity on val: {run["top_val_ppl2"]:.2f}, in {files.best_path}\n'
-          f'next: python eval_sentence_predictions.py {files.best_path}')
+    print(f'best perplexity on val: {run["top_val_ppl2"]:.2f}, in {run["best_checkpoint"]}\n'
+          f'next: python eval_sentence_predictions.py {run["best_checkpoint"]}' if run['best_checkpoint'] else
+          f'perplexity on val: {run["val_ppl2"]:.2f}, never below --write_checkpoint_ppl_threshold; '
+          f'the last model is in {files.last_path}')
     return 0
+
+
+def training_step(run, solver, rng, provider, params, scratch):
+    """One batch, one update of run. Returns the batch's perplexity and, where training must end, the reason."""
+    pairs = provider.sampleImageSentencePairs('train', params['batch_size'], rng)
+    batch = make_batch(pairs, provider.features, run['wordtoix'], np.dtype(params['dtype']))
+    cost, grads, stats = cost_and_grads(batch, run['model'], params, rng, scratch)
+    if run['cost0'] is None:
+        run['cost0'] = cost
+    if not cost <= 2 * run['cost0']:                               # NaN is not, either
+        return stats['ppl2'], (f'the cost is {cost:.4g}, more than twice the first one, {run["cost0"]:.4g}; '
+                               'try a smaller --learning_rate or --grad_clip')
+    solver.step(run['model'], grads, learning_rate_at(run['epoch'], params))
+    run['smooth_train_ppl2'] = .99 * run['smooth_train_ppl2'] + .01 * stats['ppl2']
+    return stats['ppl2'], None
+
+
+def evaluate(run, provider, params):
+    """Perplexity on val into run. Returns whether it is the best so far and, where training must end, the reason."""
+    run['val_ppl2'] = split_perplexity(provider, 'val', run['model'], params, run['wordtoix'],
+                                       params['eval_max_images'], params['eval_batch_size'])
+    tqdm.write(f'epoch {run["epoch"]:.2f}: perplexity {run["val_ppl2"]:.4f} on val, '
+               f'{run["smooth_train_ppl2"]:.4f} on train (smoothed)', file=sys.stdout)
+    sys.stdout.flush()
+    threshold, limit = params['write_checkpoint_ppl_threshold'], params['min_ppl_or_abort']
+    is_best = ((run['top_val_ppl2'] < 0 or run['val_ppl2'] < run['top_val_ppl2'])
+               and (threshold < 0 or run['val_ppl2'] < threshold))
+    if is_best:
+        run['top_val_ppl2'] = run['val_ppl2']
+    if 0 < limit <= run['val_ppl2']:
+        return is_best, f'perplexity {run["val_ppl2"]:.2f} on val is not below --min_ppl_or_abort {limit}'
+    return is_best, None
 
 
 class Outputs:
     """The files of a run: its best checkpoints, the last one, its status."""
 
     def __init__(self, params, features):
-        self.params = params
-        self._features = {'file': str(features.path.name), 'dim': features.dim}
-        self._host = socket.gethostname()
-        self.best_path, self.last_path = None, self._path('last')
+        self.last_report = time.monotonic()
+        self._params, self._host = params, socket.gethostname()
+        self._features = {'file': params['features'] or features.path.name, 'dim': features.dim}
+        self.last_path = self._path('last')
 
     def _path(self, which):
-        name = f'model_checkpoint_{self.params["dataset"]}_{self._host}_{self.params["fappend"]}_{which}.h5'
-        return Path(self.params['checkpoint_output_directory']) / name
+        name = f'model_checkpoint_{self._params["dataset"]}_{self._host}_{self._params["fappend"]}_{which}.h5'
+        return Path(self._params['checkpoint_output_directory']) / name
 
-    def save(self, run, solver, rng, which):
-        path = self._path(which)
-        save_checkpoint(path, {**run, 'params': self.params, 'solver': solver.state_dict(),
+    def _save(self, path, run, solver, rng):
+        save_checkpoint(path, {**run, 'params': self._params, 'solver': solver.state_dict(),
                                'rng_state': rng.bit_generator.state, 'features': self._features,
                                'perplexity': run['val_ppl2']})
-        if which != 'last':
-            self.best_path = path
 
-    def write_status(self, run):
-        folder = Path(self.params['worker_status_output_directory'])
-        write_json(folder / f'{self._host}_{self.params["fappend"]}_status.json',
-                   {'params': self.params, 'history': run['history']})
+    def save_best(self, run, solver, rng):
+        path = self._path(f'{run["val_ppl2"]:.2f}')
+        run['best_checkpoint'] = str(path)
+        self._save(path, run, solver, rng)
+
+    def save_last(self, run, solver, rng):
+        self._save(self.last_path, run, solver, rng)
+
+    def add_to_history(self, run, report):
+        """One more line of history, and the status file that a monitor reads."""
+        self.last_report = time.monotonic()
+        run['history'].append({'time': datetime.datetime.now().isoformat(), **report,
+                               'smooth_train_ppl2': run['smooth_train_ppl2'], 'val_ppl2': run['val_ppl2']})
+        folder = Path(self._params['worker_status_output_directory'])
+        write_json(folder / f'{self._host}_{self._params["fappend"]}_status.json',
+                   {'params': self._params, 'history': run['history']})
 
 
 def grad_check(run, provider, params, rng):
-    """Compare every parameter's gradient with finite differences, dropout on, its masks fixed. Returns the exit code."""
+    """Compare all gradients with finite differences, dropout on, its masks fixed. Returns the exit code."""
     model, masks = run['model'], rng.bit_generator.state
     batch = make_batch(provider.sampleImageSentencePairs('train', GRAD_CHECK_PAIRS, rng), provider.features,
                        run['wordtoix'], np.float64)
@@ -313,8 +328,8 @@ def grad_check(run, provider, params, rng):
     for name in model:
         error = gradcheck.element_errors(cost, model[name], grads[name], chooser).max()
         worst = max(worst, error)
-        shape = '×'.join(map(str, model[name].shape))
-        print(f'{name:6} {shape:12} {error:.1e}  {"ok" if error < GRAD_CHECK_BOUND else "WRONG"}', flush=True)
+        shape, verdict = '×'.join(map(str, model[name].shape)), 'ok' if error < GRAD_CHECK_BOUND else 'WRONG'
+        print(f'{name:6} {shape:12} {error:.1e}  {verdict}', flush=True)
     return 0 if worst < GRAD_CHECK_BOUND else 1
 
 

@@ -71,8 +71,9 @@ def main(argv=None):
     write_json(params['result_struct_filename'], {'params': params, 'checkpoint_params': model_params,
                                                   'imgblobs': blobs, 'gtppl': gtppl, 'scores': scores})
     if params['coco_results']:
-        write_json(params['coco_results'], [{'image_id': image.get('cocoid', image['imgid']), 'caption': found[0]['text']}
-                                            for image, found in zip(images, captions, strict=True)])
+        write_json(params['coco_results'], [
+            {'image_id': image.get('cocoid', image['imgid']), 'caption': found[0]['text']}
+            for image, found in zip(images, captions, strict=True)])
     if params['html']:
         title = f'{provider.folder.name}, {params["split"]}: {len(images)} images'
         write_gallery(params['html'], title, blobs, scores | {'perplexity': gtppl})

@@ -1,4 +1,6 @@
-"""Caption a folder of pictures whose features are at hand: python predict_on_images.py cv/CHECKPOINT.h5 -r example_images
+"""Caption a folder of pictures whose features are at hand.
+
+    python predict_on_images.py cv/CHECKPOINT.h5 -r example_images
 
 The folder holds tasks.txt, one picture's file name a line, and a feature file with a row (in .mat a column) for each
 line. Writes result_struct.json and result.html there.

@@ -1,7 +1,7 @@
-"""Make `scenes`, a small data set in NeuralTalk's layout: pictures drawn from a seed, sentences from a grammar, features.
+"""Make `scenes`, a small data set in NeuralTalk's layout: pictures drawn from a seed, and sentences from a grammar.
 
-Knows how a scene is put together, drawn and described, and turns a picture into 4096 fixed numbers (nothing is learned).
-Knows nothing of models: the folder it writes is read like flickr8k's or coco's.
+Knows how a scene is put together, drawn and described, and turns a picture into 4096 fixed numbers; nothing is
+learned. Knows nothing of models: the folder it writes is read like flickr8k's or coco's.
 """
 
 import argparse
@@ -29,13 +29,13 @@ OVERSAMPLE = 3      # drawn this much larger, then reduced: smooth edges
 SENTENCES = 5       # per picture
 
 
-# ---- drawing -------------------------------------------------------------------------------------------------------
+# ---- drawing --------------------------------------------------------------------------------------------------------
 
 class Pen:
     """Draws in the unit square of a box (x, y, width, height in pixels, y downwards), mirrored if `flip`."""
 
     def __init__(self, image, box, flip=False):
-        self.draw = ImageDraw.Draw(image, 'RGBA')
+        self.image, self.draw = image, ImageDraw.Draw(image, 'RGBA')
         self.x, self.y, self.w, self.h = (OVERSAMPLE * value for value in box)
         self.flip = flip
 
@@ -110,7 +110,8 @@ def draw_boat(pen, colour):
 
 def draw_ball(pen, colour):
     pen.ellipse(0.5, 0.5, 0.5, 0.5, colour)
-    pen.polygon(arc(0.5, 0.5, 0.47, 0.18, 0, 180) + arc(0.5, 0.36, 0.45, 0.16, 180, 0), shade(colour, 1.7), outline=False)
+    band = arc(0.5, 0.5, 0.47, 0.18, 0, 180) + arc(0.5, 0.36, 0.45, 0.16, 180, 0)
+    pen.polygon(band, shade(colour, 1.7), outline=False)
     pen.ellipse(0.33, 0.22, 0.1, 0.07, (255, 255, 255, 170), outline=False)
 
 
@@ -194,18 +195,17 @@ def draw_cup(pen, colour):
         pen.line([(x, 0.2), (x + 0.05, 0.14), (x - 0.03, 0.08), (x + 0.02, 0)], (235, 235, 240), 1)
 
 
-# ---- backgrounds: each paints the whole picture; the horizon is HORIZON of its height ----------------------------------
+# ---- backgrounds: each paints the whole picture; the horizon is HORIZON of its height -------------------------------
 
 HORIZON = 0.58
 
 
 def gradient(pen, top, bottom, y0, y1, rng):
-    """Bands of colour from `top` to `bottom` between two heights, tinted a little by chance."""
+    """From one colour to another between two heights, tinted a little by chance."""
     top, bottom = (np.array(colour) + rng.normal(0, 6, 3) for colour in (top, bottom))
-    edges = np.linspace(y0, y1, 41)
-    for k in range(40):
-        colour = tuple(int(c) for c in np.clip(top + (bottom - top) * k / 39, 0, 255))
-        pen.rectangle(0, edges[k], 1, edges[k + 1] + 0.01, colour, outline=False)
+    start, end = round(pen.h * y0), round(pen.h * y1)
+    column = np.clip(np.linspace(top, bottom, end - start), 0, 255).astype(np.uint8)      # (rows, 3)
+    pen.image.paste(Image.fromarray(column[:, None]).resize((round(pen.w), end - start)), (0, start))
 
 
 def specks(pen, colour, count, y0, y1, rng, length=0.02, slope=0.0):
@@ -293,18 +293,18 @@ def paint_desert(pen, rng):
     specks(pen, (165, 110, 62), 30, HORIZON + 0.04, 1, rng, 0.07, 0.008)
 
 
-# ---- what there is in the world, and its words -------------------------------------------------------------------------
+# ---- what there is in the world, and its words ----------------------------------------------------------------------
 
 @dataclass(frozen=True)
 class Kind:
-    """`level` is where it lives: ground, air, water (afloat) or under (in the water). Words of a verb: he, they, -ing."""
+    """`level` is where it lives: ground, air, water (afloat) or under (in the water)."""
 
     draw: object
     shape: tuple            # width and height in units of its size
     level: str
     backgrounds: str
     nouns: tuple            # (one, many) …
-    verbs: tuple
+    verbs: tuple            # (it …, they …, …ing) …
 
 
 STAND, LIE, SIT, WAIT = (('stands', 'stand', 'standing'), ('lies', 'lie', 'lying'), ('sits', 'sit', 'sitting'),
@@ -326,10 +326,13 @@ KINDS = {
     'fish': Kind(draw_fish, (1.2, 0.75), 'under', 'sea sunset', (('fish', 'fish'),), (('swims', 'swim', 'swimming'),)),
     'flower': Kind(draw_flower, (0.8, 1.25), 'ground', 'meadow night desert room', (('flower', 'flowers'),),
                    (GROW, ('blooms', 'bloom', 'blooming'))),
-    'balloon': Kind(draw_balloon, (0.8, 1.25), 'air', 'meadow sea beach desert room', (('balloon', 'balloons'),), (FLOAT,)),
-    'umbrella': Kind(draw_umbrella, (1.1, 1.0), 'ground', 'meadow beach snow room', (('umbrella', 'umbrellas'),), (STAND,)),
+    'balloon': Kind(draw_balloon, (0.8, 1.25), 'air', 'meadow sea beach desert room', (('balloon', 'balloons'),),
+                    (FLOAT,)),
+    'umbrella': Kind(draw_umbrella, (1.1, 1.0), 'ground', 'meadow beach snow room', (('umbrella', 'umbrellas'),),
+                     (STAND,)),
     'kite': Kind(draw_kite, (0.85, 1.25), 'air', 'meadow sea beach desert', (('kite', 'kites'),), (FLY,)),
-    'cup': Kind(draw_cup, (1.0, 0.95), 'ground', 'meadow beach snow room', (('cup', 'cups'), ('mug', 'mugs')), (STAND, SIT)),
+    'cup': Kind(draw_cup, (1.0, 0.95), 'ground', 'meadow beach snow room', (('cup', 'cups'), ('mug', 'mugs')),
+                (STAND, SIT)),
 }
 
 COLOURS = {
@@ -360,8 +363,8 @@ BACKGROUNDS = {   # painter; when it is, where it is at any level, and where at 
                           'air': ('over the snow', 'in the falling snow')}),
     'room': (paint_room, {'when': (), 'any': ('in a room', 'indoors'), 'ground': ('on the floor', 'on a wooden floor'),
                           'air': ('inside a room',)}),
-    'desert': (paint_desert, {'when': (), 'any': ('in the desert', 'in a hot desert'), 'ground': ('on the desert sand',),
-                              'air': ('over the desert', 'above the desert sand')}),
+    'desert': (paint_desert, {'when': (), 'any': ('in the desert', 'in a hot desert'),
+                              'ground': ('on the desert sand',), 'air': ('over the desert', 'above the desert sand')}),
 }
 
 RELATIONS = {   # the first group to the second, the second to the first
@@ -371,7 +374,8 @@ RELATIONS = {   # the first group to the second, the second to the first
 }
 RIDERS, BASES = ('cat', 'bird', 'ball', 'star', 'cup'), {'house': 0.04, 'car': 0.06, 'tree': 0.05}   # how deep it sits
 
-ALONE = (   # {a} noun phrase, {the} without its adjectives, {spot} where, {where} where or when, {place} left, top … or ''
+# {a} is a noun phrase, {the} one without adjectives, {spot} where, {where} where or when, {place} left, top … or ''
+ALONE = (
     '{a} {verb} {spot}', '{a} {verb} {place} {where}', '{a} {doing} {where}', '{a} {place} {where}',
     '{where} {a} {verb} {place}', 'there {are} {a} {spot}', 'there {are} {a} {doing} {where}',
     '{where} there {are} {a} {place}', '{spot} {invert} {a}', 'the picture shows {a} {where}',
@@ -392,7 +396,7 @@ PLACES = {
 }
 
 
-# ---- composing a scene -------------------------------------------------------------------------------------------------
+# ---- composing a scene ----------------------------------------------------------------------------------------------
 
 @dataclass
 class Group:
@@ -486,7 +490,7 @@ def compose_alone(kind, rng):
         group.place = 'row' if level_row else ''
         return group
     column = pick(rng, ('left', 'middle', 'right'))
-    centre = {'left': rng.uniform(0.16, 0.28), 'middle': rng.uniform(0.44, 0.56), 'right': rng.uniform(0.72, 0.84)}[column]
+    centre = {'left': 0.22, 'middle': 0.5, 'right': 0.78}[column] + rng.uniform(-0.06, 0.06)
     x, y = np.clip(centre * SIDE - w / 2, 4, SIDE - 4 - w), height_of(kind, h, rng)
     group.boxes.append((x, y, w, h))
     group.place = f'top {column}' if y + h / 2 < 0.36 * SIDE else column
@@ -550,7 +554,7 @@ def draw_scene(scene, rng):
     return image.reduce(OVERSAMPLE)
 
 
-# ---- telling it --------------------------------------------------------------------------------------------------------
+# ---- telling it -----------------------------------------------------------------------------------------------------
 
 def noun_phrase(group, rng, short=False):
     """`a small red boat`, `two boats`: the number always, size and colour often."""
@@ -599,7 +603,7 @@ def describe(scene, rng):
     return sentences
 
 
-# ---- features: 4096 fixed numbers that a linear reader can use ---------------------------------------------------------
+# ---- features: 4096 fixed numbers that a linear reader can use ------------------------------------------------------
 
 FEATURES = 4096
 GRAIN = 80              # features look at GRAIN × GRAIN pixels
@@ -617,12 +621,13 @@ def image_features(picture):
     maximum over regions, found where the picture differs from its own border, of a description of each (2 · 426) and of
     random units that look at it (2 · 602); how many regions there are (24).
     """
-    x = np.asarray(picture.convert('RGB').resize((GRAIN, GRAIN), Image.Resampling.BOX), np.float32) / 255   # (80, 80, 3)
+    small = picture.convert('RGB').resize((GRAIN, GRAIN), Image.Resampling.BOX)
+    x = np.asarray(small, np.float32) / 255                                    # (80, 80, 3)
     colours, edges, mask = soft_colours(x), edge_orientations(x), stands_out(x)
     boxes = [box for box in cut(mask) if mask[box].sum() >= LEAST_AREA]
     regions = np.stack([describe_region(colours[box], edges[box], mask[box], box) for box in boxes]
-                       or [np.zeros(REGION, np.float32)])                                                   # (R, 426)
-    units = np.maximum(0, regions @ random_units())                                                         # (R, 602)
+                       or [np.zeros(REGION, np.float32)])                      # (R, 426)
+    units = np.maximum(0, regions @ random_units())                            # (R, 602)
     blocks = {
         'colours': np.sqrt(pyramid(colours, (1, 2, 4))), 'edges': np.sqrt(pyramid(edges, (2, 4, 8))),
         'regions': np.concatenate([regions.mean(0), regions.max(0)]),
@@ -655,10 +660,11 @@ def stands_out(x):
     """Where a pixel is unlike the left and right borders at about its height, specks taken out: (h, w) bool."""
     rows = np.arange(GRAIN)
     unlike = np.full(x.shape[:2], np.inf, np.float32)
-    for border in (x[:, :3].mean(1), x[:, -3:].mean(1)):
+    planes = np.ascontiguousarray(x.transpose(2, 0, 1))                        # (3, h, w)
+    for border in (planes[:, :, :3].mean(2), planes[:, :, -3:].mean(2)):
         for shift in range(-8, 9, 2):
-            nearby = border[np.clip(rows + shift, 0, GRAIN - 1)][:, None]      # (h, 1, 3)
-            np.minimum(unlike, np.abs(x - nearby).max(2), out=unlike)
+            nearby = border[:, np.clip(rows + shift, 0, GRAIN - 1), None]      # (3, h, 1)
+            np.minimum(unlike, np.abs(planes - nearby).max(0), out=unlike)
     mask = unlike > 0.11
     around = np.pad(mask, 1).astype(np.int8)
     around = sum(around[i:i + GRAIN, j:j + GRAIN] for i in range(3) for j in range(3))
@@ -721,7 +727,7 @@ def random_units():
     return np.random.default_rng(4096).normal(size=(REGION, UNITS)).astype(np.float32)
 
 
-# ---- the folder --------------------------------------------------------------------------------------------------------
+# ---- the folder -----------------------------------------------------------------------------------------------------
 
 def draw_splits(count, rng):
     """A sixth of the pictures is val, a sixth test, the rest train: a list of names."""
@@ -768,9 +774,10 @@ def already_there(folder, seed, count):
     if made_by != MADE_BY:
         raise InputError(f'--output {folder}: is there already and was not made by this script; '
                          'choose another name, or move it away')
-    names = {image['filename'] for image in dataset['images']}
-    return ((dataset['seed'], dataset['count'], len(names)) == (seed, count, count)
-            and (folder / 'vgg_feats.mat').is_file() and names <= {path.name for path in (folder / 'imgs').glob('*.jpg')})
+    pictures = {path.name for path in (folder / 'imgs').glob('*.jpg')}
+    return ((dataset['seed'], dataset['count'], len(dataset['images'])) == (seed, count, count)
+            and {image['filename'] for image in dataset['images']} <= pictures
+            and (folder / 'vgg_feats.mat').is_file())
 
 
 def replace_folder(new, old):

@@ -27,7 +27,7 @@ class Batch(NamedTuple):
 
 
 def pack(sentences):
-    """Lists of word indices -> inputs (P,), targets (P,), batch_sizes (T,), order (N,). Equal lengths keep their order."""
+    """Lists of word indices -> inputs (P,), targets (P,), batch_sizes (T,), order (N,); equal lengths stay in order."""
     steps = np.array([len(sentence) + 1 for sentence in sentences])             # END is a step too
     order = np.argsort(-steps, kind='stable')
     steps = steps[order]

@@ -102,14 +102,16 @@ def forward(batch, model, params, rng=None, scratch=None):
 
 def backward(scale, cache, params):
     """Gradients of -scale · sum(logprobs) by every parameter. Uses up the cache."""
-    image_cache, word_cache, image_mask, word_mask, image_rows, generator_cache, hidden_mask, decoder_cache = cache
+    (image_cache, word_cache, image_mask, word_mask, image_rows,
+     generator_cache, hidden_mask, decoder_cache) = cache
     grads = {}
     dH, grads['Wd'], grads['bd'] = softmax_cost_backward(scale, decoder_cache)
     dH = dropout_backward(dH, hidden_mask)
     dXi, dXs, generator_grads = get_generator(params).backward(dH, generator_cache)
     grads.update(generator_grads)
 
-    dencoded = embedding_backward(dropout_backward(dXi, image_mask), (image_rows, len(image_cache[0])))                    # (M, E)
+    M = len(image_cache[0])
+    dencoded = embedding_backward(dropout_backward(dXi, image_mask), (image_rows, M))        # (M, E)
     grads['Ws'] = embedding_backward(dropout_backward(dXs, word_mask), word_cache)
     _, grads['We'], grads['be'] = affine_backward(dencoded, image_cache)
     return grads

@@ -28,7 +28,6 @@ import json
 import math
 import os
 import pickle
-import secrets
 import zlib
 from pathlib import Path
 
@@ -36,6 +35,7 @@ import h5py
 import numpy as np
 
 from imagernn.errors import InputError
+from imagernn.files import replacing
 from imagernn.legacy_pickle import looks_like_pickle, read_pickle
 
 FORMAT = b'imagernn checkpoint'
@@ -59,24 +59,9 @@ def save_checkpoint(path, checkpoint):
     Makes missing folders. Tuples become lists; numpy's numbers become Python's. Raises InputError if the file cannot
     be written, and ValueError if the checkpoint is not one that load_checkpoint would give back.
     """
-    path = Path(path)
     image = _image(checkpoint)
-    temporary = path.parent / f'.checkpoint-{secrets.token_hex(8)}.tmp'
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            with temporary.open('xb') as file:
-                file.write(image.getbuffer())
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(temporary, path)
-        finally:
-            temporary.unlink(missing_ok=True)
-    except OSError as error:
-        raise InputError(
-            f'{path}: the checkpoint could not be saved ({error.strerror or error}); '
-            f'make room, make the folder writable, or choose another'
-        ) from error
+    with replacing(path) as file:
+        file.write(image.getbuffer())
 
 
 def load_checkpoint(path):

@@ -4,13 +4,11 @@ Knows how a caption becomes tokens and how the file is laid out and written. Kno
 are read by data/prepare_*.py.
 """
 
-import json
-import os
 import re
 from pathlib import Path
 
 from imagernn.data_provider import SPLITS
-from imagernn.errors import InputError
+from imagernn.files import write_json
 
 
 def tokenize(caption):
@@ -54,18 +52,7 @@ def write_dataset(folder, dataset):
     """
     path = Path(folder) / 'dataset.json'
     done = f'replaced {path}' if path.exists() else f'wrote {path}'
-    temporary = path.with_name(f'{path.name}.{os.getpid()}.tmp')
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            with temporary.open('w', encoding='utf-8') as file:
-                file.write(json.dumps(dataset, ensure_ascii=False))
-            os.replace(temporary, path)
-        finally:
-            temporary.unlink(missing_ok=True)
-    except OSError as error:
-        raise InputError(f'{path}: cannot be written ({error.strerror}). '
-                         'Name a folder that can be with --output.') from None
+    write_json(path, dataset)
     return done
 
 

@@ -37,8 +37,8 @@ def check_feature_size(features, model):
     """InputError unless the model was made for features of this size."""
     D = len(model['We'])
     if features.dim != D:
-        raise InputError(f'{features.path}: features of size {features.dim}, but the checkpoint was trained on size {D}; '
-                         'name the right file with --features')
+        raise InputError(f'{features.path}: features of size {features.dim}, but the checkpoint was trained on '
+                         f'size {D}; name the right file with --features')
 
 
 def split_perplexity(provider, split, model, params, wordtoix, max_images=-1, batch_size=100):

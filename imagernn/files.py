@@ -1,38 +1,44 @@
-"""Writing files so that a reader never sees half of one. Knows nothing of what is in them."""
+"""Writing files so that a reader sees the old one or the new one, never a part. Knows nothing of what is in them."""
 
 import json
 import os
-import tempfile
+import secrets
+from contextlib import contextmanager
 from pathlib import Path
 
 from imagernn.errors import InputError
 
 
-def write_text(path, text):
-    """Write text (UTF-8) to a temporary name beside path, then rename. InputError names the file if it cannot."""
-    path, temporary = Path(path), None
+@contextmanager
+def replacing(path):
+    """Gives a binary file to write; once it is written in full, on the disk, it takes path's place.
+
+    Makes missing folders. If anything fails, path stays as it was and nothing is left beside it; what the operating
+    system refuses becomes an InputError that names path.
+    """
+    path = Path(path)
+    temporary = path.parent / f'.{path.name[:64]}-{secrets.token_hex(8)}.tmp'
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile('w', encoding='utf-8', dir=path.parent, prefix=f'.{path.name}.',
-                                         delete=False) as file:
-            temporary = file.name
-            file.write(text)
-        os.chmod(temporary, 0o666 & ~_umask())
-        os.replace(temporary, path)
+        try:
+            with temporary.open('xb') as file:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
     except OSError as error:
-        raise InputError(f'{path}: cannot be written ({error.strerror}); free some space, mend its permissions, '
-                         'or name another place') from None
-    finally:
-        if temporary and os.path.exists(temporary):
-            os.unlink(temporary)
+        raise InputError(f'{path}: cannot be written ({error.strerror or error}); '
+                         'make room, make the folder writable, or name another place') from error
+
+
+def write_text(path, text):
+    """Write text as UTF-8; see replacing."""
+    with replacing(path) as file:
+        file.write(text.encode())
 
 
 def write_json(path, value):
-    """Write value as JSON; see write_text."""
+    """Write value as JSON; see replacing."""
     write_text(path, json.dumps(value, ensure_ascii=False))
-
-
-def _umask():
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

@@ -85,7 +85,7 @@ class RNNGenerator:
 
     @staticmethod
     def project(X, model, params):
-        """What inputs X (n, E) add to the sums: [ReLU](X·Wxh + bxh) + bhh, (n, H). For words it is done once for all."""
+        """What inputs X (n, E) add to the sums: [ReLU](X·Wxh + bxh) + bhh, (n, H). For words, done once for all."""
         encoded, _ = affine_forward(X, model['Wxh'], model['bxh'])
         if params.get('rnn_relu_encoders'):
             encoded, _ = relu_forward(encoded)
@@ -100,7 +100,7 @@ class RNNGenerator:
     def tick(projected, state, model, params):
         """One step, the very one that training takes.
 
-        projected (n, H): project() of the words, used up; state (h, image), each (n, H). Returns h (n, H) and the state.
+        projected (n, H): project() of the words, used up; state (h, image), each (n, H). Returns h and the state.
         """
         h_before, image = state
         projected += image
@@ -116,6 +116,6 @@ def _step(sums, h):
 
 
 def _step_backward(dh, h):
-    """The gradient by the sums, in place of dh. Read from h as it was before any dropout: a dropped unit was still on."""
+    """The gradient by the sums, in place of dh; h as it was before any dropout: a dropped unit was still on."""
     dh *= h > 0
     return dh

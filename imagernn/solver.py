@@ -36,7 +36,10 @@ def rmsprop(w, g, params, step, squares):
 
 
 def adadelta(w, g, params, step, squares, step_squares):
-    """s ← ρ·s + (1 − ρ)·g²; d = −g·√(x + ε)/√(s + ε); x ← ρ·x + (1 − ρ)·d²; w ← w + d. No learning rate. (Zeiler 2012)"""
+    """s ← ρ·s + (1 − ρ)·g²; d = −g·√(x + ε)/√(s + ε); x ← ρ·x + (1 − ρ)·d²; w ← w + d. (Zeiler 2012)
+
+    It has no learning rate.
+    """
     rho, eps = params['decay_rate'], params['smooth_eps']
     _moving_mean(squares, g * g, rho)
     g *= np.sqrt((step_squares + eps) / (squares + eps))
