@@ -100,7 +100,7 @@ def main_params(argv):
     source = args.resume or args.init_model_from
     checkpoint = load_captioner(source) if source else None
     if args.resume:
-        _require_resumable(source, checkpoint)
+        require_resumable(source, checkpoint)
         known = set(vars(args))
         parser.set_defaults(**{k: v for k, v in checkpoint['params'].items() if k in known})
     elif source:
@@ -111,18 +111,18 @@ def main_params(argv):
             made_with = checkpoint['params'].get(name, params[name])
             if params[name] != made_with:
                 raise InputError(f'--{name} {params[name]}: {source} was made with {made_with}; leave the flag out')
-    _check_ranges(params)
+    check_ranges(params)
     return params, checkpoint
 
 
-def _require_resumable(path, checkpoint):
+def require_resumable(path, checkpoint):
     missing = [key for key in ('solver', 'rng_state', 'it') if checkpoint.get(key) is None]
     if missing:
         raise InputError(f'{path}: cannot be resumed, it holds no {", ".join(missing)}; '
                          'start a new run from its weights with --init_model_from')
 
 
-def _check_ranges(params):
+def check_ranges(params):
     at_least = {'batch_size': 1, 'eval_batch_size': 1, 'word_count_threshold': 1, 'seed': 0, 'regc': 0,
                 'learning_rate': 0, 'smooth_eps': 0, **{name: 1 for name in MODEL_PARAMS if name.endswith('_size')}}
     for name, least in at_least.items():
@@ -311,10 +311,17 @@ class Outputs:
 
 
 def grad_check(run, provider, params, rng):
-    """Compare all gradients with finite differences, dropout on, its masks fixed. Returns the exit code."""
-    model, masks = run['model'], rng.bit_generator.state
+    """Compare all gradients with finite differences, dropout on, its masks fixed. Returns the exit code.
+
+    Zeros (the biases of a new model) are moved off 0: a unit of which all inputs are dropped would else sit on the very
+    kink of its ReLU, where there is no derivative to compare with.
+    """
+    model = run['model']
+    for w in model.values():
+        w[w == 0] = rng.uniform(-.1, .1, np.count_nonzero(w == 0))
     batch = make_batch(provider.sampleImageSentencePairs('train', GRAD_CHECK_PAIRS, rng), provider.features,
                        run['wordtoix'], np.float64)
+    masks = rng.bit_generator.state
 
     def cost():
         rng.bit_generator.state = masks

@@ -60,7 +60,7 @@ def init_model(params, D, bias_init_vector, rng, dtype=np.float32):
 
 
 def check_model(model, params, V):
-    """InputError unless model has the parameters, and the shapes, of params' generator with V words."""
+    """InputError unless model has the parameters of params' generator with V words, of fitting shapes, all finite."""
     generator = get_generator(params)
     expected = {'We', 'be', 'Ws', *generator.shapes(dict.fromkeys(SIZES, 1), 1)}
     if set(model) != expected:
@@ -70,6 +70,8 @@ def check_model(model, params, V):
     sizes = dict(zip(SIZES, (E, model['Ws'].shape[1], model['Wd'].shape[0]), strict=True))
     shapes = {'We': (D, E), 'be': (1, E), 'Ws': (V, sizes['word_encoding_size']), **generator.shapes(sizes, V)}
     wrong = [name for name, shape in shapes.items() if model[name].shape != shape]
+    if infinite := [name for name, w in model.items() if not np.isfinite(w).all()]:
+        raise InputError(f'its {infinite[0]} holds numbers that are not finite')
     if wrong or generator.check_sizes(sizes):
         found = ', '.join(f'{name} {model[name].shape}' for name in wrong or ('We', 'Ws', 'Wd'))
         raise InputError(f'its parameters do not fit each other or its {V} words: {found}')

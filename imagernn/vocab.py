@@ -8,6 +8,8 @@ from collections import Counter
 
 import numpy as np
 
+from imagernn.errors import InputError
+
 START = '#START#'
 END = '.'
 
@@ -18,12 +20,16 @@ def build_vocab(sentences, word_count_threshold):
     sentences: an iterable of token lists; word_count_threshold: the least number of occurrences of a word that stays.
     Returns wordtoix (word -> index), ixtoword (index -> word) and bias_init_vector, (V,) float64: the log frequency
     of each word minus the largest, END counted once a sentence. (Karpathy & Fei-Fei 2015, released code.)
+    Raises InputError where no word stays.
     """
     counts, num_sentences = Counter(), 0
     for tokens in sentences:
         counts.update(tokens)
         num_sentences += 1
     words = [word for word, count in counts.items() if count >= word_count_threshold and word != START]
+    if not words:
+        raise InputError(f'--word_count_threshold {word_count_threshold}: no training word occurs so often '
+                         f'(the most frequent one: {max(counts.values(), default=0)} times); lower it')
     wordtoix = {START: 0, **{word: ix for ix, word in enumerate(words, start=1)}}
     ixtoword = {0: END, **dict(enumerate(words, start=1))}
     frequencies = np.array([num_sentences] + [counts[word] for word in words], dtype=np.float64)

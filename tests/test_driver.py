@@ -1,0 +1,283 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from datasets import SMALL, checkpoint_named, train_flags, write_tiny_dataset
+
+import driver
+from imagernn import captioner
+from imagernn.checkpoint import load_checkpoint, save_checkpoint
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+DEFAULTS = {  # those of the original's driver.py
+    'dataset': 'flickr8k', 'do_grad_check': 0, 'fappend': 'baseline', 'checkpoint_output_directory': 'cv/',
+    'worker_status_output_directory': 'status/', 'write_checkpoint_ppl_threshold': -1, 'init_model_from': '',
+    'generator': 'lstm', 'image_encoding_size': 256, 'word_encoding_size': 256, 'hidden_size': 256, 'tanhC_version': 0,
+    'rnn_relu_encoders': 0, 'rnn_feed_once': 0, 'regc': 1e-8, 'max_epochs': 50, 'solver': 'rmsprop', 'momentum': 0,
+    'decay_rate': .999, 'smooth_eps': 1e-8, 'learning_rate': 1e-3, 'batch_size': 100, 'grad_clip': 5,
+    'drop_prob_encoder': .5, 'drop_prob_decoder': .5, 'word_count_threshold': 5, 'eval_period': 1,
+    'eval_batch_size': 100, 'eval_max_images': -1, 'min_ppl_or_abort': -1}
+
+
+@pytest.fixture(autouse=True)
+def signals():
+    """The driver takes over Ctrl-C and SIGTERM: give them back."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+@pytest.fixture
+def root(tmp_path):
+    write_tiny_dataset(tmp_path)
+    return tmp_path
+
+
+def assert_same_model(one, other):
+    assert list(one) == list(other)
+    for name in one:
+        np.testing.assert_array_equal(one[name], other[name], err_msg=name)
+
+
+def test_flags_have_the_originals_defaults():
+    defaults = vars(driver.build_parser().parse_args([]))
+    assert {name: defaults[name] for name in DEFAULTS} == DEFAULTS
+
+
+def test_short_flags_are_the_originals():
+    args = vars(driver.build_parser().parse_args(
+        '-d x -a 1 -o there -c .1 -m 3 -l .2 -b 7 -p .5'.split()))
+    assert (args['dataset'], args['do_grad_check'], args['checkpoint_output_directory']) == ('x', 1, 'there')
+    assert [args[name] for name in ('regc', 'max_epochs', 'learning_rate', 'batch_size', 'eval_period')] == [
+        .1, 3, .2, 7, .5]
+
+
+@pytest.mark.parametrize('generator', ['lstm', 'rnn'])
+def test_training_leaves_checkpoints_and_a_status(root, generator, capsys):
+    assert driver.main(train_flags(root, '--generator', generator, '--max_epochs', '6')) == 0
+    best, last = load_checkpoint(checkpoint_named(root, '')), load_checkpoint(checkpoint_named(root, 'last'))
+    assert best['perplexity'] == last['top_val_ppl2'] <= last['history'][0]['val_ppl2']
+    assert f'{best["perplexity"]:.2f}.h5' in checkpoint_named(root, '').name
+    assert last['it'] == 6 * 7 and last['params']['generator'] == generator
+    assert last['features'] == {'file': 'vgg_feats.npy', 'dim': 20}
+    assert all(array.dtype == np.float32 for array in last['model'].values())
+
+    status = json.loads(next((root / 'status').glob('*_status.json')).read_text(encoding='utf-8'))
+    assert set(status) >= {'params', 'history'}
+    entry = status['history'][-1]
+    assert set(entry) >= {'time', 'iter', 'epoch', 'time_per_batch', 'smooth_train_ppl2', 'val_ppl2', 'train_ppl2'}
+    assert entry['iter'] == [42, 42] and entry['epoch'] == [6, 6]
+    out = capsys.readouterr().out
+    assert 'eval_sentence_predictions.py' in out and checkpoint_named(root, '').name in out
+    assert not list(root.rglob('*.tmp'))
+
+
+def test_training_lowers_the_perplexity(root):
+    driver.main(train_flags(root, '--max_epochs', '20', '-l', '.01', '--drop_prob_encoder', '0'))
+    history = load_checkpoint(checkpoint_named(root, 'last'))['history']
+    assert min(h['val_ppl2'] for h in history) < .6 * history[0]['val_ppl2']
+
+
+def test_the_same_seed_gives_the_same_model_and_another_another(root):
+    models = []
+    for seed in '1', '1', '2':
+        driver.main(train_flags(root, '--seed', seed))
+        models.append(load_checkpoint(checkpoint_named(root, 'last'))['model'])
+    assert_same_model(models[0], models[1])
+    assert not np.array_equal(models[0]['Ws'], models[2]['Ws'])
+
+
+@pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize('flags', [[], ['--generator', 'rnn', '--solver', 'adam', '--dtype', 'float64']])
+def test_a_stopped_run_goes_on_as_if_never_stopped(root, monkeypatch, capsys, number, flags):
+    flags = train_flags(root, '--max_epochs', '3', *flags)
+    assert driver.main(flags) == 0
+    whole = load_checkpoint(checkpoint_named(root, 'last'))
+    for path in (root / 'cv').iterdir():
+        path.unlink()
+
+    step, count = driver.training_step, iter(range(100))
+
+    def stopped_in_the_tenth(*args):
+        if next(count) == 9:
+            os.kill(os.getpid(), number)
+        return step(*args)
+
+    monkeypatch.setattr(driver, 'training_step', stopped_in_the_tenth)
+    assert driver.main(flags) == 128 + number
+    last = checkpoint_named(root, 'last')
+    assert load_checkpoint(last)['it'] == 10
+    assert f'--resume {last}' in capsys.readouterr().out
+    assert driver.main(['--resume', str(last)]) == 0
+
+    resumed = load_checkpoint(last)
+    assert_same_model(whole['model'], resumed['model'])
+    assert whole['rng_state'] == resumed['rng_state']
+    for key in 'it', 'epoch', 'val_ppl2', 'top_val_ppl2', 'smooth_train_ppl2', 'cost0', 'wordtoix':
+        assert whole[key] == resumed[key]
+    assert [h['val_ppl2'] for h in whole['history']] == [h['val_ppl2'] for h in resumed['history']]
+    for slot, arrays in whole['solver']['cache'].items():
+        assert_same_model(arrays, resumed['solver']['cache'][slot])
+
+
+def test_resume_trains_longer_when_told_to(root):
+    driver.main(train_flags(root))
+    last = checkpoint_named(root, 'last')
+    assert driver.main(['--resume', str(last), '--max_epochs', '4']) == 0
+    assert load_checkpoint(last)['it'] == 4 * 7
+
+
+def test_resume_of_a_finished_run_does_nothing(root, capsys):
+    driver.main(train_flags(root))
+    last = checkpoint_named(root, 'last')
+    before = load_checkpoint(last)['model']
+    assert driver.main(['--resume', str(last)]) == 0
+    assert_same_model(before, load_checkpoint(last)['model'])
+    assert 'best perplexity' in capsys.readouterr().out
+
+
+def test_init_model_from_keeps_the_vocabulary_and_the_sizes(root):
+    driver.main(train_flags(root))
+    best = load_checkpoint(checkpoint_named(root, ''))
+    flags = train_flags(root, '--init_model_from', str(checkpoint_named(root, '')), '--word_count_threshold', '9', '-l',
+                        '0', '--fappend', 'second')
+    for name in SMALL[:6:2]:                                       # the sizes come from the checkpoint
+        at = flags.index(name)
+        del flags[at:at + 2]
+    assert driver.main(flags) == 0
+    second = load_checkpoint(checkpoint_named(root, 'second_last'))
+    assert second['wordtoix'] == best['wordtoix'] and second['ixtoword'] == best['ixtoword']
+    assert_same_model(best['model'], second['model'])
+    assert second['it'] == 14
+
+
+def test_the_learning_rate_halves_after_its_start():
+    params = {'learning_rate': .8, 'learning_rate_decay_start': 10, 'learning_rate_decay_every': 5}
+    assert [driver.learning_rate_at(epoch, params) for epoch in (0, 10, 15, 20)] == [.8, .8, .4, .2]
+    assert driver.learning_rate_at(99, {**params, 'learning_rate_decay_start': -1}) == .8
+
+
+@pytest.mark.parametrize('generator', ['lstm', 'rnn'])
+def test_grad_check_prints_a_line_a_parameter(root, generator, capsys):
+    assert driver.main(train_flags(root, '-a', '1', '--generator', generator)) == 0
+    first, *lines = capsys.readouterr().out.splitlines()
+    assert 'dropout 0.5 / 0.5' in first
+    generator_names = captioner.GENERATORS[generator].shapes(dict.fromkeys(captioner.SIZES, 6), 9)
+    assert sorted(line.split()[0] for line in lines) == sorted(['We', 'be', 'Ws', *generator_names])
+    assert all(line.endswith('ok') for line in lines)
+    assert not (root / 'cv').exists()
+
+
+def test_grad_check_fails_on_a_wrong_gradient(root, monkeypatch, capsys):
+    right = captioner.softmax_cost_backward
+
+    def wrong(scale, cache):
+        dx, dW, db = right(scale, cache)
+        dW[:, 3] *= 1.001
+        return dx, dW, db
+
+    monkeypatch.setattr(captioner, 'softmax_cost_backward', wrong)
+    assert driver.main(train_flags(root, '-a', '1', '--word_count_threshold', '20')) == 1
+    verdicts = {line.split()[0]: line.split()[-1] for line in capsys.readouterr().out.splitlines()[1:]}
+    assert verdicts.pop('Wd') == 'WRONG'
+    assert set(verdicts.values()) == {'ok'}
+
+
+def test_an_exploding_run_is_aborted_and_its_last_good_checkpoint_stays(root, capsys):
+    flags = train_flags(root, '--solver', 'vanilla', '--grad_clip', '0', '--max_epochs', '50')
+    assert driver.main([*flags, '-l', '1e-9', '--max_epochs', '1']) == 0
+    last = checkpoint_named(root, 'last')
+    before = last.read_bytes()
+    assert driver.main([*flags, '-l', '1e3']) == 1
+    assert 'twice the first one' in capsys.readouterr().err
+    assert last.read_bytes() == before
+
+
+def test_min_ppl_or_abort(root, capsys):
+    assert driver.main(train_flags(root, '--min_ppl_or_abort', '1.5')) == 1
+    assert '--min_ppl_or_abort 1.5' in capsys.readouterr().err
+    assert load_checkpoint(checkpoint_named(root, 'last'))['it'] == 7
+
+
+def test_checkpoints_below_the_threshold_only(root, capsys):
+    assert driver.main(train_flags(root, '--write_checkpoint_ppl_threshold', '1.5')) == 0
+    assert [path.name[-7:] for path in (root / 'cv').iterdir()] == ['last.h5']
+    assert 'last.h5' in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(('flags', 'words'), [
+    (['--dataset', 'absent'], ['absent', 'tiny']),
+    (['--features', 'absent.mat'], ['absent.mat']),
+    (['--image_encoding_size', '8'], ['--image_encoding_size 8', '--word_encoding_size 6']),
+    (['--generator', 'rnn', '--hidden_size', '8'], ['--image_encoding_size 6', '--hidden_size 8']),
+    (['--hidden_size', '0'], ['--hidden_size 0']),
+    (['--batch_size', '0'], ['--batch_size 0']),
+    (['--eval_batch_size', '0'], ['--eval_batch_size 0']),
+    (['--drop_prob_decoder', '1'], ['--drop_prob_decoder 1']),
+    (['--decay_rate', '2'], ['--decay_rate 2']),
+    (['--max_epochs', '0'], ['--max_epochs 0']),
+    (['--learning_rate', 'nan'], ['--learning_rate nan']),
+    (['--eval_max_images', '0'], ['val', '-1 for all']),
+    (['--word_count_threshold', '1000'], ['--word_count_threshold 1000']),
+    (['--resume', 'absent.h5'], ['absent.h5']),
+    (['--init_model_from', 'absent.h5'], ['absent.h5']),
+    (['--resume', 'a', '--init_model_from', 'b'], ['--resume', '--init_model_from']),
+])
+def test_a_mistake_is_a_message_and_exit_code_2(root, flags, words, capsys):
+    assert driver.main(train_flags(root, *flags)) == 2
+    message = capsys.readouterr().err
+    assert message.startswith('error: ') and message.count('\n') == 1
+    assert all(word in message for word in words), message
+    assert not (root / 'cv').exists()
+
+
+def test_unknown_choices_are_refused_with_the_known_ones(root, capsys):
+    with pytest.raises(SystemExit) as exit:
+        driver.main(train_flags(root, '--solver', 'sgd'))
+    assert exit.value.code == 2 and 'rmsprop' in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(('change', 'words'), [
+    (lambda c: c.pop('solver'), ['solver', '--init_model_from']),
+    (lambda c: c['model'].update(Wd=c['model']['Wd'][:, :-1]), ['Wd']),
+    (lambda c: c['model'].pop('WLSTM'), ['WLSTM']),
+    (lambda c: c['model']['We'].fill(np.nan), ['We', 'not finite']),
+    (lambda c: c['params'].update(generator='gru'), ['gru', 'lstm']),
+])
+def test_a_checkpoint_that_cannot_be_gone_on_with(root, change, words, capsys):
+    driver.main(train_flags(root))
+    checkpoint = load_checkpoint(checkpoint_named(root, 'last'))
+    change(checkpoint)
+    bad = root / 'bad.h5'
+    save_checkpoint(bad, checkpoint)
+    capsys.readouterr()
+    assert driver.main(train_flags(root, '--resume', str(bad))) == 2
+    message = capsys.readouterr().err
+    assert str(bad) in message and all(word in message for word in words), message
+
+
+def test_resume_refuses_other_sizes_and_other_features(root, capsys):
+    driver.main(train_flags(root))
+    last = str(checkpoint_named(root, 'last'))
+    assert driver.main(['--resume', last, '--hidden_size', '7']) == 2
+    assert '--hidden_size 7' in capsys.readouterr().err
+    assert driver.main(['--resume', last, '--solver', 'adagrad', '--max_epochs', '3']) == 0     # the same kind of cache
+    assert driver.main(['--resume', last, '--solver', 'adam', '--max_epochs', '4']) == 2
+    assert '--solver adam' in capsys.readouterr().err
+    np.save(root / 'tiny' / 'other.npy', np.ones((20, 3), np.float32))
+    assert driver.main(['--resume', last, '--features', 'other.npy']) == 2
+    assert 'other.npy' in capsys.readouterr().err
+
+
+def test_the_script_itself_ends_with_2_and_without_a_traceback(tmp_path):
+    done = subprocess.run([sys.executable, str(REPOSITORY / 'driver.py'), '--data_root', str(tmp_path)], cwd=tmp_path,
+                          capture_output=True, text=True)
+    assert done.returncode == 2
+    assert done.stderr.startswith('error: ') and 'Traceback' not in done.stderr
+    assert list(tmp_path.iterdir()) == []
