@@ -1,0 +1,266 @@
+"""eval_sentence_predictions.py and predict_on_images.py, run as users run them."""
+
+import json
+import subprocess
+import sys
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+from datasets import checkpoint_named, train_flags, write_tiny_dataset
+from PIL import Image
+
+import driver
+import eval_sentence_predictions
+import predict_on_images
+from imagernn.checkpoint import load_checkpoint, save_checkpoint
+from imagernn.data_provider import getDataProvider
+from imagernn.evaluation import split_perplexity
+from imagernn.metrics import caption_scores, multi_bleu
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope='module')
+def trained(tmp_path_factory):
+    root = tmp_path_factory.mktemp('trained')
+    write_tiny_dataset(root)
+    assert driver.main(train_flags(root, '--max_epochs', '15', '--solver', 'adam', '-l', '.02')) == 0
+    return root
+
+
+@pytest.fixture
+def checkpoint(trained):
+    return checkpoint_named(trained, '')
+
+
+@pytest.fixture
+def evaluate(trained, checkpoint, tmp_path):
+    """Run the script on the trained checkpoint; gives its result_struct."""
+
+    def run(*flags, checkpoint=checkpoint):
+        result = tmp_path / 'result_struct.json'
+        assert eval_sentence_predictions.main([str(checkpoint), '--data_root', str(trained),
+                                               '--result_struct_filename', str(result), *flags]) == 0
+        return json.loads(result.read_text(encoding='utf-8'))
+
+    return run
+
+
+def test_flags_have_the_originals_defaults():
+    args = vars(eval_sentence_predictions.build_parser().parse_args(['c']))
+    assert args.items() >= {'checkpoint_path': 'c', 'beam_size': 1, 'result_struct_filename': 'result_struct.json',
+                            'max_images': -1, 'dump_folder': '', 'split': 'test'}.items()
+    args = vars(predict_on_images.build_parser().parse_args(['c']))
+    assert args.items() >= {'checkpoint_path': 'c', 'root_path': 'example_images', 'beam_size': 1}.items()
+
+
+def test_the_result_struct_is_neuraltalks(evaluate, trained, checkpoint):
+    result = evaluate()
+    provider = getDataProvider('tiny', trained)
+    images = list(provider.iterImages('test'))
+    assert set(result) >= {'params', 'checkpoint_params', 'imgblobs', 'gtppl'}
+    assert result['checkpoint_params']['generator'] == 'lstm'
+    assert [blob['imgid'] for blob in result['imgblobs']] == [image['imgid'] for image in images]
+    for blob, image in zip(result['imgblobs'], images, strict=True):
+        assert blob['img_path'] == str(trained / 'tiny' / 'imgs' / image['filename'])
+        assert [r['text'] for r in blob['references']] == [' '.join(s['tokens']) for s in image['sentences']]
+        assert set(blob['candidate']) == {'text', 'logprob'} and blob['candidate']['logprob'] < 0
+        assert blob['candidate']['text']
+
+
+def test_perplexity_and_scores_are_those_of_the_parts(evaluate, trained, checkpoint, capsys):
+    result = evaluate('-b', '3')
+    loaded = load_checkpoint(checkpoint)
+    assert result['gtppl'] == split_perplexity(getDataProvider('tiny', trained), 'test', loaded['model'],
+                                               loaded['params'], loaded['wordtoix'])
+    candidates = [blob['candidate']['text'].split() for blob in result['imgblobs']]
+    references = [[r['text'].split() for r in blob['references']] for blob in result['imgblobs']]
+    assert result['scores'].items() >= caption_scores(candidates, references).items()
+    out = capsys.readouterr().out
+    assert str(multi_bleu(candidates, references)) in out and f'{result["gtppl"]:.4f}' in out
+
+
+def test_a_wider_beam_finds_likelier_sentences(evaluate):
+    total = [sum(blob['candidate']['logprob'] for blob in evaluate('-b', beam)['imgblobs']) for beam in ('1', '8')]
+    assert total[0] <= total[1]
+
+
+def test_float64_agrees_with_float32(evaluate):
+    one, other = evaluate('-b', '3'), evaluate('-b', '3', '--dtype', 'float64')
+    assert one['gtppl'] == pytest.approx(other['gtppl'], rel=1e-5)
+    for a, b in zip(one['imgblobs'], other['imgblobs'], strict=True):
+        assert a['candidate']['text'] == b['candidate']['text']
+        assert a['candidate']['logprob'] == pytest.approx(b['candidate']['logprob'], rel=1e-4)
+
+
+def test_nbest_keeps_that_many_best_first(evaluate):
+    for blob in evaluate('-b', '5', '--nbest', '4')['imgblobs']:
+        logprobs = [found['logprob'] for found in blob['nbest']]
+        assert len(logprobs) == 4 and logprobs == sorted(logprobs, reverse=True)
+        assert blob['nbest'][0] == blob['candidate']
+
+
+def test_sampling_repeats_with_its_seed(evaluate):
+    def texts(seed):
+        return [blob['candidate']['text'] for blob in evaluate('--temperature', '1', '--seed', seed)['imgblobs']]
+
+    assert texts('1') == texts('1') != texts('2')
+
+
+def test_max_images_and_split(evaluate):
+    assert len(evaluate('-m', '2')['imgblobs']) == 2
+    assert len(evaluate('--split', 'train')['imgblobs']) == 14
+
+
+def test_coco_results_carry_the_official_ids(evaluate, trained, tmp_path):
+    file = tmp_path / 'coco.json'
+    result = evaluate('--coco_results', str(file))
+    assert json.loads(file.read_text(encoding='utf-8')) == [
+        {'image_id': blob['imgid'], 'caption': blob['candidate']['text']} for blob in result['imgblobs']]
+    dataset = trained / 'tiny' / 'dataset.json'
+    original = dataset.read_text(encoding='utf-8')
+    changed = json.loads(original)
+    for image in changed['images']:
+        image['cocoid'] = 1000 + image['imgid']
+    try:
+        dataset.write_text(json.dumps(changed), encoding='utf-8')
+        evaluate('--coco_results', str(file))
+    finally:
+        dataset.write_text(original, encoding='utf-8')
+    assert [entry['image_id'] for entry in json.loads(file.read_text(encoding='utf-8'))] == [1017, 1018, 1019]
+
+
+def test_pictures_are_dumped_and_missing_ones_counted(evaluate, trained, tmp_path, capsys):
+    (trained / 'tiny' / 'imgs').mkdir(exist_ok=True)
+    Image.new('RGB', (4, 4)).save(trained / 'tiny' / 'imgs' / '17.jpg')
+    evaluate('-d', str(tmp_path / 'dump it'))
+    assert [path.name for path in (tmp_path / 'dump it').iterdir()] == ['17.jpg']
+    assert '1 pictures copied' in (out := capsys.readouterr().out) and '2 were not there' in out
+
+
+class Page(HTMLParser):
+    """Collects the tags, pictures and text of a page."""
+
+    def __init__(self, path):
+        super().__init__()
+        self.tags, self.images, self.text = [], [], ''
+        self.feed(path.read_text(encoding='utf-8'))
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.append(tag)
+        if tag == 'img':
+            self.images.append(dict(attributes))
+
+    def handle_data(self, data):
+        self.text += data
+
+
+def test_the_page_shows_every_picture_with_its_caption(evaluate, trained, tmp_path):
+    result = evaluate('--html', str(tmp_path / 'page.html'))
+    page = Page(tmp_path / 'page.html')
+    assert [image['alt'] for image in page.images] == [blob['candidate']['text'] for blob in result['imgblobs']]
+    assert all((tmp_path / image['src']).resolve().parent == trained / 'tiny' / 'imgs' for image in page.images)
+    assert result['imgblobs'][0]['references'][4]['text'] in page.text
+
+
+@pytest.mark.parametrize(('flags', 'words'), [
+    (['--beam_size', '0'], ['--beam_size 0']),
+    (['--nbest', '3'], ['--nbest 3', '--beam_size']),
+    (['--temperature', '-1'], ['--temperature -1']),
+    (['--max_images', '0'], ['--max_images 0']),
+    (['--split', 'nonsense'], ['nonsense', 'test (3 images)']),
+    (['--dataset', 'absent'], ['absent', 'tiny']),
+    (['--features', 'absent.npy'], ['absent.npy']),
+    (['--result_struct_filename', 'no/such/folder/r.json'], ['no/such/folder']),
+    (['--coco_results', 'no/such/folder/r.json'], ['no/such/folder']),
+])
+def test_a_mistake_is_a_message_and_exit_code_2(trained, checkpoint, tmp_path, monkeypatch, flags, words, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert eval_sentence_predictions.main([str(checkpoint), '--data_root', str(trained), *flags]) == 2
+    message = capsys.readouterr().err
+    assert message.startswith('error: ') and all(word in message for word in words), message
+    assert list(tmp_path.iterdir()) == []
+
+
+# predict_on_images.py
+
+@pytest.fixture
+def pictures(tmp_path):
+    root = tmp_path / 'my pictures'
+    root.mkdir()
+    names = ['a b.jpg', '<b>&"x\'.png', 'ü 🙂.jpg']
+    (root / 'tasks.txt').write_text('\ufeff' + '\r\n'.join(names) + '\r\n\r\n', encoding='utf-8')
+    np.save(root / 'vgg_feats.npy', np.random.default_rng(0).random((3, 20), np.float32))
+    return root, names
+
+
+def test_predict_writes_struct_and_page(pictures, checkpoint, capsys):
+    root, names = pictures
+    assert predict_on_images.main([str(checkpoint), '-r', str(root), '-b', '2', '--nbest', '2']) == 0
+    result = json.loads((root / 'result_struct.json').read_text(encoding='utf-8'))
+    assert [blob['img_path'] for blob in result['imgblobs']] == names
+    assert all(len(blob['nbest']) == 2 for blob in result['imgblobs'])
+    out = capsys.readouterr().out
+    assert all(f'{name}: {blob["candidate"]["text"]}\n' in out
+               for name, blob in zip(names, result['imgblobs'], strict=True))
+    page = Page(root / 'result.html')
+    assert [image['alt'] for image in page.images] == [blob['candidate']['text'] for blob in result['imgblobs']]
+    assert page.images[0]['src'] == 'a%20b.jpg' and 'b' not in page.tags
+
+
+def test_captions_are_text_in_the_page_never_markup(pictures, checkpoint, tmp_path):
+    root, _ = pictures
+    loaded = load_checkpoint(checkpoint)
+    evil = {ix: f'<script>alert({ix})</script>"\'&' if ix else word for ix, word in loaded['ixtoword'].items()}
+    loaded.update(ixtoword=evil, wordtoix={word: ix for ix, word in evil.items()})
+    save_checkpoint(tmp_path / 'evil.h5', loaded)
+    assert predict_on_images.main([str(tmp_path / 'evil.h5'), '-r', str(root)]) == 0
+    page = Page(root / 'result.html')
+    assert 'script' not in page.tags and '<script>alert(' in page.text and '<script>alert(' in page.images[0]['alt']
+
+
+@pytest.mark.parametrize('count', [2, 4])
+def test_more_or_fewer_pictures_than_features_is_said(pictures, checkpoint, count, capsys):
+    root, _ = pictures
+    np.save(root / 'vgg_feats.npy', np.ones((count, 20), np.float32))
+    assert predict_on_images.main([str(checkpoint), '-r', str(root)]) == 2
+    message = capsys.readouterr().err
+    assert 'lists 3 pictures' in message and f'features of {count}' in message
+    assert not (root / 'result_struct.json').exists()
+
+
+def test_features_of_another_size_are_said(pictures, checkpoint, capsys):
+    root, _ = pictures
+    np.save(root / 'vgg_feats.npy', np.ones((3, 21), np.float32))
+    assert predict_on_images.main([str(checkpoint), '-r', str(root)]) == 2
+    assert 'size 21' in (message := capsys.readouterr().err) and 'size 20' in message
+
+
+@pytest.mark.parametrize('break_it', [
+    lambda root: (root / 'tasks.txt').unlink(),
+    lambda root: (root / 'tasks.txt').write_text('\n'),
+    lambda root: (root / 'tasks.txt').write_bytes(b'\xff.jpg'),
+    lambda root: (root / 'vgg_feats.npy').unlink(),
+    lambda root: (root / 'vgg_feats.npy').write_bytes(b'\x93NUMPY'),
+    lambda root: np.save(root / 'vgg_feats.npy', np.full((3, 20), np.nan)),
+])
+def test_a_broken_folder_is_a_message_and_exit_code_2(pictures, checkpoint, break_it, capsys):
+    root, _ = pictures
+    break_it(root)
+    assert predict_on_images.main([str(checkpoint), '-r', str(root)]) == 2
+    message = capsys.readouterr().err
+    assert message.splitlines()[-1].startswith('error: ') and str(root) in message
+    assert not (root / 'result_struct.json').exists() and not (root / 'result.html').exists()
+
+
+@pytest.mark.parametrize('name', ['eval_sentence_predictions.py', 'predict_on_images.py'])
+def test_the_scripts_end_with_2_and_without_a_traceback(name, tmp_path):
+    (tmp_path / 'foreign.h5').write_bytes(b'GIF89a')
+    for checkpoint in 'absent.h5', 'foreign.h5':
+        done = subprocess.run([sys.executable, str(REPOSITORY / name), checkpoint], cwd=tmp_path, capture_output=True,
+                              text=True)
+        assert done.returncode == 2
+        assert done.stderr.startswith('error: ') and checkpoint in done.stderr and 'Traceback' not in done.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ['foreign.h5']
