@@ -16,6 +16,7 @@ from imagernn.layers import Scratch
 from imagernn.search import beam_search, greedy_search, sample_search
 from imagernn.vocab import decode
 
+LOG_FLOOR = np.log(1e-20)    # as in NeuralTalk: a word's probability counts as p + 1e-20 in a split's perplexity
 ROWS_AT_ONCE = 400    # beams that go through one tick: enough to keep the matrix products busy
 
 
@@ -51,7 +52,7 @@ def split_perplexity(provider, split, model, params, wordtoix, max_images=-1, ba
     pairs = provider.iterImageSentencePairBatch(split, max_images, batch_size)
     for some in tqdm(pairs, desc=f'perplexity on {split}', unit='batch', leave=False, disable=None):
         logprobs, _ = forward(make_batch(some, provider.features, wordtoix, dtype), model, params, scratch=scratch)
-        logprob += float(logprobs.sum(dtype=np.float64))
+        logprob += float(np.logaddexp(logprobs, LOG_FLOOR).sum(dtype=np.float64))
         num_words += len(logprobs)
     if not num_words:
         raise InputError(f'of the {split} split {max_images} images are to be evaluated: allow more, or -1 for all')

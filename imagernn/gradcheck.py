@@ -47,7 +47,7 @@ def element_errors(f, x, grad, rng, num_checks=10, step=STEP):
     element that disagrees is tried again with steps down to a thousand times smaller, which leave behind a kink of a
     ReLU that was within reach of the first; a wrong gradient stays wrong.
     """
-    magnitudes = np.abs(grad).ravel()
+    magnitudes = np.nan_to_num(np.abs(grad).ravel(), nan=np.inf)
     largest = np.argsort(-magnitudes, kind='stable')[:num_checks // 2]
     drawn = rng.choice(x.size, min(num_checks - len(largest), x.size), replace=False)
     floor = 1e-2 * magnitudes.max(initial=0)

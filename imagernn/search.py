@@ -120,7 +120,7 @@ def _read_back(history, image, score, n):
     for parent, word, had_ended in reversed(history):
         words.append(np.where(had_ended[beams], -1, word[beams]))               # -1: nothing was added
         beams = parent[beams]
-    words = np.array(words[::-1]).T                                             # (beams, steps)
+    words = np.array(words[::-1], np.int64).reshape(len(words), len(image)).T     # (beams, steps)
     results = [[] for _ in range(n)]
     for which, logprob, row in zip(image.tolist(), score.tolist(), words.tolist(), strict=True):
         results[which].append((logprob, [ix for ix in row if ix >= 0]))

@@ -105,13 +105,16 @@ class Solver:
         if self.params['grad_clip_by'] not in CLIPS:
             raise InputError(f'--grad_clip_by {self.params["grad_clip_by"]}: choose one of {", ".join(CLIPS)}')
         with_momentum = self.params['solver'] == 'vanilla' and self.params['momentum'] > 0
-        self._rule, self._slots = RULES['momentum' if with_momentum else self.params['solver']]
+        self._name = 'momentum' if with_momentum else self.params['solver']
+        self._rule, self._slots = RULES[self._name]
         self._steps, self._cache = 0, {slot: {} for slot in self._slots}
 
     def step(self, model, grads, learning_rate=None):
-        """One update of model, in place, with the learning rate of params or the one given. grads is used up."""
-        if learning_rate is not None:
-            self.params['learning_rate'] = learning_rate
+        """One update of model, in place, with the learning rate of params or the one given. grads is used up.
+
+        Raises ValueError for a parameter that is not C-contiguous: its blocks would be copies.
+        """
+        params = self.params if learning_rate is None else {**self.params, 'learning_rate': learning_rate}
         clip = self.params['grad_clip']
         if clip > 0 and self.params['grad_clip_by'] == 'norm':
             norm = math.sqrt(sum(float(np.vdot(g, g)) for g in grads.values()))
@@ -120,6 +123,8 @@ class Solver:
                     g *= clip / norm
         self._steps += 1
         for name, w in model.items():
+            if not w.flags.c_contiguous:
+                raise ValueError(f'{name}: the parameter must be a C-contiguous array')
             for cache in self._cache.values():
                 if name not in cache:
                     cache[name] = np.zeros_like(w)
@@ -128,17 +133,16 @@ class Solver:
                 w_block, g_block, *slots = (a[start:start + BLOCK] for a in arrays)
                 if clip > 0 and self.params['grad_clip_by'] == 'value':
                     np.clip(g_block, -clip, clip, out=g_block)
-                self._rule(w_block, g_block, self.params, self._steps, *slots)
+                self._rule(w_block, g_block, params, self._steps, *slots)
 
     def state_dict(self):
-        """{'step': updates made, 'cache': {slot: {parameter: array}}}, the very arrays."""
-        return {'step': self._steps, 'cache': self._cache}
+        """{'rule': its name, 'step': updates made, 'cache': {slot: {parameter: array}}}, the very arrays."""
+        return {'rule': self._name, 'step': self._steps, 'cache': self._cache}
 
     def load_state_dict(self, state):
         """Go on from a state_dict(); InputError where it is another rule's."""
-        if set(state['cache']) != set(self._slots):
-            raise InputError(f'--solver {self.params["solver"]}: the saved solver state is of another update rule '
-                             f'(it holds {", ".join(sorted(state["cache"])) or "nothing"}); '
-                             f'keep the solver it was made with, or start with --init_model_from')
+        if state['rule'] != self._name:
+            raise InputError(f'--solver {self.params["solver"]}: the saved state is of another update rule, '
+                             f'{state["rule"]}; keep that, or start anew from the weights with --init_model_from')
         self._steps = state['step']
         self._cache = {slot: {name: a.copy() for name, a in state['cache'][slot].items()} for slot in self._slots}

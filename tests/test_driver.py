@@ -267,9 +267,8 @@ def test_resume_refuses_other_sizes_and_other_features(root, capsys):
     last = str(checkpoint_named(root, 'last'))
     assert driver.main(['--resume', last, '--hidden_size', '7']) == 2
     assert '--hidden_size 7' in capsys.readouterr().err
-    assert driver.main(['--resume', last, '--solver', 'adagrad', '--max_epochs', '3']) == 0     # the same kind of cache
-    assert driver.main(['--resume', last, '--solver', 'adam', '--max_epochs', '4']) == 2
-    assert '--solver adam' in capsys.readouterr().err
+    assert driver.main(['--resume', last, '--solver', 'adagrad', '--max_epochs', '3']) == 2
+    assert '--solver adagrad' in capsys.readouterr().err
     np.save(root / 'tiny' / 'other.npy', np.ones((20, 3), np.float32))
     assert driver.main(['--resume', last, '--features', 'other.npy']) == 2
     assert 'other.npy' in capsys.readouterr().err

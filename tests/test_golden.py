@@ -1,4 +1,4 @@
-"""Agreement with the original NeuralTalk: costs, gradients, solver steps, perplexity and captions, to the last digits."""
+"""Agreement with the original NeuralTalk: costs, gradients, solver steps, perplexity, captions, to the last digits."""
 
 import json
 from itertools import islice
@@ -31,14 +31,16 @@ def read_json(path):
     return json.loads(path.read_text(encoding='utf-8'))
 
 
-def tiny_golden():
+@pytest.fixture(scope='module')
+def tiny():
     data = read_json(TINY / 'golden.json')
     features = Rows({int(imgid): numbers for imgid, numbers in data['features'].items()})
     return SimpleNamespace(folder=TINY, data=data, features=features, train_sentences=data['train_sentences'],
                            test_sentences=data['test_sentences'])
 
 
-def neuraltalk_golden():
+@pytest.fixture(scope='module')
+def neuraltalk():
     folder, flickr8k = SHARED / 'golden' / 'neuraltalk', SHARED / 'data' / 'flickr8k'
     for path in (folder / 'golden.json', flickr8k / 'dataset.json', flickr8k / 'vgg_feats.mat'):
         if not path.is_file():
@@ -50,15 +52,10 @@ def neuraltalk_golden():
                            train_sentences=sentences, test_sentences=sentences)
 
 
-@pytest.fixture(scope='module', params=[tiny_golden, neuraltalk_golden], ids=['tiny', 'neuraltalk'])
+@pytest.fixture(scope='module', params=['tiny', 'neuraltalk'])
 def golden(request):
-    """The numbers of one folder; the feature file is parsed once for all tests of this module."""
-    return request.param()
-
-
-@pytest.fixture(scope='module')
-def real_size():
-    return neuraltalk_golden()
+    """The numbers of one folder. They are read, and the feature file parsed, once for all tests of this module."""
+    return request.getfixturevalue(request.param)
 
 
 def stored(golden, variant, kind):
@@ -137,8 +134,8 @@ def test_three_steps_of_the_solver(golden, variant, rule):
     config = golden.data['configs'][variant]
     expected = config['solver'][rule]
     params = {**config['params'], **{key: expected[key] for key in expected.keys() - {'after'}}}
-    model, batch, solver = load_model(golden, variant, 'float64'), golden_batch(golden, variant, 'float64'), Solver(params)
-    costs = []
+    model, batch = load_model(golden, variant, 'float64'), golden_batch(golden, variant, 'float64')
+    solver, costs = Solver(params), []
     for _ in expected['total_cost_before_each_step']:
         cost, grads, _ = cost_and_grads(batch, model, params)
         costs.append(cost)
@@ -175,16 +172,16 @@ def test_captions_word_for_word(golden, variant, beam_size, dtype):
 
 
 @pytest.mark.parametrize('variant', ['lstm_tanhC', 'rnn_relu'])
-def test_a_checkpoint_that_the_original_wrote(real_size, variant):
-    checkpoint = load_checkpoint(real_size.folder / f'original_checkpoint_{variant}.p')
-    assert checkpoint['wordtoix'] == real_size.data['wordtoix']
-    assert checkpoint['ixtoword'] == {int(ix): word for ix, word in real_size.data['ixtoword'].items()}
-    weights = stored(real_size, variant, 'model')
+def test_a_checkpoint_that_the_original_wrote(neuraltalk, variant):
+    checkpoint = load_checkpoint(neuraltalk.folder / f'original_checkpoint_{variant}.p')
+    assert checkpoint['wordtoix'] == neuraltalk.data['wordtoix']
+    assert checkpoint['ixtoword'] == {int(ix): word for ix, word in neuraltalk.data['ixtoword'].items()}
+    weights = stored(neuraltalk, variant, 'model')
     assert checkpoint['model'].keys() == weights.keys()
     for name, W in checkpoint['model'].items():
         np.testing.assert_array_equal(W, weights[name], err_msg=name)
     for dtype in TOLERANCE:
         model = {name: W.astype(dtype) for name, W in checkpoint['model'].items()}
-        assert_costs(real_size, variant, model, checkpoint['params'], dtype)
+        assert_costs(neuraltalk, variant, model, checkpoint['params'], dtype)
         for beam_size in BEAM_SIZES:
-            assert_predictions(real_size, variant, model, checkpoint['params'], beam_size, dtype)
+            assert_predictions(neuraltalk, variant, model, checkpoint['params'], beam_size, dtype)

@@ -1,0 +1,241 @@
+"""Every backward pass against finite differences, in float64, dropout on with its masks fixed; and planted errors.
+
+The random stream of the dropout masks starts anew at every call, so that the cost is one and the same function.
+"""
+
+import numpy as np
+import pytest
+from models import IMAGES, SENTENCES, VARIANTS, make_model, make_pairs, make_params, pack_pairs
+
+from imagernn import captioner, layers
+from imagernn.captioner import GENERATORS, cost_and_grads, cost_of, forward
+from imagernn.gradcheck import directional_error, element_errors
+from imagernn.layers import (
+    Scratch,
+    affine_backward,
+    affine_forward,
+    dropout_backward,
+    dropout_forward,
+    embedding_backward,
+    embedding_forward,
+    relu_backward,
+    relu_forward,
+    softmax_cost_backward,
+    softmax_cost_forward,
+)
+
+TOLERANCE = 1e-6
+CAUGHT = 10 * TOLERANCE
+STEP = 1e-4    # a kink of a ReLU is seldom this near
+DROPOUTS = [(.5, .5), (.3, .6), (0, .5), (.3, 0)]    # encoder, decoder; one half has a way of its own to draw masks
+
+
+def check(f, arrays, grads, num_checks=6):
+    """Along two random directions through all arrays at once, and some elements of every array."""
+    rng = np.random.default_rng(0)
+    for _ in range(2):
+        assert directional_error(f, arrays, grads, rng, STEP) < TOLERANCE
+    for x, grad in zip(arrays, grads, strict=True):
+        assert x.shape == grad.shape and x.dtype == grad.dtype == np.float64
+        assert element_errors(f, x, grad, rng, num_checks, STEP).max() < TOLERANCE
+
+
+def errors(f, arrays, grads, suspects):
+    """The error along a random direction, and the largest of an element among the arrays that are suspected."""
+    rng = np.random.default_rng(0)
+    along = directional_error(f, arrays, grads, rng, STEP)
+    return along, max(element_errors(f, arrays[i], grads[i], rng, 4, STEP).max() for i in suspects)
+
+
+# ---- layers: f is a fixed random combination of what comes out, so that its gradient by the output is `weights`
+
+@pytest.fixture
+def rng():
+    return np.random.default_rng(1)
+
+
+def test_affine(rng):
+    x, W, b, weights = (rng.normal(size=shape) for shape in ((5, 3), (3, 4), (1, 4), (5, 4)))
+    _, cache = affine_forward(x, W, b)
+    check(lambda: float(np.vdot(affine_forward(x, W, b)[0], weights)), [x, W, b], affine_backward(weights, cache))
+
+
+def test_relu(rng):
+    x, weights = rng.normal(size=(6, 5)), rng.normal(size=(6, 5))
+    _, cache = relu_forward(x)
+    check(lambda: float(np.vdot(relu_forward(x)[0], weights)), [x], [relu_backward(weights, cache)])
+
+
+@pytest.mark.parametrize('drop_prob', [.5, .2, 0])
+def test_dropout(rng, drop_prob):
+    x, weights = rng.normal(size=(7, 5)), rng.normal(size=(7, 5))
+    _, mask = dropout_forward(x, drop_prob, np.random.default_rng(3))
+    check(lambda: float(np.vdot(dropout_forward(x, drop_prob, np.random.default_rng(3))[0], weights)),
+          [x], [dropout_backward(weights, mask)])
+
+
+def test_embedding_sums_the_rows_of_a_word_that_occurs_again(rng):
+    W, ix, weights = rng.normal(size=(5, 3)), np.array([4, 0, 4, 2, 4]), rng.normal(size=(5, 3))
+    _, cache = embedding_forward(W, ix)
+    check(lambda: float(np.vdot(embedding_forward(W, ix)[0], weights)), [W], [embedding_backward(weights, cache)])
+
+
+@pytest.mark.parametrize('block_bytes', [1, 1 << 18])
+def test_softmax_cost(rng, monkeypatch, block_bytes):
+    monkeypatch.setattr(layers, 'BLOCK_BYTES', block_bytes)
+    x, W, b = rng.normal(size=(6, 3)), rng.normal(size=(3, 4)), rng.normal(size=(1, 4))
+    targets = np.array([0, 3, 3, 1, 2, 0])
+    _, cache = softmax_cost_forward(x, W, b, targets, Scratch())
+    grads = softmax_cost_backward(.7, cache)
+    check(lambda: -.7 * float(softmax_cost_forward(x, W, b, targets, Scratch())[0].sum()), [x, W, b], grads)
+
+
+# ---- generators
+
+@pytest.mark.parametrize('batch_sizes', [[4, 3, 3, 1], [3], [1, 1, 1], [1]])
+@pytest.mark.parametrize('variant', VARIANTS)
+def test_generator(rng, variant, batch_sizes):
+    params = make_params(variant)
+    generator, model = GENERATORS[params['generator']], make_model(params, seed=2)
+    Xi = rng.normal(size=(batch_sizes[0], params['image_encoding_size']))
+    Xs = rng.normal(size=(sum(batch_sizes), params['word_encoding_size']))
+    weights = rng.normal(size=(sum(batch_sizes), params['hidden_size']))
+    _, cache = generator.forward(Xi, Xs, batch_sizes, model, params)
+    dXi, dXs, grads = generator.backward(weights.copy(), cache)
+    assert set(grads) == set(model) - {'We', 'be', 'Ws', 'Wd', 'bd'}
+    check(lambda: float(np.vdot(generator.forward(Xi, Xs, batch_sizes, model, params)[0], weights)),
+          [Xi, Xs, *(model[name] for name in grads)], [dXi.copy(), dXs.copy(), *grads.values()])
+
+
+# ---- the whole cost
+
+def whole_cost(variant, drop_probs, sentences=SENTENCES):
+    """The cost as a function of a model, and its gradients: f, names, arrays, grads."""
+    params = make_params(variant, drop_prob_encoder=drop_probs[0], drop_prob_decoder=drop_probs[1])
+    model = make_model(params, seed=5)
+    batch = pack_pairs(make_pairs(sentences, IMAGES[:len(sentences)]))
+
+    def f():
+        logprobs, _ = forward(batch, model, params, np.random.default_rng(9))
+        return cost_of(logprobs, batch.num_sentences, model, params)[0]
+
+    cost, grads, _ = cost_and_grads(batch, model, params, np.random.default_rng(9))
+    assert cost == f()
+    return f, list(model), list(model.values()), [grads[name] for name in model]
+
+
+@pytest.mark.parametrize('drop_probs', DROPOUTS)
+@pytest.mark.parametrize('variant', VARIANTS)
+def test_cost(variant, drop_probs):
+    f, _, arrays, grads = whole_cost(variant, drop_probs)
+    check(f, arrays, grads)
+
+
+@pytest.mark.parametrize('sentences', [[[]], [[4]], [[], []], [[2, 2, 2, 2]], [[1], [], [3, 4, 5]]],
+                         ids=['empty', 'one word', 'two empty', 'one sentence', 'three'])
+@pytest.mark.parametrize('variant', VARIANTS)
+def test_cost_of_small_batches(variant, sentences):
+    f, _, arrays, grads = whole_cost(variant, (.5, .3), sentences)
+    check(f, arrays, grads, num_checks=2)
+
+
+@pytest.mark.parametrize('variant', VARIANTS)
+def test_no_check_is_passed_by_a_gradient_that_has_nothing_in_it(variant):
+    params = make_params(variant, regc=0, drop_prob_encoder=.5, drop_prob_decoder=.5)
+    model = make_model(params, seed=5)
+    _, grads, _ = cost_and_grads(pack_pairs(make_pairs()), model, params, np.random.default_rng(9))
+    for name, grad in grads.items():
+        assert np.count_nonzero(grad) > grad.size / 4, name
+
+
+def test_dropout_is_on_and_its_masks_are_fixed():
+    params = make_params('lstm', drop_prob_encoder=.5, drop_prob_decoder=.5)
+    batch, model = pack_pairs(make_pairs()), make_model(params, seed=5)
+    first, again, other, without = (
+        cost_and_grads(batch, model, params, rng)[0]
+        for rng in (np.random.default_rng(9), np.random.default_rng(9), np.random.default_rng(10), None))
+    assert first == again and len({first, other, without}) == 3
+
+
+# ---- planted errors
+
+@pytest.mark.parametrize('variant', VARIANTS)
+def test_a_gradient_that_is_one_percent_off_is_caught(variant):
+    f, names, arrays, grads = whole_cost(variant, (.5, .5))
+    for wrong, name in enumerate(names):
+        planted = [grad * 1.01 if i == wrong else grad for i, grad in enumerate(grads)]
+        assert min(errors(f, arrays, planted, [wrong])) > CAUGHT, name
+
+
+def drop_in_place(x, drop_prob, rng):
+    out, mask = dropout_forward(x, drop_prob, rng)
+    x[...] = out
+    return x, mask
+
+
+@pytest.mark.parametrize('variant', ['rnn', 'rnn_relu', 'rnn_once', 'rnn_relu_once'])
+def test_the_originals_bug_is_caught(variant, monkeypatch):
+    """NeuralTalk's RNN dropped its hidden states in place, and took the dropped ones for the ReLU test and dWhh."""
+    cost = whole_cost(variant, (0, .5))[0]()
+    monkeypatch.setattr(captioner, 'dropout_forward', drop_in_place)
+    f, names, arrays, grads = whole_cost(variant, (0, .5))
+    assert f() == cost                                   # forward it is the same model
+    assert min(errors(f, arrays, grads, [names.index('Whh')])) > CAUGHT
+    assert min(errors(f, arrays, grads, [names.index('Wxh')])) > CAUGHT
+
+
+def keep_the_last(dout, cache):
+    dW = np.zeros((cache[1], dout.shape[1]))
+    dW[cache[0]] = dout
+    return dW
+
+
+# what is wrong, and a parameter that shows it
+PLANTED = {
+    'embedding_backward': (keep_the_last, 'Ws'),                                          # a word's rows not summed
+    'dropout_backward': (lambda dout, mask: dout, 'Ws'),                                  # the mask forgotten
+    'affine_backward': (lambda dout, cache: (None, cache[0].T @ dout, dout[:1]), 'be'),   # db of one row alone
+}
+
+
+@pytest.mark.parametrize('layer', PLANTED)
+@pytest.mark.parametrize('variant', ['lstm', 'rnn'])
+def test_a_wrong_layer_is_caught(variant, layer, monkeypatch):
+    wrong, name = PLANTED[layer]
+    monkeypatch.setattr(captioner, layer, wrong)
+    f, names, arrays, grads = whole_cost(variant, (.5, .5))
+    assert min(errors(f, arrays, grads, [names.index(name)])) > CAUGHT
+
+
+@pytest.mark.parametrize('variant', VARIANTS)
+def test_a_backward_pass_that_half_forgets_the_later_words_is_caught(variant, monkeypatch):
+    """Half of what should flow from a step to the one before is lost on the way."""
+    generator = GENERATORS[VARIANTS[variant]['generator']]
+    recurrent = {'lstm': 'WLSTM', 'rnn': 'Whh'}[VARIANTS[variant]['generator']]
+    forward, backward = generator.forward, generator.backward
+
+    def leak(dH, cache):
+        Xi, Xs, batch_sizes, model, params = cache
+        hidden = -model['Wd'].shape[0]
+        cut = model[recurrent].copy()
+        cut[hidden:] *= .5                               # half of it, on the way back only
+        _, cache = forward(Xi, Xs, batch_sizes, model, params)
+        return backward(dH, tuple(cut if part is model[recurrent] else part for part in cache))
+
+    monkeypatch.setattr(generator, 'forward', staticmethod(
+        lambda Xi, Xs, batch_sizes, model, params, scratch=None:
+        (forward(Xi, Xs, batch_sizes, model, params, scratch)[0], (Xi, Xs, batch_sizes, model, params))))
+    monkeypatch.setattr(generator, 'backward', staticmethod(leak))
+    f, names, arrays, grads = whole_cost(variant, (.5, .5))
+    assert min(errors(f, arrays, grads, [names.index(recurrent)])) > CAUGHT
+
+
+def test_the_forward_pass_does_not_change_the_model_or_the_batch():
+    for variant in VARIANTS:
+        params = make_params(variant, drop_prob_encoder=.5, drop_prob_decoder=.5)
+        model, batch = make_model(params, seed=5), pack_pairs(make_pairs())
+        before = [x.copy() for x in (*model.values(), *batch)]
+        cost_and_grads(batch, model, params, np.random.default_rng(0))
+        forward(batch, model, params)
+        for x, original in zip((*model.values(), *batch), before, strict=True):
+            np.testing.assert_array_equal(x, original)
