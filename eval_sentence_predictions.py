@@ -23,6 +23,8 @@ from imagernn.files import write_json
 from imagernn.metrics import MeteorUnavailable, caption_scores, meteor, multi_bleu
 from imagernn.pages import write_gallery
 
+COCO_SCORES = ('Bleu_1', 'Bleu_2', 'Bleu_3', 'Bleu_4', 'METEOR', 'ROUGE_L', 'CIDEr')
+
 
 def build_parser():
     parser = argparse.ArgumentParser(description='Caption a split of a data set and score the captions.',
@@ -76,7 +78,7 @@ def main(argv=None):
             for image, found in zip(images, captions, strict=True)])
     if params['html']:
         title = f'{provider.folder.name}, {params["split"]}: {len(images)} images'
-        write_gallery(params['html'], title, blobs, scores | {'perplexity': gtppl})
+        write_gallery(params['html'], title, blobs, f'perplexity {gtppl:.2f} · {in_percent(scores)}')
     if params['dump_folder']:
         dump_pictures(provider, images, Path(params['dump_folder']))
     print(f'written: {", ".join(outputs)}')
@@ -93,8 +95,13 @@ def score(candidates, references):
         coco['METEOR'], _ = meteor(candidates, references)
     except MeteorUnavailable as reason:
         print(reason)
-    print('as COCO: ' + '  '.join(f'{name} {100 * value:.1f}' for name, value in coco.items()) + '  (times 100)')
+    print(f'as COCO: {in_percent(coco)}')
     return scores | coco
+
+
+def in_percent(scores):
+    """The COCO scores on one line, times 100."""
+    return '  '.join(f'{name} {100 * scores[name]:.1f}' for name in COCO_SCORES if name in scores) + '  (times 100)'
 
 
 def result_blob(provider, image, captions, nbest):

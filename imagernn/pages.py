@@ -35,13 +35,12 @@ CARD = '''<figure><img src="{src}" alt="{caption}" loading="lazy">
 LIST = '<details><summary>{name}</summary><ul>{items}</ul></details>'
 
 
-def write_gallery(path, title, blobs, numbers=None, base='.'):
+def write_gallery(path, title, blobs, summary='', base='.'):
     """Write a page of result_struct.json's imgblobs.
 
-    numbers: name -> score, for the line under the title; base: what relative picture paths are relative to.
+    summary: the line under the title; base: what relative picture paths are relative to.
     Raises InputError where the file cannot be written.
     """
-    summary = ' · '.join(f'{name} {value:.3f}' for name, value in (numbers or {}).items())
     cards = '\n'.join(_card(blob, Path(base), Path(path).parent) for blob in blobs)
     write_text(path, PAGE.format(title=html.escape(title), summary=html.escape(summary), cards=cards))
 
