@@ -131,6 +131,8 @@ def check_ranges(params):
     for name in ('drop_prob_encoder', 'drop_prob_decoder', 'decay_rate', 'momentum', 'adam_beta1'):
         if not 0 <= params[name] < 1:
             raise InputError(f'--{name} {params[name]}: must be at least 0 and below 1')
+    if Path(params['fappend']).name != params['fappend']:
+        raise InputError(f'--fappend {params["fappend"]}: becomes a part of file names; it cannot be empty or hold a /')
     for name in ('max_epochs', 'eval_period', 'learning_rate_decay_every'):
         if not 0 < params[name] < math.inf:
             raise InputError(f'--{name} {params[name]}: must be above 0')
@@ -284,7 +286,8 @@ class Outputs:
         self.last_path = self._path('last')
 
     def _path(self, which):
-        name = f'model_checkpoint_{self._params["dataset"]}_{self._host}_{self._params["fappend"]}_{which}.h5'
+        dataset = Path(self._params['dataset']).name
+        name = f'model_checkpoint_{dataset}_{self._host}_{self._params["fappend"]}_{which}.h5'
         return Path(self._params['checkpoint_output_directory']) / name
 
     def _save(self, path, run, solver, rng):

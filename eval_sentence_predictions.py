@@ -114,11 +114,15 @@ def result_blob(provider, image, captions, nbest):
 
 def dump_pictures(provider, images, folder):
     """Copy the pictures to folder; say how many were not there."""
-    folder.mkdir(parents=True, exist_ok=True)
     paths = [provider.image_path(image) for image in images]
     there = [path for path in paths if path.is_file()]
-    for path in there:
-        shutil.copy(path, folder / path.name)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for path in there:
+            shutil.copy(path, folder / path.name)
+    except OSError as error:
+        raise InputError(f'{folder}: the pictures cannot be copied there ({error.strerror}); '
+                         'name another folder with --dump_folder') from None
     print(f'{len(there)} pictures copied to {folder}' +
           (f'; {len(paths) - len(there)} were not there' if len(there) < len(paths) else ''))
 

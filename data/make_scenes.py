@@ -608,18 +608,18 @@ def describe(scene, rng):
 FEATURES = 4096
 GRAIN = 80              # features look at GRAIN × GRAIN pixels
 TINTS, ANGLES = 4, 8    # levels of red, green, blue each; orientations of edges
-REGION, UNITS = 426, 602   # numbers that describe a region; fixed random units that look at it
+SHAPE, REGION = 192, 426   # numbers that tell a region's shape; all numbers that describe it
+UNITS = 602             # fixed random units that look at the shape
 LEAST_AREA = 40         # smaller regions are specks
-# what each block is multiplied by, so that none drowns the others
-SCALES = {'colours': 8, 'edges': 7, 'regions': 2, 'units': 0.15, 'counts': 1}
 
 
 def image_features(picture):
-    """A PIL picture of any size -> (4096,) float32, not negative, mean about 0.4. Fixed: nothing is learned or random.
+    """A PIL picture of any size -> (4096,) float32, not negative, about half of them 0. Fixed: nothing is learned.
 
     Colours on grids of 1, 4 and 16 cells (1344); edge orientations on 4, 16 and 64 cells (672); the mean and the
     maximum over regions, found where the picture differs from its own border, of a description of each (2 · 426) and of
-    random units that look at it (2 · 602); how many regions there are (24).
+    random units that look at its shape (2 · 602); how many regions there are (24). The factors make what tells
+    pictures apart weigh about the same in each.
     """
     small = picture.convert('RGB').resize((GRAIN, GRAIN), Image.Resampling.BOX)
     x = np.asarray(small, np.float32) / 255                                    # (80, 80, 3)
@@ -627,14 +627,11 @@ def image_features(picture):
     boxes = [box for box in cut(mask) if mask[box].sum() >= LEAST_AREA]
     regions = np.stack([describe_region(colours[box], edges[box], mask[box], box) for box in boxes]
                        or [np.zeros(REGION, np.float32)])                      # (R, 426)
-    units = np.maximum(0, regions @ random_units())                            # (R, 602)
-    blocks = {
-        'colours': np.sqrt(pyramid(colours, (1, 2, 4))), 'edges': np.sqrt(pyramid(edges, (2, 4, 8))),
-        'regions': np.concatenate([regions.mean(0), regions.max(0)]),
-        'units': np.concatenate([units.mean(0), units.max(0)]),
-        'counts': np.tile(np.arange(6) < len(boxes), 4),
-    }
-    features = np.concatenate([SCALES[name] * block for name, block in blocks.items()])
+    units = 2 * shape_units(regions[:, :SHAPE])                                # (R, 602)
+    features = np.concatenate([
+        2 * np.sqrt(pyramid(colours, (1, 2, 4))), 0.5 * np.sqrt(pyramid(edges, (2, 4, 8))),
+        regions.mean(0), regions.max(0), units.mean(0), units.max(0), 8 * np.tile(np.arange(6) < len(boxes), 4),
+    ])
     return (np.round(features * 128) / 128).astype(np.float32)    # coarse enough for the file to compress well
 
 
@@ -686,18 +683,28 @@ def cut(mask, top=0, left=0, axis=0, whole=False):
 
 
 def describe_region(colours, edges, mask, box):
-    """One region's silhouette, edges, colours, shape, size and place -> (REGION,)."""
+    """One region's silhouette and edges (SHAPE numbers), then its colours, proportions, size and place -> (REGION,)."""
     h, w = mask.shape
     inside = mask[..., None].astype(np.float32)
     edges = pool(edges, 4)
     tints = pool(colours * inside, 2)                                          # (2, 2, 64)
+    x, y = (box[1].start + w / 2) / GRAIN, (box[0].start + h / 2) / GRAIN
     return np.concatenate([
-        pool(inside, 8).ravel(), 2 * np.sqrt(edges / (edges.sum() + 1e-6)).ravel(),
-        np.sqrt(tints.mean((0, 1))), np.sqrt(tints.mean(1)).ravel(),           # of all of it; of upper and lower half
-        soft_bins(math.log(w / h), 7, -1, 1), soft_bins(math.sqrt(mask.sum()), 8, 6, 36),
-        soft_bins(max(h, w), 8, 10, 42), soft_bins(box[1].start + w / 2, 9, 0.1 * GRAIN, 0.9 * GRAIN),
-        soft_bins(box[0].start + h / 2, 9, 0.1 * GRAIN, 0.9 * GRAIN), [1],
+        0.5 * pool(inside, 8).ravel(), np.sqrt(edges / (edges.sum() + 1e-6)).ravel(),
+        8 * np.sqrt(tints.mean((0, 1))), 8 * np.sqrt(tints.mean(1)).ravel(),   # of all of it; of upper and lower half
+        6 * soft_bins(math.log(w / h), 7, -1, 1), 6 * soft_bins(math.sqrt(mask.sum()), 8, 6, 36),
+        6 * soft_bins(max(h, w), 8, 10, 42), 6 * soft_bins(x, 9, 0.1, 0.9), 6 * soft_bins(y, 9, 0.1, 0.9), [6],
     ]).astype(np.float32)
+
+
+def shape_units(shapes):
+    """How far each random unit is excited by each shape: (R, SHAPE) -> (R, UNITS). The same units every time."""
+    silhouettes, edges = shapes[:, :64], shapes[:, 64:]
+    standard = []
+    for part in (silhouettes, edges):
+        part = part - part.mean(1, keepdims=True)
+        standard.append(part / (np.linalg.norm(part, axis=1, keepdims=True) + 1e-6))
+    return np.maximum(0, np.concatenate(standard, axis=1) @ random_units() - 2)
 
 
 def soft_bins(value, n, low, high):
@@ -723,8 +730,8 @@ def pyramid(maps, grids):
 
 @functools.cache
 def random_units():
-    """(REGION, UNITS), the same every time; not a matter of --seed."""
-    return np.random.default_rng(4096).normal(size=(REGION, UNITS)).astype(np.float32)
+    """(SHAPE, UNITS), not a matter of --seed."""
+    return np.random.default_rng(4096).normal(size=(SHAPE, UNITS)).astype(np.float32)
 
 
 # ---- the folder -----------------------------------------------------------------------------------------------------
@@ -736,15 +743,19 @@ def draw_splits(count, rng):
     return rng.permutation(splits).tolist()
 
 
+def picture_name(imgid):
+    return f'scene_{imgid:04d}.jpg'
+
+
 def make_folder(folder, seed, count):
     """Fill an empty folder: imgs/, dataset.json, vgg_feats.mat."""
     (folder / 'imgs').mkdir()
     splits = draw_splits(count, np.random.default_rng([seed, 1]))
     images, features = [], np.empty((FEATURES, count), np.float32, order='F')
-    for imgid in tqdm(range(count), desc='scenes', unit='picture', file=sys.stderr):
+    for imgid in tqdm(range(count), desc='scenes', unit='picture', disable=None):
         rng = np.random.default_rng([seed, 0, imgid])
         scene = compose(rng)
-        path = folder / 'imgs' / f'scene_{imgid:04d}.jpg'
+        path = folder / 'imgs' / picture_name(imgid)
         draw_scene(scene, rng).save(path, quality=90)
         with Image.open(path) as picture:      # as it will be read again
             features[:, imgid] = image_features(picture)
@@ -762,22 +773,28 @@ def facts(scene):
     return {'background': scene.background, 'relation': scene.relation, 'groups': groups}
 
 
-def already_there(folder, seed, count):
-    """Whether the folder is complete with this seed and count. InputError unless it is free, or this script's."""
+def already_there(folder, seed, count, force):
+    """Whether the folder is complete with this seed and count, and need not be made.
+
+    InputError where something else stands there; other scenes of this script's may be replaced by force.
+    """
     if not folder.exists() or folder.is_dir() and not any(folder.iterdir()):
         return False
     try:
         dataset = json.loads((folder / 'dataset.json').read_text(encoding='utf-8'))
-        made_by = dataset['made_by']
+        made_by, made_with = dataset['made_by'], (dataset['seed'], dataset['count'])
     except (OSError, ValueError, KeyError, TypeError):
         made_by = None
     if made_by != MADE_BY:
         raise InputError(f'--output {folder}: is there already and was not made by this script; '
                          'choose another name, or move it away')
-    pictures = {path.name for path in (folder / 'imgs').glob('*.jpg')}
-    return ((dataset['seed'], dataset['count'], len(dataset['images'])) == (seed, count, count)
-            and {image['filename'] for image in dataset['images']} <= pictures
-            and (folder / 'vgg_feats.mat').is_file())
+    if force:
+        return False
+    files = ['vgg_feats.mat', *(f'imgs/{picture_name(imgid)}' for imgid in range(count))]
+    if made_with == (seed, count) and all((folder / name).is_file() for name in files):
+        return True
+    raise InputError(f'--output {folder}: holds {made_with[1]} pictures of seed {made_with[0]}, or is incomplete, and '
+                     f'{count} of seed {seed} are asked for; add --force to replace it, or choose another name')
 
 
 def replace_folder(new, old):
@@ -796,7 +813,7 @@ def build_parser():
     parser.add_argument('--output', type=Path, default=Path('data/scenes'), help='the folder to make')
     parser.add_argument('--seed', type=int, default=0, help='all pictures, sentences and splits follow from it')
     parser.add_argument('--images', type=int, default=1500, help='how many pictures')
-    parser.add_argument('--force', action='store_true', help='make it afresh if this script has made it before')
+    parser.add_argument('--force', action='store_true', help='make it afresh where this script made it')
     return parser
 
 
@@ -808,8 +825,7 @@ def main(argv=None):
     if args.seed < 0:
         raise InputError(f'--seed {args.seed}: must not be negative')
     folder = args.output.absolute()
-    complete = already_there(folder, args.seed, args.images)
-    if complete and not args.force:
+    if already_there(folder, args.seed, args.images, args.force):
         print(f'{args.output}: complete already, {args.images} pictures of seed {args.seed}; left as it is')
         return 0
     try:

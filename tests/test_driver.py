@@ -223,6 +223,7 @@ def test_checkpoints_below_the_threshold_only(root, capsys):
     (['--decay_rate', '2'], ['--decay_rate 2']),
     (['--max_epochs', '0'], ['--max_epochs 0']),
     (['--learning_rate', 'nan'], ['--learning_rate nan']),
+    (['--fappend', '../x'], ['--fappend ../x']),
     (['--eval_max_images', '0'], ['val', '-1 for all']),
     (['--word_count_threshold', '1000'], ['--word_count_threshold 1000']),
     (['--resume', 'absent.h5'], ['absent.h5']),

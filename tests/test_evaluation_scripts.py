@@ -165,6 +165,14 @@ def test_the_page_shows_every_picture_with_its_caption(evaluate, trained, tmp_pa
     assert result['imgblobs'][0]['references'][4]['text'] in page.text
 
 
+def test_a_dump_folder_that_cannot_be_is_said_after_the_results_are_saved(trained, checkpoint, tmp_path, capsys):
+    (tmp_path / 'file').touch()
+    assert eval_sentence_predictions.main([str(checkpoint), '--data_root', str(trained), '-d', str(tmp_path / 'file'),
+                                           '--result_struct_filename', str(tmp_path / 'result.json')]) == 2
+    assert str(tmp_path / 'file') in capsys.readouterr().err
+    assert (tmp_path / 'result.json').is_file()
+
+
 @pytest.mark.parametrize(('flags', 'words'), [
     (['--beam_size', '0'], ['--beam_size 0']),
     (['--nbest', '3'], ['--nbest 3', '--beam_size']),
