@@ -7,6 +7,7 @@ or SIGTERM it saves first, and goes on with --resume.
 import argparse
 import datetime
 import math
+import re
 import signal
 import socket
 import sys
@@ -22,8 +23,8 @@ from imagernn.captioner import GENERATORS, cost_and_grads, cost_of, forward, ini
 from imagernn.checkpoint import save_checkpoint
 from imagernn.data_provider import getDataProvider
 from imagernn.errors import InputError, script
-from imagernn.evaluation import check_feature_size, load_captioner, split_perplexity
-from imagernn.files import write_json
+from imagernn.evaluation import check_feature_size, load_captioner, split_perplexity, trained_data
+from imagernn.files import require_writable, write_json
 from imagernn.layers import Scratch
 from imagernn.solver import CLIPS, SOLVERS, Solver
 from imagernn.vocab import build_vocab
@@ -32,6 +33,8 @@ from imagernn.vocab import build_vocab
 MODEL_PARAMS = ('generator', 'image_encoding_size', 'word_encoding_size', 'hidden_size', 'tanhC_version',
                 'rnn_relu_encoders', 'rnn_feed_once')
 STATUS_SECONDS = 60
+CALM = 'try a smaller --learning_rate or --grad_clip'
+EXPLODED = f'the perplexity on val is worse than blind guessing by far; {CALM}'
 GRAD_CHECK_PAIRS = 5
 GRAD_CHECK_BOUND = 1e-6
 
@@ -86,7 +89,7 @@ def build_parser():
     add('--eval_batch_size', type=int, default=100, help='pairs a batch in evaluation')
     add('--eval_max_images', type=int, default=-1, help='evaluate on this many val images; -1: all')
     add('--min_ppl_or_abort', type=float, default=-1,
-        help='abort when the first validation perplexity is not below this; -1: never')
+        help='abort when a validation perplexity is not below this; -1: never')
     return parser
 
 
@@ -116,26 +119,34 @@ def main_params(argv):
 
 
 def require_resumable(path, checkpoint):
-    missing = [key for key in ('solver', 'rng_state', 'it') if checkpoint.get(key) is None]
-    if missing:
-        raise InputError(f'{path}: cannot be resumed, it holds no {", ".join(missing)}; '
+    """InputError unless the checkpoint holds all that a run needs to go on as if never stopped."""
+    kinds = {'solver': dict, 'rng_state': dict, 'it': int, 'history': list}
+    if missing := [key for key, kind in kinds.items() if not isinstance(checkpoint.get(key), kind)]:
+        raise InputError(f'{path}: cannot be resumed, it holds no sound {", ".join(missing)}; '
                          'start a new run from its weights with --init_model_from')
 
 
 def check_ranges(params):
-    at_least = {'batch_size': 1, 'eval_batch_size': 1, 'word_count_threshold': 1, 'seed': 0, 'regc': 0,
-                'learning_rate': 0, 'smooth_eps': 0, **{name: 1 for name in MODEL_PARAMS if name.endswith('_size')}}
-    for name, least in at_least.items():
-        if not params[name] >= least:
-            raise InputError(f'--{name} {params[name]}: must be at least {least}')
+    """InputError for a flag whose value cannot be."""
+    between = {'batch_size': (1, 10 ** 6), 'eval_batch_size': (1, 10 ** 6), 'word_count_threshold': (1, math.inf),
+               'image_encoding_size': (1, 10 ** 5), 'word_encoding_size': (1, 10 ** 5), 'hidden_size': (1, 10 ** 5),
+               'seed': (0, math.inf), 'regc': (0, math.inf), 'learning_rate': (0, math.inf),
+               'smooth_eps': (0, math.inf)}
+    for name, (least, most) in between.items():
+        if not least <= params[name] <= most:
+            raise InputError(f'--{name} {params[name]}: must be at least {least}'
+                             + (f' and at most {most}' if most < math.inf else ''))
     for name in ('drop_prob_encoder', 'drop_prob_decoder', 'decay_rate', 'momentum', 'adam_beta1'):
         if not 0 <= params[name] < 1:
             raise InputError(f'--{name} {params[name]}: must be at least 0 and below 1')
-    if Path(params['fappend']).name != params['fappend']:
-        raise InputError(f'--fappend {params["fappend"]}: becomes a part of file names; it cannot be empty or hold a /')
     for name in ('max_epochs', 'eval_period', 'learning_rate_decay_every'):
-        if not 0 < params[name] < math.inf:
-            raise InputError(f'--{name} {params[name]}: must be above 0')
+        if not 0 < params[name] <= 1e9:
+            raise InputError(f'--{name} {params[name]}: must be above 0 and at most 1e9')
+    if params['eval_max_images'] == 0:
+        raise InputError('--eval_max_images 0: nothing to evaluate on; give a number, or -1 for all')
+    if not re.fullmatch(r'[^/\\\x00-\x1f\ud800-\udfff]{1,100}', params['fappend']):
+        raise InputError(f'--fappend {params["fappend"]}: becomes a part of file names, so give 1 to 100 characters, '
+                         'without / or \\')
 
 
 def start_run(params, checkpoint, provider):
@@ -151,13 +162,17 @@ def start_run(params, checkpoint, provider):
         model = {name: array.astype(dtype) for name, array in checkpoint['model'].items()}
         check_feature_size(provider.features, model)
     run = {'model': model, 'wordtoix': wordtoix, 'ixtoword': ixtoword, 'it': 0, 'epoch': 0., 'history': [],
-           'smooth_train_ppl2': float(len(ixtoword)), 'val_ppl2': -1., 'top_val_ppl2': -1., 'cost0': None,
+           'smooth_train_ppl2': None, 'val_ppl2': -1., 'top_val_ppl2': -1., 'cost0': None,
            'best_checkpoint': None}
     solver = Solver(params)
     if params['resume']:
         run.update({key: checkpoint[key] for key in run if key in checkpoint and key != 'model'})
-        solver.load_state_dict(checkpoint['solver'])
-        rng.bit_generator.state = checkpoint['rng_state']
+        try:
+            solver.load_state_dict(checkpoint['solver'], model)
+            rng.bit_generator.state = checkpoint['rng_state']
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise InputError(f'{params["resume"]}: its solver or random state is damaged ({error!r}); '
+                             'use another checkpoint') from None
     return run, solver, rng
 
 
@@ -179,13 +194,15 @@ class Stop:
     def _note(self, number, frame):
         self.signal = number
         signal.signal(number, signal.SIG_DFL)
+        print('\nstopping after this step, saving first; once more to leave at once', file=sys.stderr)
 
 
 @script
 def main(argv=None):
     params, checkpoint = main_params(argv)
-    features = params['features'] or (checkpoint and (checkpoint.get('features') or {}).get('file'))
-    provider = getDataProvider(params['dataset'], params['data_root'], features)
+    if checkpoint:
+        _, params['features'] = trained_data(checkpoint, params['dataset'], params['features'])
+    provider = getDataProvider(params['dataset'], params['data_root'], params['features'])
     provider.getSplitSize('val')                                   # a missing split is said now, not in an hour
     if params['do_grad_check']:
         params['dtype'] = 'float64'
@@ -203,7 +220,9 @@ def train(run, solver, rng, provider, params):
     print(f'{provider.getSplitSize("train")} training sentences, {len(run["ixtoword"])} words with END, '
           f'{sum(w.size for w in run["model"].values()):,} parameters; {iters_per_epoch} iterations an epoch, '
           f'{max_iters} in all')
-    files, stop, scratch, problem = Outputs(params, provider.features), Stop(), Scratch(), None
+    files, stop, scratch = Outputs(params, provider.features), Stop(), Scratch()
+    problem = None
+    files.write_status(run)
     progress = tqdm(total=max_iters, initial=run['it'], unit='it', disable=None, smoothing=.05, dynamic_ncols=True)
 
     while run['it'] < max_iters and not problem and not stop.signal:
@@ -220,28 +239,37 @@ def train(run, solver, rng, provider, params):
         progress.update()
 
         is_last = run['it'] == max_iters
-        if is_last or (run['it'] % eval_period == 0 and run['it'] < max_iters - 5):
+        if is_last or (run['it'] % eval_period == 0 and run['it'] < max_iters - 4):
             is_best, problem = evaluate(run, provider, params)
+            if problem is EXPLODED:
+                break
             files.add_to_history(run, report)
-            if is_best:
-                files.save_best(run, solver, rng)
-            files.save_last(run, solver, rng)
-        elif time.monotonic() - files.last_report > STATUS_SECONDS:
+            files.save(run, solver, rng, is_best)
+            files.write_status(run)
+        elif files.seconds_since_report() > STATUS_SECONDS:
             files.add_to_history(run, report)
+            files.write_status(run)
     progress.close()
 
     if problem:
         print(f'aborted at iteration {run["it"]}: {problem}', file=sys.stderr)
         return 1
     if run['it'] < max_iters:
-        files.save_last(run, solver, rng)
+        files.save(run, solver, rng, is_best=False)
         print(f'stopped at iteration {run["it"]}; go on with: python driver.py --resume {files.last_path}')
         return 128 + stop.signal
-    print(f'best perplexity on val: {run["top_val_ppl2"]:.2f}, in {run["best_checkpoint"]}\n'
-          f'next: python eval_sentence_predictions.py {run["best_checkpoint"]}' if run['best_checkpoint'] else
-          f'perplexity on val: {run["val_ppl2"]:.2f}, never below --write_checkpoint_ppl_threshold; '
-          f'the last model is in {files.last_path}')
+    print_ending(run, files)
     return 0
+
+
+def print_ending(run, files):
+    """Where the best model is, and what to type next."""
+    if run['best_checkpoint']:
+        print(f'best perplexity on val: {run["top_val_ppl2"]:.2f}, in {run["best_checkpoint"]}\n'
+              f'next: python eval_sentence_predictions.py {run["best_checkpoint"]}')
+    else:
+        print(f'perplexity on val: {run["val_ppl2"]:.2f}, no checkpoint below --write_checkpoint_ppl_threshold; '
+              f'the last model is in {files.last_path}')
 
 
 def training_step(run, solver, rng, provider, params, scratch):
@@ -252,10 +280,10 @@ def training_step(run, solver, rng, provider, params, scratch):
     if run['cost0'] is None:
         run['cost0'] = cost
     if not cost <= 2 * run['cost0']:                               # NaN is not, either
-        return stats['ppl2'], (f'the cost is {cost:.4g}, more than twice the first one, {run["cost0"]:.4g}; '
-                               'try a smaller --learning_rate or --grad_clip')
+        return stats['ppl2'], f'the cost, {cost:.4g}, is more than twice the first one, {run["cost0"]:.4g}; {CALM}'
     solver.step(run['model'], grads, learning_rate_at(run['epoch'], params))
-    run['smooth_train_ppl2'] = .99 * run['smooth_train_ppl2'] + .01 * stats['ppl2']
+    before = run['smooth_train_ppl2'] or stats['ppl2']
+    run['smooth_train_ppl2'] = .99 * before + .01 * stats['ppl2']
     return stats['ppl2'], None
 
 
@@ -266,6 +294,8 @@ def evaluate(run, provider, params):
     tqdm.write(f'epoch {run["epoch"]:.2f}: perplexity {run["val_ppl2"]:.4f} on val, '
                f'{run["smooth_train_ppl2"]:.4f} on train (smoothed)', file=sys.stdout)
     sys.stdout.flush()
+    if not run['val_ppl2'] <= len(run['ixtoword']) ** 2:           # guessing blindly would give the number of words
+        return False, EXPLODED
     threshold, limit = params['write_checkpoint_ppl_threshold'], params['min_ppl_or_abort']
     is_best = ((run['top_val_ppl2'] < 0 or run['val_ppl2'] < run['top_val_ppl2'])
                and (threshold < 0 or run['val_ppl2'] < threshold))
@@ -277,40 +307,52 @@ def evaluate(run, provider, params):
 
 
 class Outputs:
-    """The files of a run: its best checkpoints, the last one, its status."""
+    """The files of a run: its best checkpoints, the last one, its status.
+
+    InputError before the first step where they cannot be written.
+    """
 
     def __init__(self, params, features):
-        self.last_report = time.monotonic()
-        self._params, self._host = params, socket.gethostname()
+        self._params, self._host, self._last_report = params, socket.gethostname(), time.monotonic()
         self._features = {'file': params['features'] or features.path.name, 'dim': features.dim}
-        self.last_path = self._path('last')
+        self.last_path = self._checkpoint_path('last')
+        self._status_path = (Path(params['worker_status_output_directory'])
+                             / f'{self._host}_{params["fappend"]}_status.json')
+        if self.last_path.exists() and not params['resume']:
+            print(f'note: {self.last_path} of an earlier run will be replaced', file=sys.stderr)
+        for path in (self.last_path, self._status_path):
+            require_writable(path)
 
-    def _path(self, which):
+    def _checkpoint_path(self, which):
         dataset = Path(self._params['dataset']).name
         name = f'model_checkpoint_{dataset}_{self._host}_{self._params["fappend"]}_{which}.h5'
         return Path(self._params['checkpoint_output_directory']) / name
 
-    def _save(self, path, run, solver, rng):
-        save_checkpoint(path, {**run, 'params': self._params, 'solver': solver.state_dict(),
-                               'rng_state': rng.bit_generator.state, 'features': self._features,
-                               'perplexity': run['val_ppl2']})
+    def save(self, run, solver, rng, is_best):
+        """The last checkpoint and, if is_best, one named by its perplexity."""
+        path = self._checkpoint_path(f'{run["val_ppl2"]:.2f}')
+        if is_best:
+            run['best_checkpoint'] = str(path)
+        checkpoint = {**run, 'params': self._params, 'solver': solver.state_dict(),
+                      'rng_state': rng.bit_generator.state, 'features': self._features, 'perplexity': run['val_ppl2']}
+        for target in [path, self.last_path] if is_best else [self.last_path]:
+            save_checkpoint(target, checkpoint)
 
-    def save_best(self, run, solver, rng):
-        path = self._path(f'{run["val_ppl2"]:.2f}')
-        run['best_checkpoint'] = str(path)
-        self._save(path, run, solver, rng)
-
-    def save_last(self, run, solver, rng):
-        self._save(self.last_path, run, solver, rng)
+    def seconds_since_report(self):
+        return time.monotonic() - self._last_report
 
     def add_to_history(self, run, report):
-        """One more line of history, and the status file that a monitor reads."""
-        self.last_report = time.monotonic()
+        """One more entry of run's history: the report on the last batch, and the perplexities."""
+        self._last_report = time.monotonic()
         run['history'].append({'time': datetime.datetime.now().isoformat(), **report,
                                'smooth_train_ppl2': run['smooth_train_ppl2'], 'val_ppl2': run['val_ppl2']})
-        folder = Path(self._params['worker_status_output_directory'])
-        write_json(folder / f'{self._host}_{self._params["fappend"]}_status.json',
-                   {'params': self._params, 'history': run['history']})
+
+    def write_status(self, run):
+        """The file that a monitor reads. One that cannot be written does not stop the training."""
+        try:
+            write_json(self._status_path, {'params': self._params, 'history': run['history']})
+        except InputError as error:
+            tqdm.write(f'warning: {error}', file=sys.stderr)
 
 
 def grad_check(run, provider, params, rng):
@@ -332,15 +374,16 @@ def grad_check(run, provider, params, rng):
 
     rng.bit_generator.state = masks
     _, grads, _ = cost_and_grads(batch, model, params, rng)
-    chooser, worst = np.random.default_rng(params['seed'] + 1), 0.
+    chooser, all_right = np.random.default_rng(params['seed'] + 1), True
     print(f'dropout {params["drop_prob_encoder"]} / {params["drop_prob_decoder"]}, float64; '
           f'largest relative error of 10 elements, bound {GRAD_CHECK_BOUND:g}')
     for name in model:
         error = gradcheck.element_errors(cost, model[name], grads[name], chooser).max()
-        worst = max(worst, error)
-        shape, verdict = '×'.join(map(str, model[name].shape)), 'ok' if error < GRAD_CHECK_BOUND else 'WRONG'
-        print(f'{name:6} {shape:12} {error:.1e}  {verdict}', flush=True)
-    return 0 if worst < GRAD_CHECK_BOUND else 1
+        right = bool(error < GRAD_CHECK_BOUND)                     # NaN is not
+        all_right &= right
+        shape = '×'.join(map(str, model[name].shape))
+        print(f'{name:6} {shape:12} {error:.1e}  {"ok" if right else "WRONG"}', flush=True)
+    return 0 if all_right else 1
 
 
 if __name__ == '__main__':

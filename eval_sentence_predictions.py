@@ -16,10 +16,11 @@ from imagernn.evaluation import (
     check_feature_size,
     check_search_flags,
     load_captioner,
-    require_folder_of,
+    result_blob,
     split_perplexity,
+    trained_data,
 )
-from imagernn.files import write_json
+from imagernn.files import require_writable, write_json
 from imagernn.metrics import MeteorUnavailable, caption_scores, meteor, multi_bleu
 from imagernn.pages import write_gallery
 
@@ -49,39 +50,43 @@ def main(argv=None):
     params = vars(build_parser().parse_args(argv))
     check_search_flags(params)
     outputs = [params[name] for name in ('result_struct_filename', 'coco_results', 'html') if params[name]]
-    for path in outputs:
-        require_folder_of(path)
+    if len({Path(path).resolve() for path in outputs}) < len(outputs):
+        raise InputError(f'two results would go to the same file: {", ".join(outputs)}; give each its own')
     if params['max_images'] == 0:
         raise InputError('--max_images 0: no image to evaluate; give a number, or -1 for all')
     checkpoint = load_captioner(params['checkpoint_path'], params['dtype'])
     model, model_params = checkpoint['model'], checkpoint['params']
-    provider = getDataProvider(params['dataset'] or model_params['dataset'], params['data_root'],
-                               params['features'] or (checkpoint.get('features') or {}).get('file'))
+    dataset, features = trained_data(checkpoint, params['dataset'], params['features'])
+    provider = getDataProvider(dataset, params['data_root'], features)
     check_feature_size(provider.features, model)
-
     images = list(provider.iterImages(params['split'], params['max_images']))
+    for path in outputs:
+        require_writable(path)
+
     imgids = [image['imgid'] for image in images]
     captions = caption_images(lambda i, j: provider.features.rows(imgids[i:j], dtype=params['dtype']), len(images),
                               model, model_params, checkpoint['ixtoword'], params)
     gtppl = split_perplexity(provider, params['split'], model, model_params, checkpoint['wordtoix'],
                              params['max_images'])
-    scores = score([found[0]['text'].split() for found in captions],
+    print(f'perplexity of the {params["split"]} sentences: {gtppl:.4f}')
+    scores = score([found[0][1] for found in captions],
                    [[sentence['tokens'] for sentence in image['sentences']] for image in images])
 
-    print(f'perplexity of the {params["split"]} sentences: {gtppl:.4f}')
-    blobs = [result_blob(provider, *pair, params['nbest']) for pair in zip(images, captions, strict=True)]
+    blobs = [result_blob(str(provider.image_path(image)), found, imgid=image['imgid'],
+                         references=[{'text': ' '.join(sentence['tokens'])} for sentence in image['sentences']])
+             for image, found in zip(images, captions, strict=True)]
     write_json(params['result_struct_filename'], {'params': params, 'checkpoint_params': model_params,
                                                   'imgblobs': blobs, 'gtppl': gtppl, 'scores': scores})
     if params['coco_results']:
         write_json(params['coco_results'], [
-            {'image_id': image.get('cocoid', image['imgid']), 'caption': found[0]['text']}
-            for image, found in zip(images, captions, strict=True)])
+            {'image_id': image.get('cocoid', image['imgid']), 'caption': blob['candidate']['text']}
+            for image, blob in zip(images, blobs, strict=True)])
     if params['html']:
-        title = f'{provider.folder.name}, {params["split"]}: {len(images)} images'
-        write_gallery(params['html'], title, blobs, f'perplexity {gtppl:.2f} · {in_percent(scores)}')
+        write_gallery(params['html'], f'{provider.folder.name}, {params["split"]}: {len(images)} images', blobs,
+                      f'perplexity {gtppl:.2f} · {in_percent(scores)}')
+    print(f'written: {", ".join(outputs)}')
     if params['dump_folder']:
         dump_pictures(provider, images, Path(params['dump_folder']))
-    print(f'written: {", ".join(outputs)}')
     return 0
 
 
@@ -104,14 +109,6 @@ def in_percent(scores):
     return '  '.join(f'{name} {100 * scores[name]:.1f}' for name in COCO_SCORES if name in scores) + '  (times 100)'
 
 
-def result_blob(provider, image, captions, nbest):
-    """One image's entry in result_struct.json."""
-    blob = {'img_path': str(provider.image_path(image)), 'imgid': image['imgid'],
-            'references': [{'text': ' '.join(sentence['tokens'])} for sentence in image['sentences']],
-            'candidate': captions[0]}
-    return blob | {'nbest': captions} if nbest > 1 else blob
-
-
 def dump_pictures(provider, images, folder):
     """Copy the pictures to folder; say how many were not there."""
     paths = [provider.image_path(image) for image in images]
@@ -121,7 +118,7 @@ def dump_pictures(provider, images, folder):
         for path in there:
             shutil.copy(path, folder / path.name)
     except OSError as error:
-        raise InputError(f'{folder}: the pictures cannot be copied there ({error.strerror}); '
+        raise InputError(f'{folder}: the pictures cannot be copied there ({error.strerror or error}); '
                          'name another folder with --dump_folder') from None
     print(f'{len(there)} pictures copied to {folder}' +
           (f'; {len(paths) - len(there)} were not there' if len(there) < len(paths) else ''))

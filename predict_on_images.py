@@ -17,9 +17,10 @@ from imagernn.evaluation import (
     check_feature_size,
     check_search_flags,
     load_captioner,
+    result_blob,
 )
 from imagernn.features import default_features, open_features
-from imagernn.files import write_json
+from imagernn.files import require_writable, write_json
 from imagernn.pages import write_gallery
 
 
@@ -29,7 +30,8 @@ def build_parser():
     add = parser.add_argument
     add('checkpoint_path', help='a checkpoint of driver.py, or one of the original NeuralTalk (.p)')
     add('-r', '--root_path', default='example_images', help='folder with tasks.txt, the pictures and their features')
-    add('--features', default=None, help='feature file in root_path (default: the first of vgg_feats.mat, .h5, .npy)')
+    add('--features', default=None,
+        help='feature file, in root_path or a path (default: the first of vgg_feats.mat, .h5, .npy there)')
     add_search_flags(parser)
     return parser
 
@@ -41,23 +43,31 @@ def main(argv=None):
     root = Path(params['root_path'])
     checkpoint = load_captioner(params['checkpoint_path'], params['dtype'])
     names = read_tasks(root / 'tasks.txt')
-    features = open_features(root / params['features'] if params['features'] else default_features(root))
+    features = open_features(feature_file(root, params['features']))
     if features.num_images != len(names):
         raise InputError(f'{root / "tasks.txt"} lists {len(names)} pictures, but {features.path} has features of '
                          f'{features.num_images}: there must be one for each line, in the same order')
     check_feature_size(features, checkpoint['model'])
+    for name in ('result_struct.json', 'result.html'):
+        require_writable(root / name)
 
     captions = caption_images(lambda i, j: features.rows(range(i, j), dtype=params['dtype']), len(names),
                               checkpoint['model'], checkpoint['params'], checkpoint['ixtoword'], params)
-    blobs = []
-    for name, found in zip(names, captions, strict=True):
-        print(f'{name}: {found[0]["text"]}')
-        blobs.append({'img_path': name, 'candidate': found[0]} | ({'nbest': found} if params['nbest'] > 1 else {}))
+    blobs = [result_blob(name, found) for name, found in zip(names, captions, strict=True)]
     write_json(root / 'result_struct.json', {'params': params, 'checkpoint_params': checkpoint['params'],
                                              'imgblobs': blobs})
     write_gallery(root / 'result.html', f'{root.resolve().name}: {len(names)} pictures', blobs, base=root)
+    for blob in blobs:
+        print(f'{blob["img_path"]}: {blob["candidate"]["text"]}')
     print(f'written: {root / "result_struct.json"}, {root / "result.html"}')
     return 0
+
+
+def feature_file(root, name):
+    """The feature file of that name in root, or else at that path; without a name, the usual ones in root."""
+    if name is None:
+        return default_features(root)
+    return root / name if (root / name).is_file() else Path(name)
 
 
 def read_tasks(path):

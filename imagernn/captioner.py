@@ -11,8 +11,8 @@ import numpy as np
 from imagernn.errors import InputError
 from imagernn.layers import (
     Scratch,
-    affine_backward,
     affine_forward,
+    affine_parameters_backward,
     dropout_backward,
     dropout_forward,
     embedding_backward,
@@ -31,7 +31,7 @@ SIZES = ('image_encoding_size', 'word_encoding_size', 'hidden_size')
 def get_generator(params):
     """The generator that params names; InputError lists the known ones."""
     name = params.get('generator')
-    if name not in GENERATORS:
+    if not isinstance(name, str) or name not in GENERATORS:
         raise InputError(f'--generator {name}: not known; choose one of {", ".join(GENERATORS)}')
     return GENERATORS[name]
 
@@ -115,7 +115,7 @@ def backward(scale, cache, params):
     M = len(image_cache[0])
     dencoded = embedding_backward(dropout_backward(dXi, image_mask), (image_rows, M))        # (M, E)
     grads['Ws'] = embedding_backward(dropout_backward(dXs, word_mask), word_cache)
-    _, grads['We'], grads['be'] = affine_backward(dencoded, image_cache)
+    grads['We'], grads['be'] = affine_parameters_backward(dencoded, image_cache)
     return grads
 
 
@@ -149,19 +149,6 @@ def perplexity(logprob, num_words):
     """2 to the mean −log2 p a word (END among them), from the sum of ln p. Infinite where a float cannot hold it."""
     mean = -logprob / num_words
     return math.exp(mean) if mean < 700 else math.inf
-
-
-def sentence_logprobs(batch, model, params, scratch=None):
-    """Sum of ln p over the words and END of each sentence, (N,) float64, in the order in which they were given."""
-    logprobs, _ = forward(batch, model, params, scratch=scratch)
-    packed = np.zeros(batch.num_sentences)
-    start = 0
-    for size in batch.batch_sizes:
-        packed[:size] += logprobs[start:start + size]
-        start += size
-    out = np.empty_like(packed)
-    out[batch.order] = packed
-    return out
 
 
 def encode_images(features, model, params):

@@ -59,9 +59,9 @@ def save_checkpoint(path, checkpoint):
     Makes missing folders. Tuples become lists; numpy's numbers become Python's. Raises InputError if the file cannot
     be written, and ValueError if the checkpoint is not one that load_checkpoint would give back.
     """
-    image = _image(checkpoint)
+    contents = _file_bytes(checkpoint)
     with replacing(path) as file:
-        file.write(image.getbuffer())
+        file.write(contents.getbuffer())
 
 
 def load_checkpoint(path):
@@ -72,13 +72,13 @@ def load_checkpoint(path):
     features are None. Raises InputError for anything that is not a sound checkpoint.
     """
     path = Path(path)
-    if path.is_dir():
-        raise InputError(f'{path}: is a folder; give the checkpoint file inside it')
-    if not path.exists():
-        raise InputError(f'{path}: no such file; give a checkpoint, as driver.py writes them to cv/')
-    if not path.is_file():
-        raise InputError(f'{path}: not a regular file; give a checkpoint, as driver.py writes them to cv/')
     try:
+        if path.is_dir():
+            raise InputError(f'{path}: is a folder; give the checkpoint file inside it')
+        if not path.exists():
+            raise InputError(f'{path}: no such file; give a checkpoint, as driver.py writes them to cv/')
+        if not path.is_file():
+            raise InputError(f'{path}: not a regular file; give a checkpoint, as driver.py writes them to cv/')
         with path.open('rb') as file:
             start = file.read(64)
             file.seek(0)
@@ -128,18 +128,18 @@ def _check(checkpoint):
 # ---- writing
 
 
-def _image(checkpoint):
+def _file_bytes(checkpoint):
     """The bytes of the file, made in memory, so that a full disk is met by plain file writing and not inside HDF5."""
     _check(checkpoint)
     ixtoword = {str(ix): word for ix, word in checkpoint['ixtoword'].items()}
-    image = io.BytesIO()
+    contents = io.BytesIO()
     # v108: object headers with checksums, readable by every HDF5 of the last decade
-    with h5py.File(image, 'w', libver=('v108', 'v108'), track_order=True) as root:
+    with h5py.File(contents, 'w', libver=('v108', 'v108'), track_order=True) as root:
         root.attrs['format'] = np.bytes_(FORMAT)
         root.attrs['version'] = np.int64(VERSION)
         for name, value in (checkpoint | {'ixtoword': ixtoword}).items():
             _write(root, name, value, 1)
-    return image
+    return contents
 
 
 def _write(group, name, value, depth):

@@ -125,8 +125,8 @@ def _dataset_folder(data_root, dataset):
     there = sorted(p.parent.name for p in data_root.glob('*/dataset.json'))
     hint = f"has the data sets {', '.join(there)}" if there else 'has no data sets'
     raise InputError(f'{folder}: {what}; expected a dataset.json in it. {data_root} {hint}: choose one with '
-                     '--dataset, another root with --data_root, or make one with data/prepare_flickr.py or '
-                     'data/prepare_coco.py.')
+                     '--dataset, another root with --data_root, or make one with data/make_scenes.py, '
+                     'data/prepare_flickr.py or data/prepare_coco.py.')
 
 
 def _features_path(folder, features):
@@ -149,6 +149,8 @@ def load_json(path):
     except json.JSONDecodeError as error:
         raise InputError(f'{path}: not valid JSON at line {error.lineno}, column {error.colno}: {error.msg}. '
                          'Mend that place, or make the file again.') from None
+    except (ValueError, RecursionError) as error:      # a number of 5,000 digits, brackets 10,000 deep
+        raise InputError(f'{path}: cannot be read as JSON ({error}). Make the file again.') from None
     except OSError as error:
         raise InputError(f'{path}: cannot be read ({error.strerror}). Check its name and permissions.') from None
     if not isinstance(data, dict):

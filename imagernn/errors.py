@@ -4,6 +4,7 @@ Knows nothing of images, words or models.
 """
 
 import functools
+import os
 import sys
 
 
@@ -15,17 +16,32 @@ class InputError(Exception):
 
 
 def script(main):
-    """Decorate a script's main(argv=None) -> int: an InputError becomes one line on stderr and exit code 2."""
+    """Decorate a script's main(argv=None) -> int: a user's mistake becomes one line on stderr and exit code 2.
+
+    So does a file that the operating system refuses, and memory that is not there. What the terminal cannot show is
+    printed as an escape.
+    """
 
     @functools.wraps(main)
     def guarded(argv=None):
+        for stream in (sys.stdout, sys.stderr):
+            if hasattr(stream, 'reconfigure'):
+                stream.reconfigure(errors='backslashreplace')
         try:
             return main(argv)
+        except BrokenPipeError:    # the reader of our output has left, as `head` does
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return 141
         except InputError as error:
-            print(f'error: {error}', file=sys.stderr)
-            return 2
+            message = str(error)
+        except OSError as error:
+            message = f'{error.filename or "a file"}: {error.strerror or error}; mend its name or permissions'
+        except MemoryError as error:
+            message = f'not enough memory ({error}); use smaller sizes or batches'
         except KeyboardInterrupt:
             print('interrupted', file=sys.stderr)
             return 130
+        print(f'error: {message}', file=sys.stderr)
+        return 2
 
     return guarded

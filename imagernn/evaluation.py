@@ -3,8 +3,6 @@
 Glues checkpoint, data provider, batch, captioner and search; computes no score of its own.
 """
 
-from pathlib import Path
-
 import numpy as np
 from tqdm import tqdm
 
@@ -27,11 +25,28 @@ def load_captioner(path, dtype=None):
     """
     checkpoint = load_checkpoint(path)
     try:
-        check_model(checkpoint['model'], checkpoint['params'], len(checkpoint['ixtoword']))
+        V = len(checkpoint['ixtoword'])
+        if set(checkpoint['ixtoword']) != set(range(V)):
+            raise InputError(f'its {V} words are not numbered from 0 to {V - 1}')
+        check_model(checkpoint['model'], checkpoint['params'], V)
     except InputError as error:
         raise InputError(f'{path}: {error}; use another copy of the checkpoint') from None
     checkpoint['model'] = {name: w.astype(dtype or w.dtype) for name, w in checkpoint['model'].items()}
     return checkpoint
+
+
+def trained_data(checkpoint, dataset, features):
+    """Data set and feature file to use: the ones given, else those that the checkpoint was trained with.
+
+    The feature file that was trained with goes with its own data set alone: None, the usual names, with another.
+    """
+    trained_on, trained_with = checkpoint['params'].get('dataset'), checkpoint.get('features')
+    dataset = dataset or trained_on
+    if not isinstance(dataset, str):
+        raise InputError('the checkpoint does not say what data set it was trained on; name one with --dataset')
+    if features is None and dataset == trained_on and isinstance(trained_with, dict):
+        features = trained_with.get('file')
+    return dataset, features
 
 
 def check_feature_size(features, model):
@@ -60,10 +75,10 @@ def split_perplexity(provider, split, model, params, wordtoix, max_images=-1, ba
 
 
 def caption_images(rows, num_images, model, params, ixtoword, options):
-    """Captions of images, in order: for each the list of [{'text', 'logprob'}, …], the options['nbest'] best first.
+    """Captions of images, in order: for each the list of (logprob, [word, …]), the options['nbest'] best first.
 
     rows(i, j) gives the features (j - i, D) of images i to j. options: beam_size (1 is greedy), temperature (above 0:
-    one caption drawn at random, by seed), nbest.
+    one caption drawn at random, by seed), nbest. InputError where the model's numbers overflow.
     """
     tick, rng = make_tick(model, params), np.random.default_rng(options['seed'])
     beam_size, temperature = options['beam_size'], options['temperature']
@@ -77,10 +92,19 @@ def caption_images(rows, num_images, model, params, ixtoword, options):
                 found = greedy_search(tick, state)
             else:
                 found = beam_search(tick, state, beam_size)
-            captions += [[{'text': decode(words, ixtoword), 'logprob': logprob}
-                          for logprob, words in sentences[:options['nbest']]] for sentences in found]
+            if not all(sentences and np.isfinite(sentences[0][0]) for sentences in found):
+                raise InputError('the model finds no sentence: its numbers overflow; use a checkpoint from before '
+                                 'its weights exploded')
+            captions += [[(logprob, decode(indices, ixtoword)) for logprob, indices in sentences[:options['nbest']]]
+                         for sentences in found]
             progress.update(len(found))
     return captions
+
+
+def result_blob(img_path, captions, **more):
+    """One image's entry in result_struct.json, with its n-best list where there is more than one caption."""
+    texts = [{'text': ' '.join(words), 'logprob': logprob} for logprob, words in captions]
+    return {'img_path': img_path, **more, 'candidate': texts[0]} | ({'nbest': texts} if len(texts) > 1 else {})
 
 
 def add_search_flags(parser):
@@ -101,10 +125,6 @@ def check_search_flags(params):
     if params['nbest'] > params['beam_size']:
         raise InputError(f'--nbest {params["nbest"]}: a beam of {params["beam_size"]} finds no more than that; '
                          'raise --beam_size')
-
-
-def require_folder_of(path):
-    """InputError, before hours of work, when the folder that a result should go to is not there."""
-    folder = Path(path).parent
-    if not folder.is_dir():
-        raise InputError(f'{path}: there is no folder {folder}; make it, or name another place')
+    if params['temperature'] > 0 and params['beam_size'] > 1:
+        raise InputError(f'--temperature {params["temperature"]} draws a single caption, --beam_size '
+                         f'{params["beam_size"]} searches for the best: use one of them')

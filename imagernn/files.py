@@ -1,6 +1,7 @@
 """Writing files so that a reader sees the old one or the new one, never a part. Knows nothing of what is in them."""
 
 import json
+import math
 import os
 import secrets
 from contextlib import contextmanager
@@ -14,18 +15,22 @@ def replacing(path):
     """Gives a binary file to write; once it is written in full, on the disk, it takes path's place.
 
     Makes missing folders. If anything fails, path stays as it was and nothing is left beside it; what the operating
-    system refuses becomes an InputError that names path.
+    system refuses becomes an InputError that names path. A link is followed; a device, such as /dev/null, is written.
     """
-    path = Path(path)
-    temporary = path.parent / f'.{path.name[:64]}-{secrets.token_hex(8)}.tmp'
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        target = Path(path).resolve()
+        if target.exists() and not target.is_file():
+            with target.open('wb') as file:
+                yield file
+            return
+        temporary = target.parent / f'.{target.name[:64]}-{secrets.token_hex(8)}.tmp'
+        target.parent.mkdir(parents=True, exist_ok=True)
         try:
             with temporary.open('xb') as file:
                 yield file
                 file.flush()
                 os.fsync(file.fileno())
-            os.replace(temporary, path)
+            os.replace(temporary, target)
         finally:
             temporary.unlink(missing_ok=True)
     except OSError as error:
@@ -33,12 +38,37 @@ def replacing(path):
                          'make room, make the folder writable, or name another place') from error
 
 
+def require_writable(path):
+    """InputError, before hours of work and not after, unless such a file can be written. Makes its folder."""
+    path = Path(path)
+    try:
+        if path.is_dir():
+            raise InputError(f'{path}: is a folder; name a file')
+        path.parent.mkdir(parents=True, exist_ok=True)
+        existed = path.exists()
+        with path.open('ab'):
+            pass
+        if not existed:
+            path.unlink()
+    except OSError as error:
+        raise InputError(f'{path}: cannot be written ({error.strerror or error}); '
+                         'make the folder writable, or name another place') from error
+
+
 def write_text(path, text):
-    """Write text as UTF-8; see replacing."""
+    """Write text as UTF-8, half a surrogate pair as its escape; see replacing."""
     with replacing(path) as file:
-        file.write(text.encode())
+        file.write(text.encode('utf-8', 'backslashreplace'))
 
 
 def write_json(path, value):
-    """Write value as JSON; see replacing."""
-    write_text(path, json.dumps(value, ensure_ascii=False))
+    """Write value as JSON that any reader takes: a number that is not finite becomes null. See replacing."""
+    write_text(path, json.dumps(_finite(value), ensure_ascii=False, allow_nan=False))
+
+
+def _finite(value):
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

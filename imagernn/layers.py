@@ -52,8 +52,14 @@ def affine_forward(x, W, b):
 
 def affine_backward(dout, cache):
     """dout (N, M) -> dx (N, D), dW (D, M), db (1, M)."""
-    x, W = cache
-    return dout @ W.T, x.T @ dout, dout.sum(axis=0, keepdims=True)
+    _, W = cache
+    return dout @ W.T, *affine_parameters_backward(dout, cache)
+
+
+def affine_parameters_backward(dout, cache):
+    """dout (N, M) -> dW (D, M), db (1, M), for an x that is data and needs no gradient."""
+    x, _ = cache
+    return x.T @ dout, dout.sum(axis=0, keepdims=True)
 
 
 def relu_forward(x):
@@ -111,18 +117,18 @@ def softmax_cost_forward(x, W, b, targets, scratch):
     x (P, H), W (H, V), b (1, V), targets (P,) -> logprobs (P,), cache. The exponentials stay unnormalised, here and in
     the backward pass: dividing by their sum is left to arrays of H columns, which are far narrower than V.
     """
-    E = scratch('E', (len(x), W.shape[1]), W.dtype)                             # (P, V)
-    np.matmul(x, W, out=E)
+    expy = scratch('expy', (len(x), W.shape[1]), W.dtype)                       # (P, V)
+    np.matmul(x, W, out=expy)
     logprobs, sums = np.empty(len(x), W.dtype), np.empty(len(x), W.dtype)
-    for rows in row_blocks(E):
-        y = E[rows]
+    for rows in row_blocks(expy):
+        y = expy[rows]
         y += b
         y -= y.max(axis=1, keepdims=True)
         logprobs[rows] = y[np.arange(len(y)), targets[rows]]
         np.exp(y, out=y)
         y.sum(axis=1, out=sums[rows])
     logprobs -= np.log(sums)
-    return logprobs, (x, W, targets, E, sums)
+    return logprobs, (x, W, targets, expy, sums)
 
 
 def softmax_cost_backward(scale, cache):
@@ -130,12 +136,12 @@ def softmax_cost_backward(scale, cache):
 
     With y = x·W + b, the gradient is dy = scale · (softmax(y) - onehot(targets)).
     """
-    x, W, targets, E, sums = cache
-    E[np.arange(len(E)), targets] -= sums                                       # E is now dy, but for its rows' scale
-    row_scale = scale / sums                                                    # (P,)
-    db = (row_scale @ E)[None]                                                  # (1, V)
-    dW = (x * row_scale[:, None]).T @ E                                         # (H, V)
-    dx = E @ W.T                                                                # (P, H)
+    x, W, targets, expy, sums = cache
+    dy, row_scale = expy, scale / sums                                          # (P, V), (P,): their product is dy
+    dy[np.arange(len(dy)), targets] -= sums
+    db = (row_scale @ dy)[None]                                                 # (1, V)
+    dW = (x * row_scale[:, None]).T @ dy                                        # (H, V)
+    dx = dy @ W.T                                                               # (P, H)
     dx *= row_scale[:, None]
     return dx, dW, db
 

@@ -48,9 +48,13 @@ def write_gallery(path, title, blobs, summary='', base='.'):
 def _card(blob, base, page_folder):
     lists = {'references': [reference['text'] for reference in blob.get('references', [])],
              'n-best': [f'{found["text"]} ({found["logprob"]:.2f})' for found in blob.get('nbest', [])]}
-    relative = os.path.relpath(base / blob['img_path'], page_folder)
+    picture = base / blob['img_path']
+    try:
+        src = quote(Path(os.path.relpath(picture, page_folder)).as_posix(), errors='replace')
+    except ValueError:                                # on another drive of Windows
+        src = picture.resolve().as_uri()
     return CARD.format(
-        src=html.escape(quote(Path(relative).as_posix())), caption=html.escape(blob['candidate']['text']),
+        src=html.escape(src), caption=html.escape(blob['candidate']['text']),
         logprob=blob['candidate']['logprob'],
         lists=''.join(LIST.format(name=name, items=''.join(f'<li>{html.escape(text)}</li>' for text in items))
                       for name, items in lists.items() if items))

@@ -45,13 +45,10 @@ class RNNGenerator:
         Whh, N = model['Whh'], len(Xi)
         scratch = scratch or Scratch()
         steps = packed_steps(batch_sizes)
-        feed_once, relu = params.get('rnn_feed_once'), params.get('rnn_relu_encoders')
+        feed_once = params.get('rnn_feed_once')
 
-        sums, input_cache = affine_forward(Xs, model['Wxh'], model['bxh'])
-        words_on = images_on = None
-        if relu:
-            (sums, words_on), (Xi, images_on) = relu_forward(sums), relu_forward(Xi)
-        sums = sums + model['bhh']
+        sums, words_cache = _words_forward(Xs, model, params)                   # (P, H)
+        Xi, images_on = _relu_encoder_forward(Xi, params)
         H, recurrent = scratch('H', sums.shape, Xs.dtype), scratch('recurrent', Xi.shape, Xs.dtype)
         sums[:N] += Xi
         _step(sums[:N], H[:N])
@@ -61,12 +58,12 @@ class RNNGenerator:
                 sums[now] += Xi[:n]
             sums[now] += np.matmul(H[before], Whh, out=recurrent[:n])
             _step(sums[now], H[now])
-        return H, (H, Whh, N, steps, feed_once, words_on, images_on, input_cache)
+        return H, (H, Whh, N, steps, feed_once, images_on, words_cache)
 
     @staticmethod
     def backward(dH, cache):
         """dH (P, H), used up -> dXi (N, H), dXs (P, E), grads {'Whh', 'bhh', 'Wxh', 'bxh'}."""
-        H, Whh, N, steps, feed_once, words_on, images_on, input_cache = cache
+        H, Whh, N, steps, feed_once, images_on, words_cache = cache
         dXi = np.zeros((N, H.shape[1]), dH.dtype)
 
         for before, now in reversed(steps):
@@ -76,25 +73,20 @@ class RNNGenerator:
                 dXi[:now.stop - now.start] += dsums
         dXi += _step_backward(dH[:N], H[:N])
 
+        dXi = _relu_encoder_backward(dXi, images_on)
+        dXs, grads = _words_backward(dH, words_cache)
         H_before = np.concatenate([H[before] for before, _ in steps]) if steps else H[:0]    # (P - N, H)
-        grads = {'Whh': H_before.T @ dH[N:], 'bhh': dH.sum(axis=0, keepdims=True)}
-        if words_on is not None:
-            dH, dXi = relu_backward(dH, words_on), relu_backward(dXi, images_on)
-        dXs, grads['Wxh'], grads['bxh'] = affine_backward(dH, input_cache)
-        return dXi, dXs, grads
+        return dXi, dXs, {'Whh': H_before.T @ dH[N:], **grads}
 
     @staticmethod
     def project(X, model, params):
         """What inputs X (n, E) add to the sums: [ReLU](X·Wxh + bxh) + bhh, (n, H). For words, done once for all."""
-        encoded, _ = affine_forward(X, model['Wxh'], model['bxh'])
-        if params.get('rnn_relu_encoders'):
-            encoded, _ = relu_forward(encoded)
-        return encoded + model['bhh']
+        return _words_forward(X, model, params)[0]
 
     @staticmethod
     def start(Xi, model, params):
         """The state before the first word: (h, image), each (n, H), from image encodings Xi (n, H)."""
-        return np.zeros_like(Xi), relu_forward(Xi)[0] if params.get('rnn_relu_encoders') else Xi
+        return np.zeros_like(Xi), _relu_encoder_forward(Xi, params)[0]
 
     @staticmethod
     def tick(projected, state, model, params):
@@ -108,6 +100,29 @@ class RNNGenerator:
         h = np.empty_like(h_before)
         _step(projected, h)
         return h, (h, np.zeros_like(image) if params.get('rnn_feed_once') else image)
+
+
+def _words_forward(X, model, params):
+    """[ReLU](X·Wxh + bxh) + bhh: words X (n, E) -> (n, H), cache."""
+    encoded, affine_cache = affine_forward(X, model['Wxh'], model['bxh'])
+    encoded, on = _relu_encoder_forward(encoded, params)
+    return encoded + model['bhh'], (affine_cache, on)
+
+
+def _words_backward(dsums, cache):
+    """dsums (n, H) -> dX (n, E), grads {'Wxh', 'bxh', 'bhh'}."""
+    affine_cache, on = cache
+    dX, dWxh, dbxh = affine_backward(_relu_encoder_backward(dsums, on), affine_cache)
+    return dX, {'Wxh': dWxh, 'bxh': dbxh, 'bhh': dsums.sum(axis=0, keepdims=True)}
+
+
+def _relu_encoder_forward(x, params):
+    """The ReLU on an encoding, where rnn_relu_encoders asks for it; else x as it is, and None."""
+    return relu_forward(x) if params.get('rnn_relu_encoders') else (x, None)
+
+
+def _relu_encoder_backward(dout, on):
+    return dout if on is None else relu_backward(dout, on)
 
 
 def _step(sums, h):

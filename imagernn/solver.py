@@ -139,10 +139,16 @@ class Solver:
         """{'rule': its name, 'step': updates made, 'cache': {slot: {parameter: array}}}, the very arrays."""
         return {'rule': self._name, 'step': self._steps, 'cache': self._cache}
 
-    def load_state_dict(self, state):
-        """Go on from a state_dict(); InputError where it is another rule's."""
+    def load_state_dict(self, state, model):
+        """Go on from a state_dict() with model, in its dtype; InputError where it is another rule's or model's."""
         if state['rule'] != self._name:
             raise InputError(f'--solver {self.params["solver"]}: the saved state is of another update rule, '
                              f'{state["rule"]}; keep that, or start anew from the weights with --init_model_from')
+        for slot in self._slots:
+            shapes = {name: array.shape for name, array in state['cache'][slot].items()}
+            if state['step'] > 0 and shapes != {name: w.shape for name, w in model.items()}:
+                raise InputError(f'the saved {slot} of the solver do not fit the model; '
+                                 'start anew from the weights with --init_model_from')
         self._steps = state['step']
-        self._cache = {slot: {name: a.copy() for name, a in state['cache'][slot].items()} for slot in self._slots}
+        self._cache = {slot: {name: array.astype(model[name].dtype) for name, array in state['cache'][slot].items()}
+                       for slot in self._slots}

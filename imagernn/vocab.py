@@ -43,5 +43,5 @@ def encode(tokens, wordtoix):
 
 
 def decode(indices, ixtoword):
-    """Word indices -> text; a closing END is left out."""
-    return ' '.join(ixtoword[ix] for ix in indices if ix != 0)
+    """Word indices -> list of words; a closing END is left out."""
+    return [ixtoword[ix] for ix in indices if ix != 0]

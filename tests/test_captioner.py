@@ -15,7 +15,6 @@ from imagernn.captioner import (
     init_model,
     make_tick,
     perplexity,
-    sentence_logprobs,
 )
 from imagernn.errors import InputError
 from imagernn.layers import Scratch
@@ -55,13 +54,6 @@ def test_the_order_of_the_pairs_does_not_matter(params):
         assert_close(other_cost, cost)
         for name in model:
             assert_close(other_grads[name], grads[name])
-
-
-def test_sentence_logprobs_stand_in_the_order_that_was_given(params):
-    model = make_model(params, seed=3)
-    together = sentence_logprobs(pack_pairs(PAIRS), model, params)
-    assert_close(together, [sentence_logprobs(pack_pairs([pair]), model, params)[0] for pair in PAIRS])
-    assert len(set(together.tolist())) == len(PAIRS)     # so that another order would show
 
 
 def test_an_image_that_is_repeated_counts_once_for_each_of_its_sentences(params):

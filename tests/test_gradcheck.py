@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from imagernn.gradcheck import central_difference, directional_error, element_errors, relative_error
+from imagernn.gradcheck import central_difference, derivative_error, directional_error, element_errors
 
 
 @pytest.fixture
@@ -25,10 +25,18 @@ def both(f, arrays, grads, seed=1):
                                                       for x, grad in zip(arrays, grads, strict=True)]
 
 
-def test_relative_error():
-    assert relative_error(1., 1.) == relative_error(0., 0.) == 0
-    assert relative_error(3., 1.) == relative_error(1., 3.) == .5
-    assert relative_error(1., -1.) == relative_error(0., 1e-200) == 1
+def test_the_error_of_a_derivative_is_relative():
+    assert derivative_error(0., lambda s: 7.) == 0
+    assert derivative_error(2., lambda s: 2 * s) < 1e-12
+    assert derivative_error(3., lambda s: s) == pytest.approx(.5)
+    assert derivative_error(1., lambda s: -s) == pytest.approx(1)
+    assert derivative_error(2., lambda s: s, floor=100.) == pytest.approx(.01)
+
+
+def test_a_kink_within_reach_is_left_behind_and_nan_never_agrees():
+    assert derivative_error(1., lambda s: max(s, -1e-4)) < 1e-8
+    assert derivative_error(0., lambda s: max(s, -1e-4)) == pytest.approx(1)
+    assert np.isnan(derivative_error(np.nan, lambda s: s)) and np.isnan(derivative_error(1., lambda s: np.nan))
 
 
 def test_central_difference_is_exact_up_to_the_fourth_power():

@@ -194,7 +194,7 @@ def keep_the_last(dout, cache):
 PLANTED = {
     'embedding_backward': (keep_the_last, 'Ws'),                                          # a word's rows not summed
     'dropout_backward': (lambda dout, mask: dout, 'Ws'),                                  # the mask forgotten
-    'affine_backward': (lambda dout, cache: (None, cache[0].T @ dout, dout[:1]), 'be'),   # db of one row alone
+    'affine_parameters_backward': (lambda dout, cache: (cache[0].T @ dout, dout[:1]), 'be'),   # db of one row alone
 }
 
 

@@ -62,6 +62,20 @@ def test_scores_equal_pycocoevalcap(golden, name):
 
 # ---------------------------------------------------------------------------------------------- BLEU by hand
 
+@pytest.mark.parametrize('name', SYSTEMS)
+def test_scores_equal_pycocoevalcap_on_an_excerpt(name):
+    excerpt = json.loads((Path(__file__).parent / 'metrics_excerpt.json').read_text(encoding='utf-8'))
+    candidates, expected = words(*excerpt['systems'][name]['captions']), excerpt['systems'][name]
+    references = [words(*captions) for captions in excerpt['references']]
+    bleu, bleu_each = coco_bleu(candidates, references)
+    np.testing.assert_allclose(bleu, expected['bleu'], rtol=1e-9)
+    np.testing.assert_allclose(bleu_each[:, 3], expected['bleu4_each'], rtol=1e-9)
+    for metric, key in (cider, 'cider'), (rouge_l, 'rouge_l'):
+        score, each = metric(candidates, references)
+        assert score == pytest.approx(expected[key], rel=1e-9)
+        np.testing.assert_allclose(each, expected[f'{key}_each'], rtol=1e-9, atol=1e-12)
+
+
 def test_ngrams():
     counts = ngram_counts('a b a b'.split())
     assert counts == [{('a',): 2, ('b',): 2}, {('a', 'b'): 2, ('b', 'a'): 1},

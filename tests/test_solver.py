@@ -202,7 +202,7 @@ def test_a_saved_state_goes_on_exactly(rule):
     state = copy.deepcopy(first.state_dict())
     first.step(copy.deepcopy(model), random_arrays(9))                # what the first does now concerns nobody else
     second = Solver(params)
-    second.load_state_dict(state)
+    second.load_state_dict(state, model)
     found = updates(second, first=3, model=model)
     for name, w in found.items():
         np.testing.assert_array_equal(w, expected[name])
@@ -213,7 +213,7 @@ def test_a_loaded_state_is_not_shared():
     first = Solver(params_of('adam'))
     first.step(random_arrays(0), random_arrays(1))
     second = Solver(params_of('adam'))
-    second.load_state_dict(first.state_dict())
+    second.load_state_dict(first.state_dict(), random_arrays(0))
     before = copy.deepcopy(first.state_dict())
     second.step(random_arrays(0), random_arrays(2))
     assert first.state_dict()['step'] == before['step']
@@ -229,7 +229,15 @@ def test_the_state_of_another_rule_is_refused(saved, loading):
     solver.step({'b': np.ones((1, 5))}, {'b': np.ones((1, 5))})
     other = Solver(params_of(loading))
     with pytest.raises(InputError, match='--solver .*another update rule'):
-        other.load_state_dict(solver.state_dict())
+        other.load_state_dict(solver.state_dict(), {'b': np.ones((1, 5))})
+
+
+def test_the_state_of_another_model_is_refused():
+    solver, other = Solver(params_of('adam')), Solver(params_of('adam'))
+    solver.step({'b': np.ones((1, 5))}, {'b': np.ones((1, 5))})
+    for model in {'b': np.ones((1, 4))}, {'b': np.ones((1, 5)), 'W': np.ones((2, 2))}:
+        with pytest.raises(InputError, match='do not fit the model'):
+            other.load_state_dict(solver.state_dict(), model)
 
 
 # ---- mistakes

@@ -59,7 +59,7 @@ def test_a_full_stop_in_the_data_is_a_word_and_not_the_end():
     wordtoix, ixtoword, bias_init_vector = build_vocab(sentences, 1)
     assert wordtoix == {START: 0, 'a': 1, '.': 2, 'b': 3}
     assert encode(sentences[0], wordtoix) == [1, 2, 3, 2]
-    assert decode([1, 2, 3, 2, 0], ixtoword) == 'a . b .'
+    assert decode([1, 2, 3, 2, 0], ixtoword) == ['a', '.', 'b', '.']
     np.testing.assert_allclose(bias_init_vector, np.log(np.array([2, 2, 3, 1]) / 3), rtol=1e-14, atol=1e-15)
 
 
@@ -70,8 +70,8 @@ def test_unknown_words_are_dropped_not_replaced():
 
 def test_a_sentence_comes_back_without_its_end():
     wordtoix, ixtoword, _ = build_vocab(words('a naïve 犬 runs'), 1)
-    assert decode(encode(['a', 'naïve', '犬', 'runs'], wordtoix) + [0], ixtoword) == 'a naïve 犬 runs'
-    assert decode([0], ixtoword) == decode([], ixtoword) == ''
+    assert decode(encode(['a', 'naïve', '犬', 'runs'], wordtoix) + [0], ixtoword) == ['a', 'naïve', '犬', 'runs']
+    assert decode([0], ixtoword) == decode([], ixtoword) == []
 
 
 # ---- packing
