@@ -7,12 +7,14 @@ or SIGTERM it saves first, and goes on with --resume.
 import argparse
 import datetime
 import math
+import os
 import re
 import signal
 import socket
 import sys
 import time
 from pathlib import Path
+from shlex import quote
 
 import numpy as np
 from tqdm import tqdm
@@ -32,9 +34,9 @@ from imagernn.vocab import build_vocab
 # what a checkpoint's arrays were made for: a run that goes on from one cannot choose these anew
 MODEL_PARAMS = ('generator', 'image_encoding_size', 'word_encoding_size', 'hidden_size', 'tanhC_version',
                 'rnn_relu_encoders', 'rnn_feed_once')
+# what a run that goes on cannot choose anew, besides
+RUN_PARAMS = ('dataset', 'seed', 'word_count_threshold', 'batch_size')
 STATUS_SECONDS = 60
-CALM = 'try a smaller --learning_rate or --grad_clip'
-EXPLODED = f'the perplexity on val is worse than blind guessing by far; {CALM}'
 GRAD_CHECK_PAIRS = 5
 GRAD_CHECK_BOUND = 1e-6
 
@@ -104,30 +106,53 @@ def main_params(argv):
     checkpoint = load_captioner(source) if source else None
     if args.resume:
         require_resumable(source, checkpoint)
-        known = set(vars(args))
-        parser.set_defaults(**{k: v for k, v in checkpoint['params'].items() if k in known})
+        keep = set(vars(args)) - {'features', 'resume', 'init_model_from'}
     elif source:
-        parser.set_defaults(**{k: checkpoint['params'][k] for k in MODEL_PARAMS if k in checkpoint['params']})
+        keep = {*MODEL_PARAMS, 'word_count_threshold'}
+    if checkpoint:
+        saved = {name: value for name, value in checkpoint['params'].items() if name in keep}
+        parser.set_defaults(**sound_params(parser, source, saved))
     params = {**vars(parser.parse_args(argv)), 'resume': args.resume}
     if checkpoint:
-        for name in MODEL_PARAMS:
+        for name in (*MODEL_PARAMS, *(RUN_PARAMS if args.resume else ())):
             made_with = checkpoint['params'].get(name, params[name])
             if params[name] != made_with:
-                raise InputError(f'--{name} {params[name]}: {source} was made with {made_with}; leave the flag out')
+                raise InputError(f'--{name} {params[name]}: {source} was made with {made_with}; leave the flag out'
+                                 + (', or start a new run with --init_model_from' if name in RUN_PARAMS else ''))
     check_ranges(params)
     return params, checkpoint
 
 
+def sound_params(parser, path, saved):
+    """The flags that a checkpoint saved; InputError where one is not what the parser would have given."""
+    kinds = {int: int, float: (int, float)}
+    for action in parser._actions:
+        if action.dest in saved:
+            value = saved[action.dest]
+            sound = isinstance(value, kinds.get(action.type, str)) and not isinstance(value, bool)
+            if not sound or (action.choices and value not in action.choices):
+                raise InputError(f'{path}: its {action.dest} is {value!r:.60}, which the flag cannot be; '
+                                 'use another checkpoint')
+    return saved
+
+
 def require_resumable(path, checkpoint):
     """InputError unless the checkpoint holds all that a run needs to go on as if never stopped."""
-    kinds = {'solver': dict, 'rng_state': dict, 'it': int, 'history': list}
-    if missing := [key for key, kind in kinds.items() if not isinstance(checkpoint.get(key), kind)]:
-        raise InputError(f'{path}: cannot be resumed, it holds no sound {", ".join(missing)}; '
+    number = (int, float)
+    kinds = {'solver': dict, 'rng_state': dict, 'it': int, 'history': list, 'val_ppl2': number, 'top_val_ppl2': number,
+             'cost0': (*number, type(None)), 'smooth_train_ppl2': (*number, type(None)),
+             'best_checkpoint': (str, type(None))}
+    unsound = [key for key, kind in kinds.items() if not isinstance(checkpoint.get(key), kind)]
+    if unsound or checkpoint['it'] < 0:
+        raise InputError(f'{path}: cannot be resumed, it holds no sound {", ".join(unsound) or "it"}; '
                          'start a new run from its weights with --init_model_from')
 
 
 def check_ranges(params):
     """InputError for a flag whose value cannot be."""
+    for name, value in params.items():
+        if isinstance(value, float) and not math.isfinite(value):
+            raise InputError(f'--{name} {value}: must be a finite number')
     between = {'batch_size': (1, 10 ** 6), 'eval_batch_size': (1, 10 ** 6), 'word_count_threshold': (1, math.inf),
                'image_encoding_size': (1, 10 ** 5), 'word_encoding_size': (1, 10 ** 5), 'hidden_size': (1, 10 ** 5),
                'seed': (0, math.inf), 'regc': (0, math.inf), 'learning_rate': (0, math.inf),
@@ -194,7 +219,7 @@ class Stop:
     def _note(self, number, frame):
         self.signal = number
         signal.signal(number, signal.SIG_DFL)
-        print('\nstopping after this step, saving first; once more to leave at once', file=sys.stderr)
+        os.write(2, b'\nstopping after this step, saving first; once more to leave at once\n')
 
 
 @script
@@ -221,7 +246,7 @@ def train(run, solver, rng, provider, params):
           f'{sum(w.size for w in run["model"].values()):,} parameters; {iters_per_epoch} iterations an epoch, '
           f'{max_iters} in all')
     files, stop, scratch = Outputs(params, provider.features), Stop(), Scratch()
-    problem = None
+    problem, first = None, run['it']
     files.write_status(run)
     progress = tqdm(total=max_iters, initial=run['it'], unit='it', disable=None, smoothing=.05, dynamic_ncols=True)
 
@@ -240,36 +265,75 @@ def train(run, solver, rng, provider, params):
 
         is_last = run['it'] == max_iters
         if is_last or (run['it'] % eval_period == 0 and run['it'] < max_iters - 4):
-            is_best, problem = evaluate(run, provider, params)
-            if problem is EXPLODED:
+            problem = exploded(run, provider, params)
+            if problem:
                 break
+            is_best, problem = evaluate(run, provider, params)
             files.add_to_history(run, report)
             files.save(run, solver, rng, is_best)
             files.write_status(run)
+            say(f'epoch {run["epoch"]:.2f}: perplexity {run["val_ppl2"]:.4f} on val, '
+                f'{run["smooth_train_ppl2"]:.4f} on train (smoothed)')
         elif files.seconds_since_report() > STATUS_SECONDS:
             files.add_to_history(run, report)
             files.write_status(run)
     progress.close()
 
+    if run['it'] < max_iters and not problem and run['it'] > first:
+        problem = exploded(run, provider, params)
+        if not problem:
+            files.save(run, solver, rng, is_best=False)
     if problem:
-        print(f'aborted at iteration {run["it"]}: {problem}', file=sys.stderr)
+        print(f'aborted at iteration {run["it"]}: {problem}; the best checkpoint so far: {run["best_checkpoint"]}',
+              file=sys.stderr)
         return 1
     if run['it'] < max_iters:
-        files.save(run, solver, rng, is_best=False)
-        print(f'stopped at iteration {run["it"]}; go on with: python driver.py --resume {files.last_path}')
+        how = f'go on with: python driver.py --resume {quote(str(files.last_path))}'
+        say(f'stopped at iteration {run["it"]}; {how if run["it"] > first else "there was nothing new to save"}')
         return 128 + stop.signal
-    print_ending(run, files)
+    say_ending(run, files, params)
     return 0
 
 
-def print_ending(run, files):
+def say(text):
+    """A line on stdout. A reader that has left, or a full disk behind it, does not cost the run."""
+    try:
+        tqdm.write(text, file=sys.stdout)
+        sys.stdout.flush()
+    except OSError:
+        pass
+
+
+def say_ending(run, files, params):
     """Where the best model is, and what to type next."""
     if run['best_checkpoint']:
-        print(f'best perplexity on val: {run["top_val_ppl2"]:.2f}, in {run["best_checkpoint"]}\n'
-              f'next: python eval_sentence_predictions.py {run["best_checkpoint"]}')
+        root = '' if params['data_root'] == 'data' else f' --data_root {quote(params["data_root"])}'
+        say(f'best perplexity on val: {run["top_val_ppl2"]:.2f}, in {run["best_checkpoint"]}\n'
+            f'next: python eval_sentence_predictions.py {quote(run["best_checkpoint"])}{root}')
     else:
-        print(f'perplexity on val: {run["val_ppl2"]:.2f}, no checkpoint below --write_checkpoint_ppl_threshold; '
-              f'the last model is in {files.last_path}')
+        say(f'perplexity on val: {run["val_ppl2"]:.2f}, no checkpoint below --write_checkpoint_ppl_threshold; '
+            f'the last model is in {files.last_path}')
+
+
+def exploded(run, provider, params):
+    """The reason to end a run whose weights are no good any more, before they are saved; or None.
+
+    The rule of training_step, on a batch without dropout that is drawn apart, so that the run's own stream stays.
+    """
+    rng = np.random.default_rng(0)
+    pairs = provider.sampleImageSentencePairs('train', params['batch_size'], rng)
+    batch = make_batch(pairs, provider.features, run['wordtoix'], np.dtype(params['dtype']))
+    with np.errstate(all='ignore'):
+        logprobs, _ = forward(batch, run['model'], params)
+        return too_costly(cost_of(logprobs, batch.num_sentences, run['model'], params)[0], run)
+
+
+def too_costly(cost, run):
+    """The reason to end the run, as in NeuralTalk: a cost of more than twice the first one. NaN is one, too."""
+    if cost <= 2 * run['cost0']:
+        return None
+    return (f'the cost, {cost:.4g}, is more than twice the first one, {run["cost0"]:.4g}; try a smaller '
+            '--learning_rate or --grad_clip, or a larger --batch_size')
 
 
 def training_step(run, solver, rng, provider, params, scratch):
@@ -279,8 +343,8 @@ def training_step(run, solver, rng, provider, params, scratch):
     cost, grads, stats = cost_and_grads(batch, run['model'], params, rng, scratch)
     if run['cost0'] is None:
         run['cost0'] = cost
-    if not cost <= 2 * run['cost0']:                               # NaN is not, either
-        return stats['ppl2'], f'the cost, {cost:.4g}, is more than twice the first one, {run["cost0"]:.4g}; {CALM}'
+    if problem := too_costly(cost, run):
+        return stats['ppl2'], problem
     solver.step(run['model'], grads, learning_rate_at(run['epoch'], params))
     before = run['smooth_train_ppl2'] or stats['ppl2']
     run['smooth_train_ppl2'] = .99 * before + .01 * stats['ppl2']
@@ -291,11 +355,6 @@ def evaluate(run, provider, params):
     """Perplexity on val into run. Returns whether it is the best so far and, where training must end, the reason."""
     run['val_ppl2'] = split_perplexity(provider, 'val', run['model'], params, run['wordtoix'],
                                        params['eval_max_images'], params['eval_batch_size'])
-    tqdm.write(f'epoch {run["epoch"]:.2f}: perplexity {run["val_ppl2"]:.4f} on val, '
-               f'{run["smooth_train_ppl2"]:.4f} on train (smoothed)', file=sys.stdout)
-    sys.stdout.flush()
-    if not run['val_ppl2'] <= len(run['ixtoword']) ** 2:           # guessing blindly would give the number of words
-        return False, EXPLODED
     threshold, limit = params['write_checkpoint_ppl_threshold'], params['min_ppl_or_abort']
     is_best = ((run['top_val_ppl2'] < 0 or run['val_ppl2'] < run['top_val_ppl2'])
                and (threshold < 0 or run['val_ppl2'] < threshold))
@@ -318,7 +377,7 @@ class Outputs:
         self.last_path = self._checkpoint_path('last')
         self._status_path = (Path(params['worker_status_output_directory'])
                              / f'{self._host}_{params["fappend"]}_status.json')
-        if self.last_path.exists() and not params['resume']:
+        if self.last_path.exists() and not (params['resume'] and self.last_path.samefile(params['resume'])):
             print(f'note: {self.last_path} of an earlier run will be replaced', file=sys.stderr)
         for path in (self.last_path, self._status_path):
             require_writable(path)

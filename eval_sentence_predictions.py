@@ -4,6 +4,7 @@ Prints perplexity, BLEU as NeuralTalk printed it, and the COCO scores; writes re
 """
 
 import argparse
+import os
 import shutil
 import sys
 from pathlib import Path
@@ -16,6 +17,7 @@ from imagernn.evaluation import (
     check_feature_size,
     check_search_flags,
     load_captioner,
+    refuse_to_replace,
     result_blob,
     split_perplexity,
     trained_data,
@@ -50,7 +52,7 @@ def main(argv=None):
     params = vars(build_parser().parse_args(argv))
     check_search_flags(params)
     outputs = [params[name] for name in ('result_struct_filename', 'coco_results', 'html') if params[name]]
-    if len({Path(path).resolve() for path in outputs}) < len(outputs):
+    if len({os.path.realpath(path) for path in outputs}) < len(outputs):
         raise InputError(f'two results would go to the same file: {", ".join(outputs)}; give each its own')
     if params['max_images'] == 0:
         raise InputError('--max_images 0: no image to evaluate; give a number, or -1 for all')
@@ -60,6 +62,7 @@ def main(argv=None):
     provider = getDataProvider(dataset, params['data_root'], features)
     check_feature_size(provider.features, model)
     images = list(provider.iterImages(params['split'], params['max_images']))
+    refuse_to_replace([params['checkpoint_path'], provider.folder / 'dataset.json', provider.features.path], outputs)
     for path in outputs:
         require_writable(path)
 

@@ -17,6 +17,7 @@ from imagernn.evaluation import (
     check_feature_size,
     check_search_flags,
     load_captioner,
+    refuse_to_replace,
     result_blob,
 )
 from imagernn.features import default_features, open_features
@@ -48,18 +49,20 @@ def main(argv=None):
         raise InputError(f'{root / "tasks.txt"} lists {len(names)} pictures, but {features.path} has features of '
                          f'{features.num_images}: there must be one for each line, in the same order')
     check_feature_size(features, checkpoint['model'])
-    for name in ('result_struct.json', 'result.html'):
-        require_writable(root / name)
+    outputs = [root / 'result_struct.json', root / 'result.html']
+    refuse_to_replace([params['checkpoint_path'], features.path], outputs)
+    for path in outputs:
+        require_writable(path)
 
     captions = caption_images(lambda i, j: features.rows(range(i, j), dtype=params['dtype']), len(names),
                               checkpoint['model'], checkpoint['params'], checkpoint['ixtoword'], params)
     blobs = [result_blob(name, found) for name, found in zip(names, captions, strict=True)]
-    write_json(root / 'result_struct.json', {'params': params, 'checkpoint_params': checkpoint['params'],
-                                             'imgblobs': blobs})
-    write_gallery(root / 'result.html', f'{root.resolve().name}: {len(names)} pictures', blobs, base=root)
+    write_json(outputs[0], {'params': params, 'checkpoint_params': checkpoint['params'],
+                            'imgblobs': blobs})
+    write_gallery(outputs[1], f'{root.resolve().name}: {len(names)} pictures', blobs, base=root)
     for blob in blobs:
         print(f'{blob["img_path"]}: {blob["candidate"]["text"]}')
-    print(f'written: {root / "result_struct.json"}, {root / "result.html"}')
+    print(f'written: {outputs[0]}, {outputs[1]}')
     return 0
 
 

@@ -16,6 +16,6 @@ setup(
     packages=find_packages(include=['imagernn', 'imagernn.*']),
     py_modules=['driver', 'predict_on_images', 'eval_sentence_predictions'],
     python_requires='>=3.10',
-    install_requires=['numpy>=1.24', 'scipy>=1.10', 'h5py>=3.9', 'pillow>=9.5', 'tqdm>=4.64'],
+    install_requires=['numpy>=1.24', 'scipy>=1.10', 'h5py>=3.12.1', 'pillow>=9.5', 'tqdm>=4.64'],
     extras_require={'test': test, 'metrics': metrics, 'dev': dev + test},
 )

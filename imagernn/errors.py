@@ -35,13 +35,14 @@ def script(main):
         except InputError as error:
             message = str(error)
         except OSError as error:
-            message = f'{error.filename or "a file"}: {error.strerror or error}; mend its name or permissions'
+            message = (f'{error.filename}: {error.strerror or error}; mend its name or permissions' if error.filename
+                       else f'standard output, or a file, cannot be written: {error.strerror or error}')
         except MemoryError as error:
             message = f'not enough memory ({error}); use smaller sizes or batches'
         except KeyboardInterrupt:
             print('interrupted', file=sys.stderr)
             return 130
-        print(f'error: {message}', file=sys.stderr)
+        print('error:', ' '.join(message.splitlines()), file=sys.stderr)
         return 2
 
     return guarded

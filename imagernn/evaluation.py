@@ -3,6 +3,8 @@
 Glues checkpoint, data provider, batch, captioner and search; computes no score of its own.
 """
 
+import os
+
 import numpy as np
 from tqdm import tqdm
 
@@ -14,7 +16,8 @@ from imagernn.layers import Scratch
 from imagernn.search import beam_search, greedy_search, sample_search
 from imagernn.vocab import decode
 
-LOG_FLOOR = np.log(1e-20)    # as in NeuralTalk: a word's probability counts as p + 1e-20 in a split's perplexity
+LOG_TINY = float(np.log(1e-20))    # as in NeuralTalk: a word's probability counts as p + 1e-20 in a split's perplexity
+MAX_BEAM_SIZE = 10_000
 ROWS_AT_ONCE = 400    # beams that go through one tick: enough to keep the matrix products busy
 
 
@@ -46,7 +49,16 @@ def trained_data(checkpoint, dataset, features):
         raise InputError('the checkpoint does not say what data set it was trained on; name one with --dataset')
     if features is None and dataset == trained_on and isinstance(trained_with, dict):
         features = trained_with.get('file')
+    if not isinstance(features, str | None):
+        raise InputError(f'the checkpoint names {features!r} as its feature file; name the right one with --features')
     return dataset, features
+
+
+def refuse_to_replace(inputs, outputs):
+    """InputError when a result would take the place of a file that is read."""
+    read = {os.path.realpath(path) for path in inputs}
+    if lost := [path for path in outputs if os.path.realpath(path) in read]:
+        raise InputError(f'{lost[0]}: is read here, and would be replaced by a result; name another file')
 
 
 def check_feature_size(features, model):
@@ -67,7 +79,7 @@ def split_perplexity(provider, split, model, params, wordtoix, max_images=-1, ba
     pairs = provider.iterImageSentencePairBatch(split, max_images, batch_size)
     for some in tqdm(pairs, desc=f'perplexity on {split}', unit='batch', leave=False, disable=None):
         logprobs, _ = forward(make_batch(some, provider.features, wordtoix, dtype), model, params, scratch=scratch)
-        logprob += float(np.logaddexp(logprobs, LOG_FLOOR).sum(dtype=np.float64))
+        logprob += float(np.logaddexp(logprobs, LOG_TINY).sum(dtype=np.float64))
         num_words += len(logprobs)
     if not num_words:
         raise InputError(f'of the {split} split {max_images} images are to be evaluated: allow more, or -1 for all')
@@ -122,6 +134,8 @@ def check_search_flags(params):
     for name, least in (('beam_size', 1), ('nbest', 1), ('temperature', 0), ('seed', 0)):
         if not params[name] >= least:
             raise InputError(f'--{name} {params[name]}: must be at least {least}')
+    if params['beam_size'] > MAX_BEAM_SIZE:
+        raise InputError(f'--beam_size {params["beam_size"]}: must be at most {MAX_BEAM_SIZE}')
     if params['nbest'] > params['beam_size']:
         raise InputError(f'--nbest {params["nbest"]}: a beam of {params["beam_size"]} finds no more than that; '
                          'raise --beam_size')

@@ -4,6 +4,7 @@ import json
 import math
 import os
 import secrets
+import shutil
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -14,22 +15,25 @@ from imagernn.errors import InputError
 def replacing(path):
     """Gives a binary file to write; once it is written in full, on the disk, it takes path's place.
 
-    Makes missing folders. If anything fails, path stays as it was and nothing is left beside it; what the operating
-    system refuses becomes an InputError that names path. A link is followed; a device, such as /dev/null, is written.
+    Makes missing folders. If anything fails, path stays as it was and, unless the process is killed, nothing is left
+    beside it; what the operating system refuses becomes an InputError that names path. A link is followed; a device,
+    such as /dev/null, is written.
     """
     try:
-        target = Path(path).resolve()
+        target = Path(os.path.realpath(path))
         if target.exists() and not target.is_file():
             with target.open('wb') as file:
                 yield file
             return
-        temporary = target.parent / f'.{target.name[:64]}-{secrets.token_hex(8)}.tmp'
         target.parent.mkdir(parents=True, exist_ok=True)
+        temporary = _temporary(target)
         try:
             with temporary.open('xb') as file:
                 yield file
                 file.flush()
                 os.fsync(file.fileno())
+            if target.exists():
+                shutil.copymode(target, temporary)
             os.replace(temporary, target)
         finally:
             temporary.unlink(missing_ok=True)
@@ -40,19 +44,22 @@ def replacing(path):
 
 def require_writable(path):
     """InputError, before hours of work and not after, unless such a file can be written. Makes its folder."""
-    path = Path(path)
     try:
-        if path.is_dir():
+        target = Path(os.path.realpath(path))
+        if target.is_dir():
             raise InputError(f'{path}: is a folder; name a file')
-        path.parent.mkdir(parents=True, exist_ok=True)
-        existed = path.exists()
-        with path.open('ab'):
-            pass
-        if not existed:
-            path.unlink()
+        if not target.exists() or target.is_file():
+            target.parent.mkdir(parents=True, exist_ok=True)
+            temporary = _temporary(target)
+            temporary.touch(exist_ok=False)
+            temporary.unlink()
     except OSError as error:
         raise InputError(f'{path}: cannot be written ({error.strerror or error}); '
                          'make the folder writable, or name another place') from error
+
+
+def _temporary(target):
+    return target.with_name(f'.{secrets.token_hex(8)}.tmp')
 
 
 def write_text(path, text):

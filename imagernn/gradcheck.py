@@ -19,7 +19,8 @@ def derivative_error(analytic, f_at, step=STEP, floor=0.):
     """|a − n| / max(|a| + |n|, floor), 0 where both are 0: a derivative against finite differences of f_at(s) at 0.
 
     Where they disagree, steps down to a thousand times smaller are tried, and the least error counts: they leave
-    behind a kink of a ReLU that was within reach of the first. A wrong derivative stays wrong.
+    behind a kink of a ReLU that was within reach of the first. A derivative that is wrong by more than rounding
+    stays so.
     """
     least = np.inf
     for smaller in SMALLER:

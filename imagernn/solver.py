@@ -142,11 +142,12 @@ class Solver:
     def load_state_dict(self, state, model):
         """Go on from a state_dict() with model, in its dtype; InputError where it is another rule's or model's."""
         if state['rule'] != self._name:
-            raise InputError(f'--solver {self.params["solver"]}: the saved state is of another update rule, '
-                             f'{state["rule"]}; keep that, or start anew from the weights with --init_model_from')
+            raise InputError(f'--solver {self.params["solver"]} --momentum {self.params["momentum"]}: the saved state '
+                             f'is of another update rule, {state["rule"]}; leave both flags out, or start anew from '
+                             'the weights with --init_model_from')
         for slot in self._slots:
             shapes = {name: array.shape for name, array in state['cache'][slot].items()}
-            if state['step'] > 0 and shapes != {name: w.shape for name, w in model.items()}:
+            if (state['step'] or shapes) and shapes != {name: w.shape for name, w in model.items()}:
                 raise InputError(f'the saved {slot} of the solver do not fit the model; '
                                  'start anew from the weights with --init_model_from')
         self._steps = state['step']

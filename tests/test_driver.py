@@ -203,8 +203,70 @@ def test_an_exploding_run_is_aborted_and_its_last_good_checkpoint_stays(root, ca
 def test_an_explosion_right_before_an_evaluation_saves_nothing(root, capsys):
     flags = train_flags(root, '--solver', 'vanilla', '--grad_clip', '0', '-l', '1e30', '--max_epochs', '.01')
     assert driver.main(flags) == 1
-    assert 'aborted at iteration 1: the perplexity on val' in capsys.readouterr().err
+    assert 'aborted at iteration 1: the cost, ' in capsys.readouterr().err
     assert list((root / 'cv').iterdir()) == []
+
+
+def test_a_stop_right_after_an_explosion_keeps_the_last_good_checkpoint(root, monkeypatch, capsys):
+    driver.main(train_flags(root))
+    last = checkpoint_named(root, 'last')
+    before, step = last.read_bytes(), driver.training_step
+
+    def explode_and_stop(run, *args):
+        found = step(run, *args)
+        run['model']['Wd'] *= 1e30
+        os.kill(os.getpid(), signal.SIGINT)
+        return found
+
+    monkeypatch.setattr(driver, 'training_step', explode_and_stop)
+    assert driver.main(['--resume', str(last), '--max_epochs', '4']) == 1
+    assert 'aborted at iteration 15' in capsys.readouterr().err
+    assert last.read_bytes() == before
+
+
+def test_a_stop_before_the_first_step_saves_nothing(root, monkeypatch, capsys):
+    driver.main(train_flags(root))
+    last = checkpoint_named(root, 'last')
+    before, write_status = last.read_bytes(), driver.Outputs.write_status
+
+    def stop_at_once(self, run):
+        write_status(self, run)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    monkeypatch.setattr(driver.Outputs, 'write_status', stop_at_once)
+    assert driver.main(train_flags(root)) == 130
+    assert 'nothing new to save' in capsys.readouterr().out and last.read_bytes() == before
+
+
+def test_a_stop_during_an_evaluation_is_gone_on_from_exactly(root, monkeypatch):
+    flags = train_flags(root, '--max_epochs', '3')
+    assert driver.main(flags) == 0
+    whole = load_checkpoint(checkpoint_named(root, 'last'))
+    evaluate = driver.evaluate
+
+    def stopped(*args):
+        os.kill(os.getpid(), signal.SIGTERM)
+        return evaluate(*args)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(driver, 'evaluate', stopped)
+        assert driver.main(flags) == 143
+    last = checkpoint_named(root, 'last')
+    assert load_checkpoint(last)['it'] == 7
+    assert driver.main(['--resume', str(last)]) == 0
+    resumed = load_checkpoint(last)
+    assert_same_model(whole['model'], resumed['model'])
+    assert [h['val_ppl2'] for h in whole['history']] == [h['val_ppl2'] for h in resumed['history']]
+
+
+@pytest.mark.skipif(not hasattr(os, 'fork'), reason='needs a shell with pipes')
+def test_a_reader_that_leaves_does_not_cost_the_run(root):
+    command = [sys.executable, str(REPOSITORY / 'driver.py'), *train_flags(root)]
+    with subprocess.Popen(command, cwd=root, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        process.stdout.readline()
+        process.stdout.close()
+        assert process.wait() in (0, 141, 120), process.stderr.read()
+    assert load_checkpoint(checkpoint_named(root, 'last'))['it'] == 14
 
 
 @pytest.mark.parametrize('flag', ['-o', '--worker_status_output_directory'])
@@ -276,6 +338,8 @@ def test_checkpoints_below_the_threshold_only(root, capsys):
     (['--decay_rate', '2'], ['--decay_rate 2']),
     (['--max_epochs', '0'], ['--max_epochs 0']),
     (['--learning_rate', 'nan'], ['--learning_rate nan']),
+    (['--grad_clip', 'nan'], ['--grad_clip nan']),
+    (['--smooth_eps', 'inf'], ['--smooth_eps inf']),
     (['--fappend', '../x'], ['--fappend ../x']),
     (['--eval_max_images', '0'], ['--eval_max_images 0', '-1 for all']),
     (['--fappend', ''], ['--fappend']),
@@ -313,6 +377,13 @@ def test_unknown_choices_are_refused_with_the_known_ones(root, capsys):
     (lambda c: c['params'].update(generator='gru'), ['gru', 'lstm']),
     (lambda c: c['params'].update(generator=['lstm']), ['lstm']),
     (lambda c: c.update(it='x'), ['it', '--init_model_from']),
+    (lambda c: c.update(it=-5), ['it', '--init_model_from']),
+    (lambda c: c.update(top_val_ppl2='x'), ['top_val_ppl2']),
+    (lambda c: c['params'].update(batch_size=10.5), ['batch_size is 10.5']),
+    (lambda c: c['params'].update(grad_clip='abc'), ['grad_clip']),
+    (lambda c: c['params'].update(dtype='x'), ['dtype']),
+    (lambda c: c['params'].update(regc=None), ['regc']),
+    (lambda c: c.update(features={'file': 5}), ['5', '--features']),
     (lambda c: c['rng_state'].update(bit_generator='nonsense'), ['random state']),
     (lambda c: c['solver']['cache']['squares'].pop('Wd'), ['squares', '--init_model_from']),
     (lambda c: (c['ixtoword'].update({999: c['ixtoword'].pop(5)}), c['wordtoix'].update({c['ixtoword'][999]: 999})),
@@ -325,7 +396,7 @@ def test_a_checkpoint_that_cannot_be_gone_on_with(root, change, words, capsys):
     bad = root / 'bad.h5'
     save_checkpoint(bad, checkpoint)
     capsys.readouterr()
-    assert driver.main(train_flags(root, '--resume', str(bad))) == 2
+    assert driver.main(['--resume', str(bad)]) == 2
     message = capsys.readouterr().err
     assert all(word in message for word in words) and message.startswith('error: '), message
 
@@ -337,6 +408,9 @@ def test_resume_refuses_other_sizes_and_other_features(root, capsys):
     assert '--hidden_size 7' in capsys.readouterr().err
     assert driver.main(['--resume', last, '--solver', 'adagrad', '--max_epochs', '3']) == 2
     assert '--solver adagrad' in capsys.readouterr().err
+    for name, value in ('dataset', 'other'), ('seed', '9'), ('batch_size', '5'), ('word_count_threshold', '4'):
+        assert driver.main(['--resume', last, f'--{name}', value]) == 2
+        assert f'--{name} {value}' in (err := capsys.readouterr().err) and '--init_model_from' in err
     np.save(root / 'tiny' / 'other.npy', np.ones((20, 3), np.float32))
     assert driver.main(['--resume', last, '--features', 'other.npy']) == 2
     assert 'other.npy' in capsys.readouterr().err

@@ -176,6 +176,7 @@ def test_a_dump_folder_that_cannot_be_is_said_after_the_results_are_saved(traine
 
 @pytest.mark.parametrize(('flags', 'words'), [
     (['--beam_size', '0'], ['--beam_size 0']),
+    (['--beam_size', '1000000000'], ['--beam_size 1000000000']),
     (['--nbest', '3'], ['--nbest 3', '--beam_size']),
     (['--temperature', '-1'], ['--temperature -1']),
     (['--max_images', '0'], ['--max_images 0']),
@@ -210,6 +211,13 @@ def test_a_checkpoint_that_cannot_be_used_is_said(trained, checkpoint, tmp_path,
                                                '--result_struct_filename', str(tmp_path / 'r.json')]) == 2
     assert capsys.readouterr().err.splitlines()[-1].startswith('error: ')
     assert not (tmp_path / 'r.json').exists()
+
+
+def test_a_result_never_replaces_what_is_read(trained, checkpoint, capsys):
+    for path in checkpoint, trained / 'tiny' / 'dataset.json', trained / 'tiny' / 'vgg_feats.npy':
+        before = path.read_bytes()
+        assert eval_sentence_predictions.main([str(checkpoint), '--data_root', str(trained), '--html', str(path)]) == 2
+        assert str(path) in capsys.readouterr().err and path.read_bytes() == before
 
 
 def test_results_may_go_to_a_device(trained, checkpoint):
