@@ -30,7 +30,7 @@ demo: .venv/installed
 	@echo 'Next, your own data (README.md, "Train"):'
 	@echo '    . .venv/bin/activate'
 	@echo '    python driver.py -d flickr8k'
-	@echo '    python eval_sentence_predictions.py cv/model_checkpoint_flickr8k_*_last.h5 -b 3 --html flickr8k.html'
+	@echo '    python eval_sentence_predictions.py CHECKPOINT -b 3 --html flickr8k.html'
 
 lint: .venv/installed
 	$(BIN)/ruff check .
