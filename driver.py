@@ -6,9 +6,7 @@ or SIGTERM it saves first, and goes on with --resume.
 
 import argparse
 import datetime
-import math
 import os
-import re
 import signal
 import socket
 import sys
@@ -27,15 +25,11 @@ from imagernn.data_provider import getDataProvider
 from imagernn.errors import InputError, script
 from imagernn.evaluation import check_feature_size, load_captioner, split_perplexity, trained_data
 from imagernn.files import require_writable, write_json
+from imagernn.flags import MODEL_PARAMS, RUN_PARAMS, check_ranges, require_resumable, require_same, sound_params
 from imagernn.layers import Scratch
 from imagernn.solver import CLIPS, SOLVERS, Solver
 from imagernn.vocab import build_vocab
 
-# what a checkpoint's arrays were made for: a run that goes on from one cannot choose these anew
-MODEL_PARAMS = ('generator', 'image_encoding_size', 'word_encoding_size', 'hidden_size', 'tanhC_version',
-                'rnn_relu_encoders', 'rnn_feed_once')
-# what a run that goes on cannot choose anew, besides
-RUN_PARAMS = ('dataset', 'seed', 'word_count_threshold', 'batch_size')
 STATUS_SECONDS = 60
 GRAD_CHECK_PAIRS = 5
 GRAD_CHECK_BOUND = 1e-6
@@ -114,64 +108,11 @@ def main_params(argv):
         parser.set_defaults(**sound_params(parser, source, saved))
     params = {**vars(parser.parse_args(argv)), 'resume': args.resume}
     if checkpoint:
-        for name in (*MODEL_PARAMS, *(RUN_PARAMS if args.resume else ())):
-            made_with = checkpoint['params'].get(name, params[name])
-            if params[name] != made_with:
-                raise InputError(f'--{name} {params[name]}: {source} was made with {made_with}; leave the flag out'
-                                 + (', or start a new run with --init_model_from' if name in RUN_PARAMS else ''))
+        require_same(params, checkpoint['params'], source, (*MODEL_PARAMS, *(RUN_PARAMS if args.resume else ())))
+        # the vocabulary is the checkpoint's
+        params['word_count_threshold'] = saved.get('word_count_threshold', params['word_count_threshold'])
     check_ranges(params)
     return params, checkpoint
-
-
-def sound_params(parser, path, saved):
-    """The flags that a checkpoint saved; InputError where one is not what the parser would have given."""
-    kinds = {int: int, float: (int, float)}
-    for action in parser._actions:
-        if action.dest in saved:
-            value = saved[action.dest]
-            sound = isinstance(value, kinds.get(action.type, str)) and not isinstance(value, bool)
-            if not sound or (action.choices and value not in action.choices):
-                raise InputError(f'{path}: its {action.dest} is {value!r:.60}, which the flag cannot be; '
-                                 'use another checkpoint')
-    return saved
-
-
-def require_resumable(path, checkpoint):
-    """InputError unless the checkpoint holds all that a run needs to go on as if never stopped."""
-    number = (int, float)
-    kinds = {'solver': dict, 'rng_state': dict, 'it': int, 'history': list, 'val_ppl2': number, 'top_val_ppl2': number,
-             'cost0': (*number, type(None)), 'smooth_train_ppl2': (*number, type(None)),
-             'best_checkpoint': (str, type(None))}
-    unsound = [key for key, kind in kinds.items() if not isinstance(checkpoint.get(key), kind)]
-    if unsound or checkpoint['it'] < 0:
-        raise InputError(f'{path}: cannot be resumed, it holds no sound {", ".join(unsound) or "it"}; '
-                         'start a new run from its weights with --init_model_from')
-
-
-def check_ranges(params):
-    """InputError for a flag whose value cannot be."""
-    for name, value in params.items():
-        if isinstance(value, float) and not math.isfinite(value):
-            raise InputError(f'--{name} {value}: must be a finite number')
-    between = {'batch_size': (1, 10 ** 6), 'eval_batch_size': (1, 10 ** 6), 'word_count_threshold': (1, math.inf),
-               'image_encoding_size': (1, 10 ** 5), 'word_encoding_size': (1, 10 ** 5), 'hidden_size': (1, 10 ** 5),
-               'seed': (0, math.inf), 'regc': (0, math.inf), 'learning_rate': (0, math.inf),
-               'smooth_eps': (0, math.inf)}
-    for name, (least, most) in between.items():
-        if not least <= params[name] <= most:
-            raise InputError(f'--{name} {params[name]}: must be at least {least}'
-                             + (f' and at most {most}' if most < math.inf else ''))
-    for name in ('drop_prob_encoder', 'drop_prob_decoder', 'decay_rate', 'momentum', 'adam_beta1'):
-        if not 0 <= params[name] < 1:
-            raise InputError(f'--{name} {params[name]}: must be at least 0 and below 1')
-    for name in ('max_epochs', 'eval_period', 'learning_rate_decay_every'):
-        if not 0 < params[name] <= 1e9:
-            raise InputError(f'--{name} {params[name]}: must be above 0 and at most 1e9')
-    if params['eval_max_images'] == 0:
-        raise InputError('--eval_max_images 0: nothing to evaluate on; give a number, or -1 for all')
-    if not re.fullmatch(r'[^/\\\x00-\x1f\ud800-\udfff]{1,100}', params['fappend']):
-        raise InputError(f'--fappend {params["fappend"]}: becomes a part of file names, so give 1 to 100 characters, '
-                         'without / or \\')
 
 
 def start_run(params, checkpoint, provider):
