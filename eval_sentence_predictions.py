@@ -71,10 +71,8 @@ def main(argv=None):
                               model, model_params, checkpoint['ixtoword'], params)
     gtppl = split_perplexity(provider, params['split'], model, model_params, checkpoint['wordtoix'],
                              params['max_images'])
-    print(f'perplexity of the {params["split"]} sentences: {gtppl:.4f}')
-    scores = score([found[0][1] for found in captions],
-                   [[sentence['tokens'] for sentence in image['sentences']] for image in images])
-
+    scores, report = score([found[0][1] for found in captions],
+                           [[sentence['tokens'] for sentence in image['sentences']] for image in images])
     blobs = [result_blob(str(provider.image_path(image)), found, imgid=image['imgid'],
                          references=[{'text': ' '.join(sentence['tokens'])} for sentence in image['sentences']])
              for image, found in zip(images, captions, strict=True)]
@@ -87,24 +85,23 @@ def main(argv=None):
     if params['html']:
         write_gallery(params['html'], f'{provider.folder.name}, {params["split"]}: {len(images)} images', blobs,
                       f'perplexity {gtppl:.2f} · {in_percent(scores)}')
-    print(f'written: {", ".join(outputs)}')
+    print(f'perplexity of the {params["split"]} sentences: {gtppl:.4f}', *report, f'written: {", ".join(outputs)}',
+          sep='\n')
     if params['dump_folder']:
         dump_pictures(provider, images, Path(params['dump_folder']))
     return 0
 
 
 def score(candidates, references):
-    """Print every score and return them as a dict of numbers."""
-    bleu = multi_bleu(candidates, references)
-    print(f'as NeuralTalk (no brevity penalty): {bleu}')
-    scores = {f'multi_bleu_{n}': value for n, value in enumerate(bleu.bleu, start=1)}
-    coco = caption_scores(candidates, references)
+    """Every score, as a dict of numbers, and the lines that tell them."""
+    bleu, coco = multi_bleu(candidates, references), caption_scores(candidates, references)
+    report = [f'as NeuralTalk (no brevity penalty): {bleu}']
     try:
         coco['METEOR'], _ = meteor(candidates, references)
     except MeteorUnavailable as reason:
-        print(reason)
-    print(f'as COCO: {in_percent(coco)}')
-    return scores | coco
+        report.append(str(reason))
+    report.append(f'as COCO: {in_percent(coco)}')
+    return {f'multi_bleu_{n}': value for n, value in enumerate(bleu.bleu, start=1)} | coco, report
 
 
 def in_percent(scores):

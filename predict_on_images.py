@@ -57,8 +57,7 @@ def main(argv=None):
     captions = caption_images(lambda i, j: features.rows(range(i, j), dtype=params['dtype']), len(names),
                               checkpoint['model'], checkpoint['params'], checkpoint['ixtoword'], params)
     blobs = [result_blob(name, found) for name, found in zip(names, captions, strict=True)]
-    write_json(outputs[0], {'params': params, 'checkpoint_params': checkpoint['params'],
-                            'imgblobs': blobs})
+    write_json(outputs[0], {'params': params, 'checkpoint_params': checkpoint['params'], 'imgblobs': blobs})
     write_gallery(outputs[1], f'{root.resolve().name}: {len(names)} pictures', blobs, base=root)
     for blob in blobs:
         print(f'{blob["img_path"]}: {blob["candidate"]["text"]}')

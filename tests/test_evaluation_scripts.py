@@ -1,6 +1,7 @@
 """eval_sentence_predictions.py and predict_on_images.py, run as users run them."""
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -218,6 +219,16 @@ def test_a_result_never_replaces_what_is_read(trained, checkpoint, capsys):
         before = path.read_bytes()
         assert eval_sentence_predictions.main([str(checkpoint), '--data_root', str(trained), '--html', str(path)]) == 2
         assert str(path) in capsys.readouterr().err and path.read_bytes() == before
+
+
+def test_results_are_written_before_anything_is_printed(trained, checkpoint, tmp_path):
+    command = [sys.executable, str(REPOSITORY / 'eval_sentence_predictions.py'), str(checkpoint), '--data_root',
+               str(trained), '--result_struct_filename', str(tmp_path / 'r.json')]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                          env={**os.environ, 'PYTHONUNBUFFERED': '1'}) as process:
+        process.stdout.close()                                     # as when `head` has had enough
+        process.wait()
+    assert len(json.loads((tmp_path / 'r.json').read_text(encoding='utf-8'))['imgblobs']) == 3
 
 
 def test_results_may_go_to_a_device(trained, checkpoint):
