@@ -10,7 +10,9 @@ help:
 	@echo 'make lint    the linter;   make clean    remove what these made'
 
 .venv/installed: setup.py pyproject.toml
-	$(PYTHON) -m venv .venv
+	$(PYTHON) -m venv .venv || { \
+	    $(PYTHON) -m venv --without-pip .venv && \
+	    $(PYTHON) -m pip --python $(BIN)/python install --quiet pip; }    # Debian's python3 lacks ensurepip
 	$(BIN)/python -m pip install --quiet --editable '.[dev]'
 	touch $@
 

@@ -51,6 +51,8 @@ def build_parser():
 def main(argv=None):
     params = vars(build_parser().parse_args(argv))
     check_search_flags(params)
+    if not params['result_struct_filename']:
+        raise InputError('--result_struct_filename: is empty; name the file that the captions go to')
     outputs = [params[name] for name in ('result_struct_filename', 'coco_results', 'html') if params[name]]
     if len({os.path.realpath(path) for path in outputs}) < len(outputs):
         raise InputError(f'two results would go to the same file: {", ".join(outputs)}; give each its own')
