@@ -14,25 +14,29 @@ import time
 from pathlib import Path
 from shlex import quote
 
+from imagernn.blas import NUM_THREADS  # before numpy
+
+# isort: split
 import numpy as np
 from tqdm import tqdm
 
 from imagernn import gradcheck
 from imagernn.batch import make_batch
-from imagernn.captioner import GENERATORS, cost_and_grads, cost_of, forward, init_model
+from imagernn.captioner import GENERATORS, cost_and_grads, cost_of, draw_dropout, forward, init_model
 from imagernn.checkpoint import save_checkpoint
 from imagernn.data_provider import getDataProvider
 from imagernn.errors import InputError, script
 from imagernn.evaluation import check_feature_size, load_captioner, split_perplexity, trained_data
 from imagernn.files import require_writable, write_json
 from imagernn.flags import MODEL_PARAMS, RUN_PARAMS, check_ranges, require_resumable, require_same, sound_params
-from imagernn.layers import Scratch
 from imagernn.solver import CLIPS, SOLVERS, Solver
 from imagernn.vocab import build_vocab
+from imagernn.workers import Workers
 
 STATUS_SECONDS = 60
 GRAD_CHECK_PAIRS = 5
 GRAD_CHECK_BOUND = 1e-6
+MOST_THREADS = 4    # by default: a batch of 100 in more parts makes small matrices
 
 
 def build_parser():
@@ -54,6 +58,8 @@ def build_parser():
     add('--resume', default='', help='go on from this checkpoint as if never stopped; flags given beside it win')
     add('--seed', type=int, default=0, help='of the initial weights, the batches and the dropout')
     add('--dtype', choices=('float32', 'float64'), default='float32', help='of all arithmetic')
+    add('--num_threads', type=int, default=min(NUM_THREADS, MOST_THREADS),
+        help='threads that share out each batch; another number rounds otherwise')
 
     add('--generator', choices=tuple(GENERATORS), default='lstm', help='the recurrent network')
     add('--image_encoding_size', type=int, default=256, help='lstm: must equal word_encoding_size; rnn: hidden_size')
@@ -186,7 +192,7 @@ def train(run, solver, rng, provider, params):
     print(f'{provider.getSplitSize("train")} training sentences, {len(run["ixtoword"])} words with END, '
           f'{sum(w.size for w in run["model"].values()):,} parameters; {iters_per_epoch} iterations an epoch, '
           f'{max_iters} in all')
-    files, stop, scratch = Outputs(params, provider.features), Stop(), Scratch()
+    files, stop, workers = Outputs(params, provider.features), Stop(), Workers(params['num_threads'])
     problem, first = None, run['it']
     files.write_status(run)
     progress = tqdm(total=max_iters, initial=run['it'], unit='it', disable=None, smoothing=.05, dynamic_ncols=True)
@@ -194,7 +200,7 @@ def train(run, solver, rng, provider, params):
     while run['it'] < max_iters and not problem and not stop.signal:
         started = time.perf_counter()
         run['epoch'] = (run['it'] + 1) / iters_per_epoch
-        train_ppl2, problem = training_step(run, solver, rng, provider, params, scratch)
+        train_ppl2, problem = training_step(run, solver, rng, provider, params, workers)
         if problem:
             break
         run['it'] += 1
@@ -209,7 +215,7 @@ def train(run, solver, rng, provider, params):
             problem = exploded(run, provider, params)
             if problem:
                 break
-            is_best, problem = evaluate(run, provider, params)
+            is_best, problem = evaluate(run, provider, params, workers)
             files.add_to_history(run, report)
             files.save(run, solver, rng, is_best)
             files.write_status(run)
@@ -277,25 +283,25 @@ def too_costly(cost, run):
             '--learning_rate or --grad_clip, or a larger --batch_size')
 
 
-def training_step(run, solver, rng, provider, params, scratch):
+def training_step(run, solver, rng, provider, params, workers):
     """One batch, one update of run. Returns the batch's perplexity and, where training must end, the reason."""
     pairs = provider.sampleImageSentencePairs('train', params['batch_size'], rng)
     batch = make_batch(pairs, provider.features, run['wordtoix'], np.dtype(params['dtype']))
-    cost, grads, stats = cost_and_grads(batch, run['model'], params, rng, scratch)
+    cost, grads, stats = cost_and_grads(batch, run['model'], params, rng, workers)
     if run['cost0'] is None:
         run['cost0'] = cost
     if problem := too_costly(cost, run):
         return stats['ppl2'], problem
-    solver.step(run['model'], grads, learning_rate_at(run['epoch'], params))
+    solver.step(run['model'], grads, learning_rate_at(run['epoch'], params), workers)
     before = run['smooth_train_ppl2'] or stats['ppl2']
     run['smooth_train_ppl2'] = .99 * before + .01 * stats['ppl2']
     return stats['ppl2'], None
 
 
-def evaluate(run, provider, params):
+def evaluate(run, provider, params, workers):
     """Perplexity on val into run. Returns whether it is the best so far and, where training must end, the reason."""
     run['val_ppl2'] = split_perplexity(provider, 'val', run['model'], params, run['wordtoix'],
-                                       params['eval_max_images'], params['eval_batch_size'])
+                                       params['eval_max_images'], params['eval_batch_size'], workers)
     threshold, limit = params['write_checkpoint_ppl_threshold'], params['min_ppl_or_abort']
     is_best = ((run['top_val_ppl2'] < 0 or run['val_ppl2'] < run['top_val_ppl2'])
                and (threshold < 0 or run['val_ppl2'] < threshold))
@@ -366,14 +372,14 @@ def grad_check(run, provider, params, rng):
         w[w == 0] = rng.uniform(-.1, .1, np.count_nonzero(w == 0))
     batch = make_batch(provider.sampleImageSentencePairs('train', GRAD_CHECK_PAIRS, rng), provider.features,
                        run['wordtoix'], np.float64)
-    masks = rng.bit_generator.state
+    state = rng.bit_generator.state
+    dropout = draw_dropout(batch, model, params, rng)
 
     def cost():
-        rng.bit_generator.state = masks
-        return cost_of(forward(batch, model, params, rng)[0], batch.num_sentences, model, params)[0]
+        return cost_of(forward(batch, model, params, dropout)[0], batch.num_sentences, model, params)[0]
 
-    rng.bit_generator.state = masks
-    _, grads, _ = cost_and_grads(batch, model, params, rng)
+    rng.bit_generator.state = state
+    _, grads, _ = cost_and_grads(batch, model, params, rng, Workers(params['num_threads']))
     chooser, all_right = np.random.default_rng(params['seed'] + 1), True
     print(f'dropout {params["drop_prob_encoder"]} / {params["drop_prob_decoder"]}, float64; '
           f'largest relative error of 10 elements, bound {GRAD_CHECK_BOUND:g}')

@@ -9,6 +9,9 @@ import shutil
 import sys
 from pathlib import Path
 
+import imagernn.blas  # noqa: F401  before numpy
+
+# isort: split
 from imagernn.data_provider import getDataProvider
 from imagernn.errors import InputError, script
 from imagernn.evaluation import (
@@ -25,6 +28,7 @@ from imagernn.evaluation import (
 from imagernn.files import require_writable, write_json
 from imagernn.metrics import MeteorUnavailable, caption_scores, meteor, multi_bleu
 from imagernn.pages import write_gallery
+from imagernn.workers import Workers
 
 COCO_SCORES = ('Bleu_1', 'Bleu_2', 'Bleu_3', 'Bleu_4', 'METEOR', 'ROUGE_L', 'CIDEr')
 
@@ -68,11 +72,11 @@ def main(argv=None):
     for path in outputs:
         require_writable(path)
 
-    imgids = [image['imgid'] for image in images]
+    imgids, workers = [image['imgid'] for image in images], Workers(params['num_threads'])
     captions = caption_images(lambda i, j: provider.features.rows(imgids[i:j], dtype=params['dtype']), len(images),
-                              model, model_params, checkpoint['ixtoword'], params)
+                              model, model_params, checkpoint['ixtoword'], params, workers)
     gtppl = split_perplexity(provider, params['split'], model, model_params, checkpoint['wordtoix'],
-                             params['max_images'])
+                             params['max_images'], workers=workers)
     scores, report = score([found[0][1] for found in captions],
                            [[sentence['tokens'] for sentence in image['sentences']] for image in images])
     blobs = [result_blob(str(provider.image_path(image)), found, imgid=image['imgid'],

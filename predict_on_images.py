@@ -10,6 +10,9 @@ import argparse
 import sys
 from pathlib import Path
 
+import imagernn.blas  # noqa: F401  before numpy
+
+# isort: split
 from imagernn.errors import InputError, script
 from imagernn.evaluation import (
     add_search_flags,
@@ -23,6 +26,7 @@ from imagernn.evaluation import (
 from imagernn.features import default_features, open_features
 from imagernn.files import require_writable, write_json
 from imagernn.pages import write_gallery
+from imagernn.workers import Workers
 
 
 def build_parser():
@@ -55,7 +59,8 @@ def main(argv=None):
         require_writable(path)
 
     captions = caption_images(lambda i, j: features.rows(range(i, j), dtype=params['dtype']), len(names),
-                              checkpoint['model'], checkpoint['params'], checkpoint['ixtoword'], params)
+                              checkpoint['model'], checkpoint['params'], checkpoint['ixtoword'], params,
+                              Workers(params['num_threads']))
     blobs = [result_blob(name, found) for name, found in zip(names, captions, strict=True)]
     write_json(outputs[0], {'params': params, 'checkpoint_params': checkpoint['params'], 'imgblobs': blobs})
     write_gallery(outputs[1], f'{root.resolve().name}: {len(names)} pictures', blobs, base=root)

@@ -38,6 +38,22 @@ def pack(sentences):
     return words[:-1][alive], words[1:][alive], alive.sum(axis=1), order
 
 
+def deal(batch, n):
+    """Share a Batch's sentences out to n Batches, of like lengths, as one deals cards; to fewer if it has fewer.
+
+    Returns a list of (part, sentences, words): the packed sentences and the packed rows that went into each part.
+    """
+    column = np.concatenate([np.arange(alive) for alive in batch.batch_sizes])  # (P,), each row's packed sentence
+    n, parts = min(n, batch.num_sentences), []
+    for k in range(n):
+        sentences, words = slice(k, None, n), np.flatnonzero(column % n == k)
+        images, image_rows = np.unique(batch.image_rows[sentences], return_inverse=True)
+        batch_sizes = (batch.batch_sizes - k + n - 1) // n
+        parts.append((Batch(batch.features[images], image_rows, batch.inputs[words], batch.targets[words],
+                            batch_sizes[batch_sizes > 0], batch.order[sentences]), sentences, words))
+    return parts
+
+
 def make_batch(pairs, features, wordtoix, dtype=np.float32):
     """Image-sentence pairs of a data provider -> Batch.
 

@@ -5,24 +5,29 @@ loops or how words are searched for.
 """
 
 import math
+from typing import NamedTuple
 
 import numpy as np
 
+from imagernn.batch import deal
 from imagernn.errors import InputError
 from imagernn.layers import (
     Scratch,
     affine_forward,
     affine_parameters_backward,
     dropout_backward,
+    dropout_draw,
     dropout_forward,
     embedding_backward,
     embedding_forward,
     log_softmax,
+    row_blocks,
     softmax_cost_backward,
     softmax_cost_forward,
 )
 from imagernn.lstm_generator import LSTMGenerator
 from imagernn.rnn_generator import RNNGenerator
+from imagernn.workers import Workers
 
 GENERATORS = {'lstm': LSTMGenerator, 'rnn': RNNGenerator}
 SIZES = ('image_encoding_size', 'word_encoding_size', 'hidden_size')
@@ -82,40 +87,66 @@ def regularized(params):
     return ('We', 'Ws', *get_generator(params).REGULARIZE)
 
 
-def forward(batch, model, params, rng=None, scratch=None):
-    """ln p of each target word of a Batch -> logprobs (P,), cache.
+class Dropout(NamedTuple):
+    """What dropout keeps, as layers.dropout_draw gives it, a row for each packed sentence or word; None: all."""
 
-    rng draws the dropout masks; without one (prediction) nothing is dropped.
-    """
+    images: np.ndarray | None    # (N, …), of the encoded images
+    words: np.ndarray | None     # (P, …), of the encoded words
+    hidden: np.ndarray | None    # (P, …), of the hidden states on their way to the decoder
+
+    def part(self, sentences, words):
+        """The rows of a part of the batch, as batch.deal names them."""
+        return Dropout(*(bits if bits is None else bits[rows]
+                         for bits, rows in zip(self, (sentences, words, words), strict=True)))
+
+
+EVERYTHING = Dropout(None, None, None)
+
+
+def draw_dropout(batch, model, params, rng):
+    """Draws what dropout keeps in a Batch; without an rng (prediction) everything."""
+    encoder, decoder = params.get('drop_prob_encoder', 0), params.get('drop_prob_decoder', 0)
+    N, P = batch.num_sentences, len(batch.inputs)
+    return Dropout(dropout_draw(N, model['We'].shape[1], encoder, rng),
+                   dropout_draw(P, model['Ws'].shape[1], encoder, rng),
+                   dropout_draw(P, model['Wd'].shape[0], decoder, rng))
+
+
+def forward(batch, model, params, dropout=EVERYTHING, scratch=None):
+    """ln p of each target word of a Batch -> logprobs (P,), cache."""
     scratch = scratch or Scratch()
     drop_encoder, drop_decoder = params.get('drop_prob_encoder', 0), params.get('drop_prob_decoder', 0)
 
     encoded, image_cache = affine_forward(batch.features, model['We'], model['be'])          # (M, E)
     Xs, word_cache = embedding_forward(model['Ws'], batch.inputs)                            # (P, E)
-    Xi, image_mask = dropout_forward(encoded[batch.image_rows], drop_encoder, rng)           # (N, E)
-    Xs, word_mask = dropout_forward(Xs, drop_encoder, rng)
+    Xi, image_mask = dropout_forward(encoded[batch.image_rows], dropout.images, drop_encoder)    # (N, E)
+    Xs, word_mask = dropout_forward(Xs, dropout.words, drop_encoder)
 
     H, generator_cache = get_generator(params).forward(Xi, Xs, batch.batch_sizes, model, params, scratch)
-    H, hidden_mask = dropout_forward(H, drop_decoder, rng)                                   # (P, H)
+    H, hidden_mask = dropout_forward(H, dropout.hidden, drop_decoder)                        # (P, H)
     logprobs, decoder_cache = softmax_cost_forward(H, model['Wd'], model['bd'], batch.targets, scratch)
     return logprobs, (image_cache, word_cache, image_mask, word_mask, batch.image_rows, generator_cache,
-                      hidden_mask, decoder_cache)
+                      hidden_mask, decoder_cache, scratch)
 
 
 def backward(scale, cache, params):
-    """Gradients of -scale · sum(logprobs) by every parameter. Uses up the cache."""
+    """Gradients of -scale · sum(logprobs) by every parameter, in scratch. Uses up the cache.
+
+    That by Ws is (the words that occur (U,), their rows (U, E)): it is 0 in all other rows.
+    """
     (image_cache, word_cache, image_mask, word_mask, image_rows,
-     generator_cache, hidden_mask, decoder_cache) = cache
+     generator_cache, hidden_mask, decoder_cache, scratch) = cache
     grads = {}
     dH, grads['Wd'], grads['bd'] = softmax_cost_backward(scale, decoder_cache)
     dH = dropout_backward(dH, hidden_mask)
     dXi, dXs, generator_grads = get_generator(params).backward(dH, generator_cache)
     grads.update(generator_grads)
 
-    M = len(image_cache[0])
-    dencoded = embedding_backward(dropout_backward(dXi, image_mask), (image_rows, M))        # (M, E)
+    _, dencoded = embedding_backward(dropout_backward(dXi, image_mask), image_rows)          # (M, E): all images occur
     grads['Ws'] = embedding_backward(dropout_backward(dXs, word_mask), word_cache)
-    grads['We'], grads['be'] = affine_parameters_backward(dencoded, image_cache)
+    features, We = image_cache
+    grads['We'], grads['be'] = affine_parameters_backward(dencoded, image_cache,
+                                                          scratch('dWe', We.shape, We.dtype))
     return grads
 
 
@@ -130,19 +161,54 @@ def cost_of(logprobs, N, model, params):
     return stats['loss_cost'] + stats['reg_cost'], stats
 
 
-def cost_and_grads(batch, model, params, rng=None, scratch=None):
+def cost_and_grads(batch, model, params, rng=None, workers=None):
     """Cost of a Batch, its gradient by every parameter (names and shapes of model), and cost_of's stats.
 
-    rng draws the dropout masks; without one nothing is dropped.
+    rng draws the dropout; without one nothing is dropped. Each of the workers' threads takes a part of the sentences
+    forward and back, then all add up the parts. The gradients are in the workers' memory: valid until they are asked
+    again. The number of threads changes nothing but the rounding.
     """
-    N, regc = batch.num_sentences, params.get('regc', 0)
-    logprobs, cache = forward(batch, model, params, rng, scratch)
-    cost, stats = cost_of(logprobs, N, model, params)
-    grads = backward(1 / N, cache, params)
-    if regc:
-        for name in regularized(params):
-            grads[name] += model[name] * model[name].dtype.type(regc / N)
-    return cost, {name: grads[name] for name in model}, stats
+    workers, N = workers or Workers(), batch.num_sentences
+    dropout = draw_dropout(batch, model, params, rng)
+
+    def run(part_and_scratch):
+        (part, sentences, words), scratch = part_and_scratch
+        logprobs, cache = forward(part, model, params, dropout.part(sentences, words), scratch)
+        return logprobs, backward(1 / N, cache, params)
+
+    parts = deal(batch, len(workers.scratches))
+    logprobs, grads = zip(*workers.map(run, zip(parts, workers.scratches, strict=False)), strict=True)
+    cost, stats = cost_of(np.concatenate(logprobs), N, model, params)
+    decay = dict.fromkeys(regularized(params), params.get('regc', 0) / N)
+    return cost, add_up(grads, model, decay, workers), stats
+
+
+def add_up(parts, model, decay, workers):
+    """The parts' gradients, summed; and decay[name]·W, that of the regularization. Uses up the parts.
+
+    Returns name -> array of model's shapes; blocks of rows are dealt to the threads.
+    """
+    Ws = model['Ws']
+    total = {**parts[0], 'Ws': workers.scratches[0]('dWs', Ws.shape, Ws.dtype)}
+
+    def add(name_and_rows):
+        name, rows = name_and_rows
+        grad, first = total[name][rows], 1
+        if name == 'Ws':
+            grad[:], first = 0, 0
+        for part in parts[first:]:
+            if name == 'Ws':
+                words, dwords = part[name]
+                here = slice(*np.searchsorted(words, (rows.start, rows.stop)))
+                grad[words[here] - rows.start] += dwords[here]
+            else:
+                grad += part[name][rows]
+        if decay.get(name):
+            grad += model[name][rows] * decay[name]
+
+    for _ in workers.map(add, [(name, rows) for name, W in model.items() for rows in row_blocks(W)]):
+        pass
+    return {name: total[name] for name in model}
 
 
 def perplexity(logprob, num_words):
@@ -160,14 +226,16 @@ def encode_images(features, model, params):
 def make_tick(model, params):
     """The function that search steps: tick(words (n,), state) -> logprobs (n, V), state.
 
-    What every word adds to the generator's sums is computed here once for the whole vocabulary.
+    What every word adds to the generator's sums is computed here once for the whole vocabulary. Where tick is given a
+    scratch of its own thread, logprobs are in it: valid until the next step.
     """
     generator = get_generator(params)
     words_in = generator.project(model['Ws'], model, params)
 
-    def tick(words, state):
+    def tick(words, state, scratch=None):
         h, state = generator.tick(words_in[words], state, model, params)
-        y, _ = affine_forward(h, model['Wd'], model['bd'])                                   # (n, V)
+        y = None if scratch is None else scratch('y', (len(h), len(words_in)), h.dtype)
+        y, _ = affine_forward(h, model['Wd'], model['bd'], out=y)                            # (n, V)
         return log_softmax(y), state
 
     return tick

@@ -4,17 +4,19 @@ Glues checkpoint, data provider, batch, captioner and search; computes no score 
 """
 
 import os
+from functools import partial
 
 import numpy as np
 from tqdm import tqdm
 
 from imagernn.batch import make_batch
+from imagernn.blas import NUM_THREADS
 from imagernn.captioner import check_model, encode_images, forward, make_tick, perplexity
 from imagernn.checkpoint import load_checkpoint
 from imagernn.errors import InputError
-from imagernn.layers import Scratch
 from imagernn.search import beam_search, greedy_search, sample_search
 from imagernn.vocab import decode
+from imagernn.workers import Workers
 
 LOG_TINY = float(np.log(1e-20))    # as in NeuralTalk: a word's probability counts as p + 1e-20 in a split's perplexity
 MAX_BEAM_SIZE = 10_000
@@ -69,41 +71,55 @@ def check_feature_size(features, model):
                          f'size {D}; name the right file with --features')
 
 
-def split_perplexity(provider, split, model, params, wordtoix, max_images=-1, batch_size=100):
+def split_perplexity(provider, split, model, params, wordtoix, max_images=-1, batch_size=100, workers=None):
     """Perplexity a word (END among them) of a split's sentences under the model; words outside wordtoix are dropped.
 
-    max_images: negative is all, 0 is none (InputError: there would be nothing to measure).
+    max_images: negative is all, 0 is none (InputError: there would be nothing to measure). Each of the workers'
+    threads takes a batch at a time.
     """
-    dtype, scratch = model['Wd'].dtype, Scratch()
+    workers, dtype = workers or Workers(), model['Wd'].dtype
+
+    def logprob_of(batch):
+        with workers.scratch() as scratch:
+            logprobs, _ = forward(batch, model, params, scratch=scratch)
+            return float(np.logaddexp(logprobs, LOG_TINY).sum(dtype=np.float64)), len(logprobs)
+
+    batches = (make_batch(pairs, provider.features, wordtoix, dtype)
+               for pairs in provider.iterImageSentencePairBatch(split, max_images, batch_size))
     logprob = num_words = 0
-    pairs = provider.iterImageSentencePairBatch(split, max_images, batch_size)
-    for some in tqdm(pairs, desc=f'perplexity on {split}', unit='batch', leave=False, disable=None):
-        logprobs, _ = forward(make_batch(some, provider.features, wordtoix, dtype), model, params, scratch=scratch)
-        logprob += float(np.logaddexp(logprobs, LOG_TINY).sum(dtype=np.float64))
-        num_words += len(logprobs)
+    for of_batch, words in tqdm(workers.map(logprob_of, batches), desc=f'perplexity on {split}', unit='batch',
+                                leave=False, disable=None):
+        logprob += of_batch
+        num_words += words
     if not num_words:
         raise InputError(f'of the {split} split {max_images} images are to be evaluated: allow more, or -1 for all')
     return perplexity(logprob, num_words)
 
 
-def caption_images(rows, num_images, model, params, ixtoword, options):
+def caption_images(rows, num_images, model, params, ixtoword, options, workers=None):
     """Captions of images, in order: for each the list of (logprob, [word, …]), the options['nbest'] best first.
 
     rows(i, j) gives the features (j - i, D) of images i to j. options: beam_size (1 is greedy), temperature (above 0:
-    one caption drawn at random, by seed), nbest. InputError where the model's numbers overflow.
+    one caption drawn at random, by seed), nbest. InputError where the model's numbers overflow. Each of the workers'
+    threads takes a group of images at a time.
     """
-    tick, rng = make_tick(model, params), np.random.default_rng(options['seed'])
+    workers, tick = workers or Workers(), make_tick(model, params)
     beam_size, temperature = options['beam_size'], options['temperature']
     step, captions = max(1, ROWS_AT_ONCE // beam_size), []
-    with tqdm(total=num_images, desc='captions', unit='image', disable=None) as progress:
-        for start in range(0, num_images, step):
-            state = encode_images(rows(start, min(start + step, num_images)), model, params)
+
+    def search(group):
+        first_image, features = group
+        state = encode_images(features, model, params)
+        with workers.scratch() as scratch:
+            step_tick = partial(tick, scratch=scratch)
             if temperature > 0:
-                found = sample_search(tick, state, rng, temperature)
-            elif beam_size == 1:
-                found = greedy_search(tick, state)
-            else:
-                found = beam_search(tick, state, beam_size)
+                return sample_search(step_tick, state, np.random.default_rng([options['seed'], first_image]),
+                                     temperature)
+            return greedy_search(step_tick, state) if beam_size == 1 else beam_search(step_tick, state, beam_size)
+
+    groups = ((start, rows(start, min(start + step, num_images))) for start in range(0, num_images, step))
+    with tqdm(total=num_images, desc='captions', unit='image', disable=None) as progress:
+        for found in workers.map(search, groups):
             if not all(sentences and np.isfinite(sentences[0][0]) for sentences in found):
                 raise InputError('the model finds no sentence: its numbers overflow; use a checkpoint from before '
                                  'its weights exploded')
@@ -127,11 +143,13 @@ def add_search_flags(parser):
     add('--temperature', type=float, default=0., help='above 0: draw the caption at random, sharper below 1')
     add('--seed', type=int, default=0, help='of that draw')
     add('--dtype', choices=('float32', 'float64'), default='float32', help='of all arithmetic')
+    add('--num_threads', type=int, default=NUM_THREADS, help='threads that share out the images')
 
 
 def check_search_flags(params):
     """InputError for search flags that cannot be."""
-    for name, least in (('beam_size', 1), ('nbest', 1), ('temperature', 0), ('seed', 0)):
+    for name, least in (('beam_size', 1), ('nbest', 1), ('temperature', 0), ('seed', 0),
+                        ('num_threads', 1)):
         if not params[name] >= least:
             raise InputError(f'--{name} {params[name]}: must be at least {least}')
     if params['beam_size'] > MAX_BEAM_SIZE:

@@ -52,7 +52,7 @@ def check_ranges(params):
             raise InputError(f'--{name} {value}: must be a finite number')
     between = {'batch_size': (1, 10 ** 6), 'eval_batch_size': (1, 10 ** 6), 'word_count_threshold': (1, math.inf),
                'image_encoding_size': (1, 10 ** 5), 'word_encoding_size': (1, 10 ** 5), 'hidden_size': (1, 10 ** 5),
-               'seed': (0, math.inf), 'regc': (0, math.inf), 'learning_rate': (0, math.inf),
+               'seed': (0, math.inf), 'num_threads': (1, 1000), 'regc': (0, math.inf), 'learning_rate': (0, math.inf),
                'smooth_eps': (0, math.inf)}
     for name, (least, most) in between.items():
         if not least <= params[name] <= most:

@@ -43,9 +43,9 @@ def packed_steps(batch_sizes):
             for start, n, stop in zip(stops - batch_sizes, batch_sizes[1:], stops[1:], strict=False)]
 
 
-def affine_forward(x, W, b):
-    """x (N, D), W (D, M), b (1, M) -> x·W + b (N, M), cache."""
-    out = x @ W                                                                 # (N, M)
+def affine_forward(x, W, b, out=None):
+    """x (N, D), W (D, M), b (1, M) -> x·W + b (N, M), in out where it is given, cache."""
+    out = np.matmul(x, W, out=out)                                              # (N, M)
     out += b
     return out, (x, W)
 
@@ -56,10 +56,10 @@ def affine_backward(dout, cache):
     return dout @ W.T, *affine_parameters_backward(dout, cache)
 
 
-def affine_parameters_backward(dout, cache):
-    """dout (N, M) -> dW (D, M), db (1, M), for an x that is data and needs no gradient."""
+def affine_parameters_backward(dout, cache, out=None):
+    """dout (N, M) -> dW (D, M), in out where it is given, db (1, M), for an x that is data and needs no gradient."""
     x, _ = cache
-    return x.T @ dout, dout.sum(axis=0, keepdims=True)
+    return np.matmul(x.T, dout, out=out), dout.sum(axis=0, keepdims=True)
 
 
 def relu_forward(x):
@@ -73,14 +73,27 @@ def relu_backward(dout, out):
     return dout * (out > 0)
 
 
-def dropout_forward(x, drop_prob, rng):
-    """Inverted dropout: each element is 0 with probability drop_prob, else divided by 1 - drop_prob.
+def dropout_draw(num_rows, num_columns, drop_prob, rng):
+    """Draws which elements stay: bits, each row's packed into bytes, (num_rows, ⌈num_columns / 8⌉) uint8.
 
-    drop_prob 0 or rng None (prediction) leaves x as it is, and the cache is None.
+    An element goes with probability drop_prob. None, all stay, where that is 0 or rng is None (prediction).
     """
     if drop_prob == 0 or rng is None:
+        return None
+    if drop_prob == .5:
+        num_bytes = -(-num_columns // 8)
+        return np.frombuffer(rng.bytes(num_rows * num_bytes), np.uint8).reshape(num_rows, num_bytes)
+    return np.packbits(rng.random((num_rows, num_columns), dtype=np.float32) < 1 - drop_prob, axis=1)
+
+
+def dropout_forward(x, kept, drop_prob):
+    """Inverted dropout of x (N, M): what dropout_draw kept is divided by 1 - drop_prob, all else 0.
+
+    Where kept is None, x as it is, and the cache is None.
+    """
+    if kept is None:
         return x, None
-    mask = dropout_mask(x.shape, drop_prob, rng, x.dtype)
+    mask = np.multiply(np.unpackbits(kept, axis=1, count=x.shape[1]), 1 / (1 - drop_prob), dtype=x.dtype)    # (N, M)
     return x * mask, mask
 
 
@@ -89,26 +102,19 @@ def dropout_backward(dout, mask):
     return dout if mask is None else dout * mask
 
 
-def dropout_mask(shape, drop_prob, rng, dtype):
-    """0 with probability drop_prob, else 1/(1 - drop_prob). One random byte or, at one half, one bit an element."""
-    size, keep = int(np.prod(shape)), 1 - drop_prob
-    if drop_prob == .5:
-        kept = np.unpackbits(np.frombuffer(rng.bytes(-(-size // 8)), np.uint8), count=size)
-    else:
-        kept = rng.random(size, dtype=np.float32) < keep
-    return np.multiply(kept, 1 / keep, dtype=dtype).reshape(shape)
-
-
 def embedding_forward(W, ix):
     """Rows ix (P,) of W (V, E) -> (P, E), cache."""
-    return W[ix], (ix, len(W))
+    return W[ix], ix
 
 
-def embedding_backward(dout, cache):
-    """dout (P, E) -> dW (V, E): rows of the same index are summed, as a sparse product with the one-hot matrix."""
-    ix, V = cache
-    one_hot = csr_array((np.ones(len(ix), dout.dtype), (ix, np.arange(len(ix)))), shape=(V, len(ix)))
-    return one_hot @ dout
+def embedding_backward(dout, ix):
+    """dout (P, E) -> the rows of W (U,) that occur, sorted, and their gradients (U, E); that of all others is 0.
+
+    Rows of the same index are summed: a sparse product with the one-hot matrix.
+    """
+    rows, place = np.unique(ix, return_inverse=True)
+    one_hot = csr_array((np.ones(len(ix), dout.dtype), (place, np.arange(len(ix)))), shape=(len(rows), len(ix)))
+    return rows, one_hot @ dout
 
 
 def softmax_cost_forward(x, W, b, targets, scratch):
@@ -128,19 +134,19 @@ def softmax_cost_forward(x, W, b, targets, scratch):
         np.exp(y, out=y)
         y.sum(axis=1, out=sums[rows])
     logprobs -= np.log(sums)
-    return logprobs, (x, W, targets, expy, sums)
+    return logprobs, (x, W, targets, expy, sums, scratch)
 
 
 def softmax_cost_backward(scale, cache):
-    """Gradients of -scale · sum(logprobs) -> dx (P, H), dW (H, V), db (1, V). Uses up the cache.
+    """Gradients of -scale · sum(logprobs) -> dx (P, H), dW (H, V) in scratch, db (1, V). Uses up the cache.
 
     With y = x·W + b, the gradient is dy = scale · (softmax(y) - onehot(targets)).
     """
-    x, W, targets, expy, sums = cache
+    x, W, targets, expy, sums, scratch = cache
     dy, row_scale = expy, scale / sums                                          # (P, V), (P,): their product is dy
     dy[np.arange(len(dy)), targets] -= sums
     db = (row_scale @ dy)[None]                                                 # (1, V)
-    dW = (x * row_scale[:, None]).T @ dy                                        # (H, V)
+    dW = np.matmul((x * row_scale[:, None]).T, dy, out=scratch('dWd', W.shape, W.dtype))    # (H, V)
     dx = dy @ W.T                                                               # (P, H)
     dx *= row_scale[:, None]
     return dx, dW, db

@@ -66,7 +66,7 @@ class LSTMGenerator:
 
     @staticmethod
     def backward(dH, cache):
-        """dH (P, H) -> dXi (N, E), dXs (P, E), grads {'WLSTM'}."""
+        """dH (P, H) -> dXi (N, E), dXs (P, E), grads {'WLSTM'}; all in scratch."""
         Xin, gates, C, tanhC, WLSTM, N, steps, scratch = cache
         P, H = C.shape
         E, dtype = Xin.shape[1] - 1 - H, dH.dtype
@@ -82,7 +82,8 @@ class LSTMGenerator:
         _step_backward(dh, dc, gates[:N], np.zeros_like(dc), C[:N], _rows(tanhC, slice(N)), dgates[:N])
 
         dX = np.matmul(dgates, WLSTM[1:1 + E].T, out=scratch('dX', (P, E), dtype))
-        return dX[:N], dX[N:], {'WLSTM': Xin.T @ dgates}
+        dWLSTM = np.matmul(Xin.T, dgates, out=scratch('dWLSTM', WLSTM.shape, dtype))
+        return dX[:N], dX[N:], {'WLSTM': dWLSTM}
 
     @staticmethod
     def project(X, model, params):

@@ -109,10 +109,11 @@ class Solver:
         self._rule, self._slots = RULES[self._name]
         self._steps, self._cache = 0, {slot: {} for slot in self._slots}
 
-    def step(self, model, grads, learning_rate=None):
+    def step(self, model, grads, learning_rate=None, workers=None):
         """One update of model, in place, with the learning rate of params or the one given. grads is used up.
 
-        Raises ValueError for a parameter that is not C-contiguous: its blocks would be copies.
+        The threads of workers, where they are given, take the blocks in turn; the numbers are the same. Raises
+        ValueError for a parameter that is not C-contiguous: its blocks would be copies.
         """
         params = self.params if learning_rate is None else {**self.params, 'learning_rate': learning_rate}
         clip = self.params['grad_clip']
@@ -122,6 +123,7 @@ class Solver:
                 for g in grads.values():
                     g *= clip / norm
         self._steps += 1
+        blocks = []
         for name, w in model.items():
             if not w.flags.c_contiguous:
                 raise ValueError(f'{name}: the parameter must be a C-contiguous array')
@@ -129,11 +131,16 @@ class Solver:
                 if name not in cache:
                     cache[name] = np.zeros_like(w)
             arrays = [a.reshape(-1) for a in (w, grads[name], *(cache[name] for cache in self._cache.values()))]
-            for start in range(0, w.size, BLOCK):
-                w_block, g_block, *slots = (a[start:start + BLOCK] for a in arrays)
-                if clip > 0 and self.params['grad_clip_by'] == 'value':
-                    np.clip(g_block, -clip, clip, out=g_block)
-                self._rule(w_block, g_block, params, self._steps, *slots)
+            blocks += [[a[start:start + BLOCK] for a in arrays] for start in range(0, w.size, BLOCK)]
+
+        def update(block):
+            w, g, *slots = block
+            if clip > 0 and self.params['grad_clip_by'] == 'value':
+                np.clip(g, -clip, clip, out=g)
+            self._rule(w, g, params, self._steps, *slots)
+
+        for _ in (workers.map if workers else map)(update, blocks):
+            pass
 
     def state_dict(self):
         """{'rule': its name, 'step': updates made, 'cache': {slot: {parameter: array}}}, the very arrays."""

@@ -7,8 +7,10 @@ import pytest
 from models import IMAGES, SENTENCES, VARIANTS, D, V, make_model, make_pairs, make_params, pack_pairs
 
 from imagernn.captioner import (
+    EVERYTHING,
     cost_and_grads,
     cost_of,
+    draw_dropout,
     encode_images,
     forward,
     get_generator,
@@ -17,8 +19,8 @@ from imagernn.captioner import (
     perplexity,
 )
 from imagernn.errors import InputError
-from imagernn.layers import Scratch
 from imagernn.vocab import START
+from imagernn.workers import Workers
 
 PAIRS = make_pairs()
 
@@ -68,26 +70,40 @@ def test_an_image_that_is_repeated_counts_once_for_each_of_its_sentences(params)
         assert_close(grads[name], one_grads[name])
 
 
+@pytest.mark.parametrize('num_threads', [1, 3])
 @pytest.mark.parametrize('dtype', ['float32', 'float64'])
-def test_memory_used_again_gives_the_same_numbers_to_the_last_bit(params, dtype):
+def test_memory_used_again_gives_the_same_numbers_to_the_last_bit(params, dtype, num_threads):
     params = {**params, 'drop_prob_encoder': .5, 'drop_prob_decoder': .3}
-    model, scratch = make_model(params, seed=5, dtype=dtype), Scratch()
+    model, workers = make_model(params, seed=5, dtype=dtype), Workers(num_threads)
     small, large = pack_pairs(PAIRS[1:4], dtype), pack_pairs(PAIRS * 2, dtype)
     for batch in (small, large, small, small, large):
-        fresh = cost_and_grads(batch, model, params, np.random.default_rng(0))
-        again = cost_and_grads(batch, model, params, np.random.default_rng(0), scratch)
+        fresh = cost_and_grads(batch, model, params, np.random.default_rng(0), Workers(num_threads))
+        again = cost_and_grads(batch, model, params, np.random.default_rng(0), workers)
         assert again[0] == fresh[0] and again[2] == fresh[2]
         for name in model:
             np.testing.assert_array_equal(again[1][name], fresh[1][name], err_msg=name)
 
 
-def test_gradients_outlive_the_next_batch_in_the_same_memory(params):
-    model, scratch = make_model(params, seed=6), Scratch()
-    _, grads, _ = cost_and_grads(pack_pairs(PAIRS), model, params, scratch=scratch)
-    before = {name: grad.copy() for name, grad in grads.items()}
-    cost_and_grads(pack_pairs(PAIRS[::-1] * 2), model, params, scratch=scratch)
-    for name, grad in grads.items():
-        np.testing.assert_array_equal(grad, before[name])
+# ---- threads
+
+@pytest.mark.parametrize('drop_prob', [.5, .3])
+def test_the_number_of_threads_changes_nothing_but_the_rounding(params, drop_prob):
+    params = {**params, 'drop_prob_encoder': drop_prob, 'drop_prob_decoder': drop_prob}
+    model, batch = make_model(params, seed=6), pack_pairs(PAIRS)
+    cost, grads, stats = cost_and_grads(batch, model, params, np.random.default_rng(0))
+    for num_threads in (2, 3, len(PAIRS), len(PAIRS) + 1):
+        others = cost_and_grads(batch, model, params, np.random.default_rng(0), Workers(num_threads))
+        assert_close(others[0], cost)
+        assert_close(others[2]['ppl2'], stats['ppl2'])
+        for name in model:
+            assert_close(others[1][name], grads[name])
+
+
+def test_a_part_that_fails_fails_the_whole(params):
+    batch = pack_pairs(PAIRS)
+    wrong = batch._replace(targets=np.where(batch.targets == 6, V, batch.targets))     # a word of one part alone
+    with pytest.raises(IndexError):
+        cost_and_grads(wrong, make_model(params, seed=6), params, workers=Workers(2))
 
 
 # ---- what predicts is what was trained
@@ -128,7 +144,9 @@ def test_prediction_drops_nothing(params):
     dropping = {**params, 'drop_prob_encoder': .5, 'drop_prob_decoder': .5}
     expected, _ = forward(batch, model, params)
     np.testing.assert_array_equal(forward(batch, model, dropping)[0], expected)
-    assert not np.allclose(forward(batch, model, dropping, np.random.default_rng(0))[0], expected)
+    dropout = draw_dropout(batch, model, dropping, np.random.default_rng(0))
+    assert not np.allclose(forward(batch, model, dropping, dropout)[0], expected)
+    assert draw_dropout(batch, model, dropping, None) == EVERYTHING
 
 
 @pytest.mark.parametrize('dtype', ['float32', 'float64'])

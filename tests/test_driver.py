@@ -82,7 +82,7 @@ def test_training_leaves_checkpoints_and_a_status(root, generator, capsys):
 def test_training_lowers_the_perplexity(root):
     driver.main(train_flags(root, '--max_epochs', '20', '-l', '.01', '--drop_prob_encoder', '0'))
     history = load_checkpoint(checkpoint_named(root, 'last'))['history']
-    assert min(h['val_ppl2'] for h in history) < .6 * history[0]['val_ppl2']
+    assert min(h['val_ppl2'] for h in history) < .7 * history[0]['val_ppl2']
 
 
 def test_the_same_seed_gives_the_same_model_and_another_another(root):

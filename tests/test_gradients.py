@@ -8,13 +8,14 @@ import pytest
 from models import IMAGES, SENTENCES, VARIANTS, make_model, make_pairs, make_params, pack_pairs
 
 from imagernn import captioner, layers
-from imagernn.captioner import GENERATORS, cost_and_grads, cost_of, forward
+from imagernn.captioner import GENERATORS, cost_and_grads, cost_of, draw_dropout, forward
 from imagernn.gradcheck import directional_error, element_errors
 from imagernn.layers import (
     Scratch,
     affine_backward,
     affine_forward,
     dropout_backward,
+    dropout_draw,
     dropout_forward,
     embedding_backward,
     embedding_forward,
@@ -23,6 +24,7 @@ from imagernn.layers import (
     softmax_cost_backward,
     softmax_cost_forward,
 )
+from imagernn.workers import Workers
 
 TOLERANCE = 1e-6
 CAUGHT = 10 * TOLERANCE
@@ -44,7 +46,7 @@ def errors(f, arrays, grads, suspects):
     """The error along a random direction, and the largest of an element among the arrays that are suspected."""
     rng = np.random.default_rng(0)
     along = directional_error(f, arrays, grads, rng, STEP)
-    return along, max(element_errors(f, arrays[i], grads[i], rng, 4, STEP).max() for i in suspects)
+    return along, max(element_errors(f, arrays[i], grads[i], rng, 10, STEP).max() for i in suspects)
 
 
 # ---- layers: f is a fixed random combination of what comes out, so that its gradient by the output is `weights`
@@ -69,15 +71,19 @@ def test_relu(rng):
 @pytest.mark.parametrize('drop_prob', [.5, .2, 0])
 def test_dropout(rng, drop_prob):
     x, weights = rng.normal(size=(7, 5)), rng.normal(size=(7, 5))
-    _, mask = dropout_forward(x, drop_prob, np.random.default_rng(3))
-    check(lambda: float(np.vdot(dropout_forward(x, drop_prob, np.random.default_rng(3))[0], weights)),
+    kept = dropout_draw(*x.shape, drop_prob, np.random.default_rng(3))
+    _, mask = dropout_forward(x, kept, drop_prob)
+    check(lambda: float(np.vdot(dropout_forward(x, kept, drop_prob)[0], weights)),
           [x], [dropout_backward(weights, mask)])
 
 
 def test_embedding_sums_the_rows_of_a_word_that_occurs_again(rng):
     W, ix, weights = rng.normal(size=(5, 3)), np.array([4, 0, 4, 2, 4]), rng.normal(size=(5, 3))
     _, cache = embedding_forward(W, ix)
-    check(lambda: float(np.vdot(embedding_forward(W, ix)[0], weights)), [W], [embedding_backward(weights, cache)])
+    rows, drows = embedding_backward(weights, cache)
+    dW = np.zeros_like(W)
+    dW[rows] = drows
+    check(lambda: float(np.vdot(embedding_forward(W, ix)[0], weights)), [W], [dW])
 
 
 @pytest.mark.parametrize('block_bytes', [1, 1 << 18])
@@ -109,18 +115,18 @@ def test_generator(rng, variant, batch_sizes):
 
 # ---- the whole cost
 
-def whole_cost(variant, drop_probs, sentences=SENTENCES):
+def whole_cost(variant, drop_probs, sentences=SENTENCES, num_threads=1):
     """The cost as a function of a model, and its gradients: f, names, arrays, grads."""
     params = make_params(variant, drop_prob_encoder=drop_probs[0], drop_prob_decoder=drop_probs[1])
     model = make_model(params, seed=5)
     batch = pack_pairs(make_pairs(sentences, IMAGES[:len(sentences)]))
 
     def f():
-        logprobs, _ = forward(batch, model, params, np.random.default_rng(9))
+        logprobs, _ = forward(batch, model, params, draw_dropout(batch, model, params, np.random.default_rng(9)))
         return cost_of(logprobs, batch.num_sentences, model, params)[0]
 
-    cost, grads, _ = cost_and_grads(batch, model, params, np.random.default_rng(9))
-    assert cost == f()
+    cost, grads, _ = cost_and_grads(batch, model, params, np.random.default_rng(9), Workers(num_threads))
+    assert cost == pytest.approx(f(), rel=1e-14)
     return f, list(model), list(model.values()), [grads[name] for name in model]
 
 
@@ -128,6 +134,12 @@ def whole_cost(variant, drop_probs, sentences=SENTENCES):
 @pytest.mark.parametrize('variant', VARIANTS)
 def test_cost(variant, drop_probs):
     f, _, arrays, grads = whole_cost(variant, drop_probs)
+    check(f, arrays, grads)
+
+
+@pytest.mark.parametrize('variant', VARIANTS)
+def test_cost_on_several_threads(variant):
+    f, _, arrays, grads = whole_cost(variant, (.5, .3), num_threads=3)
     check(f, arrays, grads)
 
 
@@ -143,7 +155,7 @@ def test_cost_of_small_batches(variant, sentences):
 def test_no_check_is_passed_by_a_gradient_that_has_nothing_in_it(variant):
     params = make_params(variant, regc=0, drop_prob_encoder=.5, drop_prob_decoder=.5)
     model = make_model(params, seed=5)
-    _, grads, _ = cost_and_grads(pack_pairs(make_pairs()), model, params, np.random.default_rng(9))
+    _, grads, _ = cost_and_grads(pack_pairs(make_pairs()), model, params, np.random.default_rng(8))
     for name, grad in grads.items():
         assert np.count_nonzero(grad) > grad.size / 4, name
 
@@ -167,8 +179,8 @@ def test_a_gradient_that_is_one_percent_off_is_caught(variant):
         assert min(errors(f, arrays, planted, [wrong])) > CAUGHT, name
 
 
-def drop_in_place(x, drop_prob, rng):
-    out, mask = dropout_forward(x, drop_prob, rng)
+def drop_in_place(x, kept, drop_prob):
+    out, mask = dropout_forward(x, kept, drop_prob)
     x[...] = out
     return x, mask
 
@@ -184,17 +196,16 @@ def test_the_originals_bug_is_caught(variant, monkeypatch):
     assert min(errors(f, arrays, grads, [names.index('Wxh')])) > CAUGHT
 
 
-def keep_the_last(dout, cache):
-    dW = np.zeros((cache[1], dout.shape[1]))
-    dW[cache[0]] = dout
-    return dW
+def keep_the_last(dout, ix):
+    rows, last = np.unique(ix[::-1], return_index=True)
+    return rows, dout[::-1][last]
 
 
 # what is wrong, and a parameter that shows it
 PLANTED = {
     'embedding_backward': (keep_the_last, 'Ws'),                                          # a word's rows not summed
     'dropout_backward': (lambda dout, mask: dout, 'Ws'),                                  # the mask forgotten
-    'affine_parameters_backward': (lambda dout, cache: (cache[0].T @ dout, dout[:1]), 'be'),   # db of one row alone
+    'affine_parameters_backward': (lambda dout, cache, out: (cache[0].T @ dout, dout[:1]), 'be'),    # db of one row
 }
 
 

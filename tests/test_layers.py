@@ -6,8 +6,8 @@ import pytest
 from imagernn import layers
 from imagernn.layers import (
     Scratch,
+    dropout_draw,
     dropout_forward,
-    dropout_mask,
     embedding_backward,
     embedding_forward,
     log_softmax,
@@ -50,7 +50,8 @@ def test_relu_is_off_at_zero():
 @pytest.mark.parametrize('dtype', [np.float32, np.float64])
 @pytest.mark.parametrize('drop_prob', [.1, .5, .75])
 def test_dropout_keeps_the_mean_and_drops_the_share_it_should(rng, drop_prob, dtype):
-    mask = dropout_mask((300, 401), drop_prob, rng, dtype)
+    out, mask = dropout_forward(np.full((300, 401), 3, dtype), dropout_draw(300, 401, drop_prob, rng), drop_prob)
+    np.testing.assert_array_equal(out, 3 * mask)
     assert mask.shape == (300, 401) and mask.dtype == dtype
     assert set(np.unique(mask)) == {0, dtype(1 / (1 - drop_prob))}
     standard_error = np.sqrt(drop_prob * (1 - drop_prob) / mask.size)
@@ -60,14 +61,22 @@ def test_dropout_keeps_the_mean_and_drops_the_share_it_should(rng, drop_prob, dt
 
 @pytest.mark.parametrize('drop_prob', [.3, .5])
 def test_the_seed_decides_the_mask(drop_prob):
-    one, same, other = (dropout_mask((9, 5), drop_prob, np.random.default_rng(seed), np.float32) for seed in (1, 1, 2))
+    one, same, other = (dropout_draw(9, 5, drop_prob, np.random.default_rng(seed)) for seed in (1, 1, 2))
     assert np.array_equal(one, same) and not np.array_equal(one, other)
+
+
+def test_dropout_of_some_rows_is_what_was_drawn_for_them(rng):
+    x = rng.normal(size=(6, 11))
+    for drop_prob in (.5, .3):
+        kept = dropout_draw(6, 11, drop_prob, rng)
+        out, _ = dropout_forward(x, kept, drop_prob)
+        np.testing.assert_array_equal(dropout_forward(x[[4, 1]], kept[[4, 1]], drop_prob)[0], out[[4, 1]])
 
 
 def test_dropout_without_a_stream_or_a_probability_does_nothing(rng):
     x = rng.normal(size=(4, 3))
     for drop_prob, stream in ((.5, None), (0, rng)):
-        out, mask = dropout_forward(x, drop_prob, stream)
+        out, mask = dropout_forward(x, dropout_draw(4, 3, drop_prob, stream), drop_prob)
         assert out is x and mask is None
 
 
@@ -78,13 +87,14 @@ def test_embedding_looks_up_and_sums(rng):
     out, cache = embedding_forward(W, ix)
     np.testing.assert_array_equal(out, W[[3, 0, 3]])
     dout = np.array([[1., 2], [4, 8], [16, 32]])
-    assert embedding_backward(dout, cache).tolist() == [[4, 8], [0, 0], [0, 0], [17, 34], [0, 0]]
+    rows, drows = embedding_backward(dout, cache)
+    assert rows.tolist() == [0, 3] and drows.tolist() == [[4, 8], [17, 34]]
 
 
 @pytest.mark.parametrize('dtype', [np.float32, np.float64])
 def test_embedding_gradient_is_a_plain_array_of_the_same_dtype(dtype):
-    dW = embedding_backward(np.ones((4, 3), dtype), (np.array([1, 1, 2, 1]), 6))
-    assert type(dW) is np.ndarray and dW.dtype == dtype and dW.shape == (6, 3)
+    _, dW = embedding_backward(np.ones((4, 3), dtype), np.array([1, 1, 2, 1]))
+    assert type(dW) is np.ndarray and dW.dtype == dtype and dW.shape == (2, 3)
 
 
 # ---- softmax

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from models import Rows
 
-from imagernn.batch import make_batch, pack
+from imagernn.batch import deal, make_batch, pack
 from imagernn.errors import InputError
 from imagernn.vocab import END, START, build_vocab, decode, encode
 
@@ -150,3 +150,23 @@ def test_an_image_is_read_once_for_all_its_sentences(dtype):
 def test_a_sentence_of_unknown_words_is_an_empty_one():
     batch = make_batch([pair(3, 'zebra zebra')], FEATURES, WORDTOIX)
     assert batch.inputs.tolist() == batch.targets.tolist() == [0] and batch.batch_sizes.tolist() == [1]
+
+
+# ---- dealing it out
+
+@pytest.mark.parametrize('n', [1, 2, 3, 7])
+def test_a_dealt_batch_has_every_sentence_once_with_its_image_and_its_words(n):
+    sentences = ['a', 'dog runs a', '', 'a dog a runs', 'runs', 'dog dog']
+    batch = make_batch([pair((3, 8, 40)[i % 3], text) for i, text in enumerate(sentences)], FEATURES, WORDTOIX)
+    parts = deal(batch, n)
+    assert len(parts) == min(n, 6)
+    assert sorted(index for part, _, _ in parts for index in part.order) == list(range(6))
+    assert sorted(row for _, _, words in parts for row in words) == list(range(len(batch.inputs)))
+    sizes = [part.num_sentences for part, _, _ in parts]
+    assert max(sizes) - min(sizes) <= 1
+    for part, chosen, words in parts:
+        again = make_batch([pair((3, 8, 40)[i % 3], sentences[i]) for i in part.order], FEATURES, WORDTOIX)
+        for array, expected in zip(part[:-1], again[:-1], strict=True):
+            np.testing.assert_array_equal(array, expected)          # a batch like any other
+        assert batch.inputs[words].tolist() == part.inputs.tolist()
+        assert batch.order[chosen].tolist() == part.order.tolist()

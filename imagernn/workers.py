@@ -1,0 +1,51 @@
+"""Threads that share out work, and scratch memory for each. Knows nothing of models.
+
+numpy lets go of the interpreter while it computes, so that as many threads compute at once as there are cores.
+"""
+
+from collections import deque
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from queue import SimpleQueue
+
+from imagernn.layers import Scratch
+
+
+class Workers:
+    """num_threads threads; one alone is the thread that asks. scratches: as many Scratch as threads."""
+
+    def __init__(self, num_threads=1):
+        self.scratches = [Scratch() for _ in range(num_threads)]
+        self._free = SimpleQueue()
+        for scratch in self.scratches:
+            self._free.put(scratch)
+        self._pool = ThreadPoolExecutor(num_threads) if num_threads > 1 else None
+
+    def map(self, function, items):
+        """function(item) of each, in the items' order; lazy, never far ahead of what is asked for.
+
+        What a function raises is raised here, and no more items are begun.
+        """
+        if self._pool is None:
+            yield from map(function, items)
+            return
+        pending = deque()
+        try:
+            for item in items:
+                pending.append(self._pool.submit(function, item))
+                if len(pending) > 2 * len(self.scratches):
+                    yield pending.popleft().result()
+            while pending:
+                yield pending.popleft().result()
+        finally:
+            for future in pending:
+                future.cancel()
+
+    @contextmanager
+    def scratch(self):
+        """A Scratch for the time of a with-block in one of the threads."""
+        borrowed = self._free.get()
+        try:
+            yield borrowed
+        finally:
+            self._free.put(borrowed)
