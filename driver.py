@@ -29,6 +29,7 @@ from imagernn.errors import InputError, script
 from imagernn.evaluation import check_feature_size, load_captioner, split_perplexity, trained_data
 from imagernn.files import require_writable, write_json
 from imagernn.flags import MODEL_PARAMS, RUN_PARAMS, check_ranges, require_resumable, require_same, sound_params
+from imagernn.profiling import Profile
 from imagernn.solver import CLIPS, SOLVERS, Solver
 from imagernn.vocab import build_vocab
 from imagernn.workers import Workers
@@ -36,6 +37,7 @@ from imagernn.workers import Workers
 STATUS_SECONDS = 60
 GRAD_CHECK_PAIRS = 5
 GRAD_CHECK_BOUND = 1e-6
+STARTED = time.perf_counter()
 MOST_THREADS = 4    # by default: a batch of 100 in more parts makes small matrices
 
 
@@ -58,6 +60,7 @@ def build_parser():
     add('--resume', default='', help='go on from this checkpoint as if never stopped; flags given beside it win')
     add('--seed', type=int, default=0, help='of the initial weights, the batches and the dropout')
     add('--dtype', choices=('float32', 'float64'), default='float32', help='of all arithmetic')
+    add('--profile', action='store_true', help='say where a step\'s time went when the run ends')
     add('--num_threads', type=int, default=min(NUM_THREADS, MOST_THREADS),
         help='threads that share out each batch; another number rounds otherwise')
 
@@ -106,7 +109,7 @@ def main_params(argv):
     checkpoint = load_captioner(source) if source else None
     if args.resume:
         require_resumable(source, checkpoint)
-        keep = set(vars(args)) - {'features', 'resume', 'init_model_from'}
+        keep = set(vars(args)) - {'features', 'resume', 'init_model_from', 'profile'}
     elif source:
         keep = {*MODEL_PARAMS, 'word_count_threshold'}
     if checkpoint:
@@ -193,7 +196,7 @@ def train(run, solver, rng, provider, params):
           f'{sum(w.size for w in run["model"].values()):,} parameters; {iters_per_epoch} iterations an epoch, '
           f'{max_iters} in all')
     files, stop, workers = Outputs(params, provider.features), Stop(), Workers(params['num_threads'])
-    problem, first = None, run['it']
+    problem, first, profile = None, run['it'], profiled(solver, provider, params) if params['profile'] else None
     files.write_status(run)
     progress = tqdm(total=max_iters, initial=run['it'], unit='it', disable=None, smoothing=.05, dynamic_ncols=True)
 
@@ -225,6 +228,8 @@ def train(run, solver, rng, provider, params):
             files.add_to_history(run, report)
             files.write_status(run)
     progress.close()
+    if profile:
+        say(profile.table())
 
     if run['it'] < max_iters and not problem and run['it'] > first:
         problem = exploded(run, provider, params)
@@ -240,6 +245,17 @@ def train(run, solver, rng, provider, params):
         return 128 + stop.signal
     say_ending(run, files, params)
     return 0
+
+
+def profiled(solver, provider, params):
+    """A Profile that watches the steps and all that they call."""
+    here, profile = sys.modules[__name__], Profile(params['num_threads'])
+    profile.watch_steps(here, 'training_step', lambda: say(f'first step after {time.perf_counter() - STARTED:.1f} s'))
+    profile.watch(provider, 'sampleImageSentencePairs', 'batch')
+    profile.watch(here, 'make_batch', 'batch')
+    profile.watch_captioner(GENERATORS[params['generator']])
+    profile.watch(solver, 'step', 'update')
+    return profile
 
 
 def say(text):

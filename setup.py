@@ -4,6 +4,7 @@ from setuptools import find_packages, setup
 
 test = ['pytest>=8']
 metrics = ['pycocoevalcap>=1.2']
+bench = ['torch==2.13.0', 'matplotlib>=3.7', 'threadpoolctl>=3']
 dev = ['ruff>=0.6']
 
 setup(
@@ -17,5 +18,5 @@ setup(
     py_modules=['driver', 'predict_on_images', 'eval_sentence_predictions'],
     python_requires='>=3.10',
     install_requires=['numpy>=1.24', 'scipy>=1.10', 'h5py>=3.12.1', 'pillow>=9.5', 'tqdm>=4.64'],
-    extras_require={'test': test, 'metrics': metrics, 'dev': dev + test},
+    extras_require={'test': test, 'metrics': metrics, 'bench': bench, 'dev': dev + test},
 )

@@ -74,26 +74,27 @@ def check_feature_size(features, model):
 def split_perplexity(provider, split, model, params, wordtoix, max_images=-1, batch_size=100, workers=None):
     """Perplexity a word (END among them) of a split's sentences under the model; words outside wordtoix are dropped.
 
-    max_images: negative is all, 0 is none (InputError: there would be nothing to measure). Each of the workers'
-    threads takes a batch at a time.
+    max_images: negative is all, 0 is none (InputError: there would be nothing to measure).
     """
-    workers, dtype = workers or Workers(), model['Wd'].dtype
+    pairs = provider.iterImageSentencePairBatch(split, max_images, batch_size)
+    batches = (make_batch(some, provider.features, wordtoix, model['Wd'].dtype)
+               for some in tqdm(pairs, desc=f'perplexity on {split}', unit='batch', leave=False, disable=None))
+    found = batches_perplexity(batches, model, params, workers or Workers())
+    if found is None:
+        raise InputError(f'of the {split} split {max_images} images are to be evaluated: allow more, or -1 for all')
+    return found
+
+
+def batches_perplexity(batches, model, params, workers):
+    """Perplexity a word of an iterable of Batches; None where there are none. Each thread takes a batch at a time."""
 
     def logprob_of(batch):
         with workers.scratch() as scratch:
             logprobs, _ = forward(batch, model, params, scratch=scratch)
             return float(np.logaddexp(logprobs, LOG_TINY).sum(dtype=np.float64)), len(logprobs)
 
-    batches = (make_batch(pairs, provider.features, wordtoix, dtype)
-               for pairs in provider.iterImageSentencePairBatch(split, max_images, batch_size))
-    logprob = num_words = 0
-    for of_batch, words in tqdm(workers.map(logprob_of, batches), desc=f'perplexity on {split}', unit='batch',
-                                leave=False, disable=None):
-        logprob += of_batch
-        num_words += words
-    if not num_words:
-        raise InputError(f'of the {split} split {max_images} images are to be evaluated: allow more, or -1 for all')
-    return perplexity(logprob, num_words)
+    sums = list(workers.map(logprob_of, batches))
+    return perplexity(*map(sum, zip(*sums, strict=True))) if sums else None
 
 
 def caption_images(rows, num_images, model, params, ixtoword, options, workers=None):
@@ -115,7 +116,9 @@ def caption_images(rows, num_images, model, params, ixtoword, options, workers=N
             if temperature > 0:
                 return sample_search(step_tick, state, np.random.default_rng([options['seed'], first_image]),
                                      temperature)
-            return greedy_search(step_tick, state) if beam_size == 1 else beam_search(step_tick, state, beam_size)
+            if beam_size == 1:
+                return greedy_search(step_tick, state)
+            return beam_search(step_tick, state, beam_size, nbest=options['nbest'])
 
     groups = ((start, rows(start, min(start + step, num_images))) for start in range(0, num_images, step))
     with tqdm(total=num_images, desc='captions', unit='image', disable=None) as progress:

@@ -73,12 +73,13 @@ class LSTMGenerator:
         dgates = scratch('dgates', (P, 4 * H), dtype)
         dh, dc = scratch('dh', (N, H), dtype), scratch('dc', (N, H), dtype)    # of a sentence not yet begun: 0
         dh[:], dc[:] = 0, 0
+        WhT = np.ascontiguousarray(WLSTM[1 + E:].T)                            # (4H, H): few rows multiply it faster so
 
         for before, now in reversed(steps):
             n = now.stop - now.start
             dh[:n] += dH[now.start - N:now.stop - N]
             _step_backward(dh[:n], dc[:n], gates[now], C[before], C[now], _rows(tanhC, now), dgates[now])
-            np.matmul(dgates[now], WLSTM[1 + E:].T, out=dh[:n])
+            np.matmul(dgates[now], WhT, out=dh[:n])
         _step_backward(dh, dc, gates[:N], np.zeros_like(dc), C[:N], _rows(tanhC, slice(N)), dgates[:N])
 
         dX = np.matmul(dgates, WLSTM[1:1 + E].T, out=scratch('dX', (P, E), dtype))

@@ -65,10 +65,11 @@ class RNNGenerator:
         """dH (P, H), used up -> dXi (N, H), dXs (P, E), grads {'Whh', 'bhh', 'Wxh', 'bxh'}."""
         H, Whh, N, steps, feed_once, images_on, words_cache = cache
         dXi = np.zeros((N, H.shape[1]), dH.dtype)
+        WhhT = np.ascontiguousarray(Whh.T)                                     # few rows multiply it faster so
 
         for before, now in reversed(steps):
             dsums = _step_backward(dH[now], H[now])
-            dH[before] += dsums @ Whh.T
+            dH[before] += dsums @ WhhT
             if not feed_once:
                 dXi[:now.stop - now.start] += dsums
         dXi += _step_backward(dH[:N], H[:N])

@@ -45,15 +45,18 @@ def _single_path_search(tick, state, max_length, choose):
     return [[(float(score), sentence)] for score, sentence in zip(scores, sentences, strict=True)]
 
 
-def beam_search(tick, state, beam_size, max_length=MAX_LENGTH):
+def beam_search(tick, state, beam_size, max_length=MAX_LENGTH, nbest=None):
     """Beam search, beam_size sentences an image, as in NeuralTalk.
 
     At each step every live beam offers its beam_size likeliest continuations; finished beams keep their place and
     compete with the score they have; the best beam_size of them all go on. It stops when all are finished, or at
     max_length. As in NeuralTalk: of a beam's equally likely words the smaller index is offered first, but of equal
     scores the sentence that is larger in lexicographic order wins (it sorted tuples of score and word list).
+
+    Where no more than the nbest best are asked for, an image is done when these have ended and are better than all of
+    its live beams: a score never rises. They are the same sentences, and fewer may come beside them.
     """
-    n = len(state[0])
+    n, nbest = len(state[0]), nbest or beam_size
     # the beams of all images in one list: sorted by image, then best first; place orders the word lists
     image, score, place = np.arange(n), np.zeros(n), np.zeros(n, np.int64)
     word, finished = np.zeros(n, np.int64), np.zeros(n, bool)
@@ -71,6 +74,7 @@ def beam_search(tick, state, beam_size, max_length=MAX_LENGTH):
         next_word = np.concatenate([np.zeros_like(ended), next_word[offered]])
         next_score = np.concatenate([score[ended], next_score[offered]])
         best = _first_of_each(image[parent], (-next_score, -place[parent], -next_word), beam_size)
+        best = best[~_hopeless(image[parent[best]], next_score[best], next_word[best] == 0, nbest)]
         parent, word, score = parent[best], next_word[best], next_score[best]
         history.append((parent, word, finished[parent]))
 
@@ -112,6 +116,18 @@ def _first_of_each(group, keys, n):
     first = np.flatnonzero(np.diff(ordered, prepend=-1))
     rank = np.arange(len(order)) - np.repeat(first, np.diff(np.append(first, len(order))))
     return order[rank < n]
+
+
+def _hopeless(image, score, finished, nbest):
+    """Which beams, sorted by image and then best first, cannot come to be among their image's nbest any more.
+
+    They are the live ones where nbest finished ones are better: a beam of equal score might still win the tie.
+    """
+    live = np.flatnonzero(~finished)
+    images, first = np.unique(image[live], return_index=True)
+    first_live, start = live[first], np.searchsorted(image, images)
+    last_best = np.minimum(start + nbest - 1, first_live)
+    return ~finished & np.isin(image, images[score[last_best] > score[first_live]])
 
 
 def _read_back(history, image, score, n):

@@ -422,3 +422,30 @@ def test_the_script_itself_ends_with_2_and_without_a_traceback(tmp_path):
     assert done.returncode == 2
     assert done.stderr.startswith('error: ') and 'Traceback' not in done.stderr
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize('flags', [['--num_threads', '1'], ['--num_threads', '2', '--generator', 'rnn']])
+def test_the_profile_names_every_part_and_adds_up(root, flags):
+    command = [sys.executable, REPOSITORY / 'driver.py', *train_flags(root, '--profile', *flags)]
+    lines = subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()
+    assert any(line.startswith('first step after ') for line in lines)
+    start = next(i for i, line in enumerate(lines) if line.startswith('mean of 14 steps'))
+    stop = next(i for i, line in enumerate(lines) if line.startswith('a step'))
+    parts = {line[:32].strip(): [float(figure.rstrip('%')) for figure in line[32:].split()]
+             for line in lines[start + 1:stop + 1]}
+    whole = parts.pop('a step')
+    assert {'batch', 'generator: forward', 'generator: backward', 'decoder, softmax: backward', 'update'} <= set(parts)
+    assert sum(ms for ms, _ in parts.values()) == pytest.approx(whole[0], rel=.05)
+    assert whole[1] == 100
+    assert lines[stop + 1].startswith('peak memory ')
+
+
+def test_a_run_goes_on_with_the_number_of_threads_that_it_began_with(root):
+    """So that it is the same to the last bit on a machine with more cores, or fewer."""
+    driver.main(train_flags(root, '--num_threads', '3', '--max_epochs', '4'))
+    whole = load_checkpoint(checkpoint_named(root, 'last'))
+    driver.main(train_flags(root, '--num_threads', '3'))
+    driver.main(['--resume', str(checkpoint_named(root, 'last')), '--max_epochs', '4'])
+    resumed = load_checkpoint(checkpoint_named(root, 'last'))
+    assert resumed['params']['num_threads'] == 3
+    assert_same_model(resumed['model'], whole['model'])

@@ -142,6 +142,19 @@ def test_beam_search_breaks_ties_as_neuraltalk_did(size, beam_size, ties):
         assert found == [plain_beam_search(table.of(image), beam_size, 7) for image in range(3)]
 
 
+@pytest.mark.parametrize('ties', [None, 1., 100.])
+@pytest.mark.parametrize('beam_size, nbest', [(2, 1), (5, 1), (5, 3), (5, 5), (20, 1), (20, 7)])
+def test_the_nbest_alone_are_found_sooner_and_are_the_same(beam_size, nbest, ties):
+    for seed in range(6):
+        whole, early = (Table(seed, 30, sharpness=1.5, ties=ties, end=3.) for _ in range(2))
+        expected = beam_search(whole.tick, whole.images(4), beam_size)
+        found = beam_search(early.tick, early.images(4), beam_size, nbest=nbest)
+        assert [sentences[:nbest] for sentences in found] == [sentences[:nbest] for sentences in expected]
+        assert sum(early.rows) <= sum(whole.rows)
+        if nbest == 1 and not ties:
+            assert sum(early.rows) < sum(whole.rows)
+
+
 def constant_tick(words, state):
     return np.full((len(words), 4), -1.), state
 
