@@ -1,8 +1,9 @@
 """dataset.json and its feature file -> images, sentences and image-sentence pairs, sampled or in order.
 
 Knows the layout of data/<name>/ and checks all of it once, on loading. Knows nothing of vocabularies or models.
-An image is its dict in dataset.json; a pair is {'image': image, 'sentence': sentence}. Features are fetched apart,
-a batch at once: provider.features.rows([pair['image']['imgid'] for pair in pairs]).
+An image is its dict in dataset.json; a pair is {'image': image, 'sentence': sentence}. These are made when they are
+asked for: what stays in memory is image_store's arrays. Features are fetched apart, a batch at once:
+provider.features.rows([pair['image']['imgid'] for pair in pairs]).
 """
 
 import json
@@ -13,8 +14,11 @@ import numpy as np
 
 from imagernn.errors import InputError
 from imagernn.features import LAYOUT, default_features, open_features
+from imagernn.image_store import encode_images, fingerprint, load_store, save_store
 
 SPLITS = ('train', 'val', 'test', 'restval')
+STORE_NAME = 'dataset.cache.npz'    # beside dataset.json, which may be changed or replaced at any time
+STORE_FROM = 16 << 20               # bytes of dataset.json: a smaller one is read as it is, in about a second
 
 
 def getDataProvider(dataset, data_root='data', features=None):
@@ -25,10 +29,10 @@ def getDataProvider(dataset, data_root='data', features=None):
     """
     folder = _dataset_folder(Path(data_root), dataset)
     path = folder / 'dataset.json'
-    images = _checked_images(path, load_json(path))
+    store = _load_images(path)
     opened = open_features(_features_path(folder, features))
-    _check_imgids(path, images, opened)
-    return DataProvider(folder, images, opened)
+    _check_imgids(path, store, opened)
+    return DataProvider(folder, store, opened)
 
 
 class DataProvider:
@@ -38,33 +42,33 @@ class DataProvider:
     without images raises InputError with the splits that there are; `restval` is never part of `train`.
     """
 
-    def __init__(self, folder, images, features):
+    def __init__(self, folder, store, features):
         self.folder = folder
         self.features = features
-        self._images = {split: [] for split in SPLITS}
-        for image in images:
-            self._images[image['split']].append(image)
-        self._counts = {split: np.array([len(image['sentences']) for image in members], np.int64)
-                        for split, members in self._images.items()}  # sentences of each image
+        self._store = store
+        self._images = {split: np.flatnonzero(store.splits == split) for split in SPLITS}    # their numbers
 
     def getSplitSizes(self, ofwhat='images'):
         """Dict of split -> number of images (or sentences), of the splits that have any."""
-        return {split: self.getSplitSize(split, ofwhat) for split in SPLITS if self._images[split]}
+        return {split: self.getSplitSize(split, ofwhat) for split in SPLITS if len(self._images[split])}
 
     def getSplitSize(self, split, ofwhat='sentences'):
         """The number of 'sentences' or of 'images' in a split."""
         images = self._split(split)
-        sizes = {'sentences': lambda: int(self._counts[split].sum()), 'images': lambda: len(images)}
+        sizes = {'sentences': lambda: int(self._store.num_sentences(images).sum()), 'images': lambda: len(images)}
         if ofwhat not in sizes:
             raise ValueError(f"ofwhat is '{ofwhat}'; expected one of {', '.join(sizes)}")
         return sizes[ofwhat]()
 
     def sampleImageSentencePairs(self, split, n, rng):
-        """A list of n pairs, with replacement: uniform over images, then over that image's sentences."""
+        """A list of n pairs, with replacement: uniform over images, then over that image's sentences.
+
+        Their images come with their own fields alone, without 'sentences', so that no sentence is made in vain.
+        """
         images = self._split(split)
-        chosen = rng.integers(len(images), size=n)  # (n,)
-        sentence = rng.integers(self._counts[split][chosen])  # (n,)
-        return [_pair(images[i], images[i]['sentences'][k]) for i, k in zip(chosen, sentence, strict=True)]
+        chosen = images[rng.integers(len(images), size=n)]  # (n,)
+        sentences = self._store.image_starts[chosen] + rng.integers(self._store.num_sentences(chosen))  # (n,)
+        return list(map(_pair, self._store.fields(chosen), self._store.sentences(sentences)))
 
     def sampleImageSentencePair(self, split, rng):
         """One pair, drawn as in sampleImageSentencePairs."""
@@ -73,7 +77,7 @@ class DataProvider:
     def sampleImage(self, split, rng):
         """One image, uniformly."""
         images = self._split(split)
-        return images[rng.integers(len(images))]
+        return self._store.image(images[rng.integers(len(images))])
 
     def iterImages(self, split, max_images=None, rng=None):
         """An iterator over the images of a split in the order of dataset.json, or shuffled by rng.
@@ -81,9 +85,9 @@ class DataProvider:
         With both rng and max_images these are max_images images drawn without replacement.
         """
         images = self._split(split)
-        order = range(len(images)) if rng is None else rng.permutation(len(images))
+        chosen = images if rng is None else images[rng.permutation(len(images))]
         stop = len(images) if max_images is None or max_images < 0 else max_images
-        return (images[i] for i in order[:stop])
+        return map(self._store.image, chosen[:stop])
 
     def iterImageSentencePair(self, split, max_images=None, rng=None):
         """An iterator over all pairs of a split, image by image, each image's sentences in their order."""
@@ -106,8 +110,8 @@ class DataProvider:
         return self.folder / 'imgs' / image.get('filepath', '') / image['filename']
 
     def _split(self, split):
-        if not self._images.get(split):
-            sizes = ', '.join(f'{name} ({len(images)} images)' for name, images in self._images.items() if images)
+        if not len(self._images.get(split, ())):
+            sizes = ', '.join(f'{name} ({len(images)} images)' for name, images in self._images.items() if len(images))
             raise InputError(f"{self.folder / 'dataset.json'}: there are no images in split '{split}'; "
                              f'it has {sizes}. Choose one of these.')
         return self._images[split]
@@ -139,10 +143,34 @@ def _features_path(folder, features):
                      'Name one that exists with --features.')
 
 
+def _load_images(path):
+    """dataset.json as an ImageStore: from the file beside it that keeps this of a large one, or read and checked."""
+    contents = _contents(path)
+    if len(contents) < STORE_FROM:
+        return encode_images(_checked_images(path, _parsed(path, contents)))
+    stored, key = path.with_name(STORE_NAME), fingerprint(contents)
+    store = load_store(stored, key)
+    if store is None:
+        store = encode_images(_checked_images(path, _parsed(path, contents)))
+        save_store(stored, store, key)
+    return store
+
+
 def load_json(path):
     """The dict in a JSON file of encoding UTF-8. Raises InputError with the place where it is damaged."""
+    return _parsed(path, _contents(path))
+
+
+def _contents(path):
     try:
-        data = json.loads(path.read_text(encoding='utf-8-sig'))
+        return path.read_bytes()
+    except OSError as error:
+        raise InputError(f'{path}: cannot be read ({error.strerror}). Check its name and permissions.') from None
+
+
+def _parsed(path, contents):
+    try:
+        data = json.loads(contents.decode('utf-8-sig'))
     except UnicodeDecodeError as error:
         raise InputError(f'{path}: not UTF-8 at byte {error.start} ({error.reason}). '
                          'Save it again with encoding UTF-8.') from None
@@ -151,8 +179,6 @@ def load_json(path):
                          'Mend that place, or make the file again.') from None
     except (ValueError, RecursionError) as error:      # a number of 5,000 digits, brackets 10,000 deep
         raise InputError(f'{path}: cannot be read as JSON ({error}). Make the file again.') from None
-    except OSError as error:
-        raise InputError(f'{path}: cannot be read ({error.strerror}). Check its name and permissions.') from None
     if not isinstance(data, dict):
         raise InputError(f'{path}: the top level is {_json_type(data)}; expected an object, {{...}}.')
     return data
@@ -175,10 +201,11 @@ def _checked_images(path, data):
     for index, image in enumerate(images):
         problem = _image_problem(image)
         if problem is None and image['imgid'] in first_with:
-            problem = (f"imgid {image['imgid']} is that of {_place(first_with[image['imgid']], images)} too; "
+            first = first_with[image['imgid']]
+            problem = (f"imgid {image['imgid']} is that of {_place(first, images[first])} too; "
                        'expected each imgid once')
         if problem is not None:
-            raise InputError(f'{path}: {_place(index, images)}: {problem}. Mend that entry or take it out.')
+            raise InputError(f'{path}: {_place(index, image)}: {problem}. Mend that entry or take it out.')
         first_with[image['imgid']] = index
     return images
 
@@ -224,26 +251,26 @@ def _sentence_problem(sentence):
     return None
 
 
-def _check_imgids(path, images, features):
+def _check_imgids(path, store, features):
     """Raise InputError unless the feature file has a row for every image, and does not look transposed."""
-    highest = max(images, key=lambda image: image['imgid'])
-    enough = features.num_images > highest['imgid']
+    listed, image = len(store.splits), store.image(store.highest)
+    enough = features.num_images > image['imgid']
     held = f'{features.path}: holds features of {features.num_images} images, {features.dim} numbers each'
-    if features.dim == len(images) != features.num_images:
-        way_out = f'Store {LAYOUT}' + (f'; if it is right as it is, keep only the first {len(images)} images in it.'
+    if features.dim == listed != features.num_images:
+        way_out = f'Store {LAYOUT}' + (f'; if it is right as it is, keep only the first {listed} images in it.'
                                        if enough else '.')
-        raise InputError(f'{held}, while {path} lists {len(images)} images: it looks transposed. {way_out}')
-    if features.num_images < len(images):
-        raise InputError(f'{held}, while {path} lists {len(images)} images; expected at least as many. '
+        raise InputError(f'{held}, while {path} lists {listed} images: it looks transposed. {way_out}')
+    if features.num_images < listed:
+        raise InputError(f'{held}, while {path} lists {listed} images; expected at least as many. '
                          'Use the feature file made for this data set (--features).')
     if not enough:
-        raise InputError(f"{path}: {_place(images.index(highest), images)}: imgid {highest['imgid']} is beyond the "
+        raise InputError(f"{path}: {_place(store.highest, image)}: imgid {image['imgid']} is beyond the "
                          f'feature file, and {held}; expected an imgid from 0 to {features.num_images - 1}. '
                          'Use the feature file made for this data set (--features), or mend the imgid.')
 
 
-def _place(index, images):
-    name = images[index].get('filename') if isinstance(images[index], dict) else None
+def _place(index, image):
+    name = image.get('filename') if isinstance(image, dict) else None
     return f'image {index}' + (f" ('{name}')" if isinstance(name, str) else '')
 
 

@@ -2,14 +2,19 @@
 
 import copy
 import json
+import os
+import tracemalloc
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from imagernn.data_provider import getDataProvider
+from imagernn import data_provider
+from imagernn.data_provider import STORE_NAME, getDataProvider
 from imagernn.errors import InputError
+from imagernn.image_store import fingerprint, load_store
 
 SHARED = Path(__file__).resolve().parents[1].parent / 'shared'
 SPLITS = ['train', 'val', 'train', 'restval', 'train', 'val']
@@ -34,8 +39,19 @@ def write(root, data, feats=FEATS, encoding='utf-8'):
 
 
 @pytest.fixture
-def provider(tmp_path):
+def keep_all(monkeypatch):
+    """Even the smallest dataset.json gets a file beside it that keeps its encoded form."""
+    monkeypatch.setattr(data_provider, 'STORE_FROM', 0)
+
+
+@pytest.fixture(params=['read', 'kept'])
+def provider(tmp_path, request):
+    """From dataset.json itself, and from what is kept beside it."""
     write(tmp_path, make_data())
+    if request.param == 'kept':
+        request.getfixturevalue('keep_all')
+        getDataProvider('tiny', tmp_path)
+        request.getfixturevalue('monkeypatch').setattr(data_provider, '_parsed', None)
     return getDataProvider('tiny', tmp_path)
 
 
@@ -109,9 +125,20 @@ def test_sampling_is_uniform_over_images_then_over_their_sentences(provider):
 def test_sampling_repeats_with_the_seed(provider):
     pairs = [provider.sampleImageSentencePairs('train', 50, np.random.default_rng(4)) for _ in range(2)]
     assert places(pairs[0]) == places(pairs[1])
-    pair = provider.sampleImageSentencePair('restval', np.random.default_rng(0))
-    assert pair['image']['imgid'] == 3 and pair['sentence'] is pair['image']['sentences'][0]
     assert provider.sampleImageSentencePairs('train', 0, np.random.default_rng(0)) == []
+
+
+def test_what_is_drawn_is_as_in_dataset_json(provider):
+    images = [image for image in make_data()['images'] if image['split'] == 'train']
+    rng, same = np.random.default_rng(5), np.random.default_rng(5)
+    for n in (1, 7, 100):
+        chosen = same.integers(3, size=n)
+        sentences = same.integers([[1, 3, 5][i] for i in chosen])
+        expected = [{'image': {key: value for key, value in images[i].items() if key != 'sentences'},
+                     'sentence': images[i]['sentences'][k]} for i, k in zip(chosen, sentences, strict=True)]
+        assert provider.sampleImageSentencePairs('train', n, rng) == expected
+    assert provider.sampleImage('train', rng) == images[same.integers(3)]
+    assert list(provider.iterImages('train', rng=rng)) == [images[i] for i in same.permutation(3)]
 
 
 def test_features_of_a_batch_at_once(provider):
@@ -196,6 +223,7 @@ BAD = {
     'imgid null': (lambda d: first(d).update(imgid=None), ['imgid is None', 'expected an integer']),
     'imgid negative': (lambda d: first(d).update(imgid=-1), ['imgid is -1', '0 or more']),
     'imgid too high': (lambda d: first(d).update(imgid=8), ["image 0 ('0.jpg'): imgid 8", 'from 0 to 7', 'npy']),
+    'imgid beyond all': (lambda d: first(d).update(imgid=10 ** 30), ['imgid 1000000', 'from 0 to 7']),
     'imgid twice': (lambda d: d['images'][4].update(imgid=0),
                     ["image 4 ('4.jpg'): imgid 0 is that of image 0 ('0.jpg') too", 'each imgid once']),
     'unknown split': (lambda d: first(d).update(split='dev'), ["split is 'dev'", 'train, val, test, restval']),
@@ -270,6 +298,96 @@ def test_loading_changes_nothing(tmp_path):
     write(tmp_path, data, np.ones((8000, 2), np.float32))
     provider = getDataProvider('tiny', tmp_path)
     assert list(provider.iterImages('train')) == data['images']
+
+
+def test_a_provider_holds_no_object_a_word(tmp_path):
+    data = make_data()
+    sentence = {'tokens': [f'word{k}' for k in range(50)], 'raw': 'Words.'}
+    data['images'] = [{**data['images'][0], 'imgid': i, 'sentences': [sentence] * 5} for i in range(1000)]
+    write(tmp_path, data, np.ones((1000, 2), np.float32))
+    tracemalloc.start()
+    try:
+        provider = getDataProvider('tiny', tmp_path)
+        held, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    words = 50 * provider.getSplitSize('train')
+    assert 4 * words < held < 6 * words    # an int32 is 4 bytes, a word and its place in a list 60
+
+
+def test_a_small_data_set_gets_no_file(provider, tmp_path, request):
+    kept = [STORE_NAME] if 'kept' in request.node.name else []
+    assert sorted(os.listdir(tmp_path / 'tiny')) == [*kept, 'dataset.json', 'vgg_feats.npy']
+
+
+def test_a_large_data_set_gets_one(tmp_path, monkeypatch):
+    write(tmp_path, make_data())
+    path = tmp_path / 'tiny' / 'dataset.json'
+    for size, there in ((path.stat().st_size + 1, False), (path.stat().st_size, True)):
+        monkeypatch.setattr(data_provider, 'STORE_FROM', size)
+        getDataProvider('tiny', tmp_path)
+        assert (tmp_path / 'tiny' / STORE_NAME).is_file() == there
+
+
+def captions(provider):
+    return [sentence['raw'] for sentence in provider.iterSentences('train')]
+
+
+def test_an_edit_is_seen_even_if_size_and_time_stay(tmp_path, keep_all):
+    write(tmp_path, make_data())
+    before, path = captions(getDataProvider('tiny', tmp_path)), tmp_path / 'tiny' / 'dataset.json'
+    status, text = path.stat(), path.read_text(encoding='utf-8')
+    for caption in ('Image 4, sentence 2!', 'Image 4, sentence 2.'):    # there, and back again
+        path.write_text(text.replace('Image 4, sentence 2.', caption), encoding='utf-8')
+        os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+        assert path.stat().st_size == status.st_size
+        for _ in range(2):
+            assert captions(getDataProvider('tiny', tmp_path)) == [*before[:-3], caption, *before[-2:]]
+
+
+def test_an_edit_is_checked(tmp_path, keep_all):
+    write(tmp_path, make_data())
+    getDataProvider('tiny', tmp_path)
+    data = make_data()
+    sentence(data)['tokens'][1] = 2
+    write(tmp_path, data)
+    for _ in range(2):
+        with pytest.raises(InputError, match='sentence 1 token 1 is a number, 2'):
+            getDataProvider('tiny', tmp_path)
+
+
+def test_other_features_are_checked(tmp_path, keep_all):
+    write(tmp_path, make_data())
+    getDataProvider('tiny', tmp_path)
+    np.save(tmp_path / 'tiny' / 'vgg_feats.npy', FEATS[:5])
+    with pytest.raises(InputError, match='of 5 images, 3 numbers each, .* lists 6 images'):
+        getDataProvider('tiny', tmp_path)
+
+
+def test_what_is_kept_is_made_anew_when_it_is_damaged(tmp_path, keep_all):
+    write(tmp_path, make_data())
+    expected, kept = captions(getDataProvider('tiny', tmp_path)), tmp_path / 'tiny' / STORE_NAME
+    key, whole = fingerprint((tmp_path / 'tiny' / 'dataset.json').read_bytes()), kept.read_bytes()
+    for damaged in (b'', whole[:-1], whole[:1000] + bytes(1000) + whole[2000:], b'{}'):
+        kept.write_bytes(damaged)
+        assert load_store(kept, key) is None
+        assert captions(getDataProvider('tiny', tmp_path)) == expected
+        assert load_store(kept, key) is not None
+
+
+def test_where_nothing_can_be_kept_the_data_load_all_the_same(tmp_path, keep_all):
+    write(tmp_path, make_data())
+    (tmp_path / 'tiny' / STORE_NAME).mkdir()
+    assert len(captions(getDataProvider('tiny', tmp_path))) == 9
+    assert sorted(os.listdir(tmp_path / 'tiny')) == [STORE_NAME, 'dataset.json', 'vgg_feats.npy']
+
+
+def test_several_may_start_at_the_same_time(tmp_path, keep_all):
+    write(tmp_path, make_data())
+    with ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(lambda _: captions(getDataProvider('tiny', tmp_path)), range(40)))
+    assert found == [found[0]] * 40 and len(found[0]) == 9
+    assert sorted(os.listdir(tmp_path / 'tiny')) == [STORE_NAME, 'dataset.json', 'vgg_feats.npy']
 
 
 def test_flickr8k():

@@ -1,0 +1,172 @@
+"""Training and captioning at COCO's size, by the commands that a user types: time, speed and peak memory of each.
+
+    python benchmarks/coco_scale.py [--data_root data] [--json FILE] [--iterations 500] [--images 123287] [--runs warm]
+
+Makes the data set where it is absent (coco_shaped.py). Then `driver.py` trains, and `eval_sentence_predictions.py -b 5`
+captions the test images, takes their perplexity and scores the captions: each once cold, without the file that keeps
+dataset.json's encoded form, and once warm, with it. What they write goes to a temporary folder.
+"""
+
+import argparse
+import json
+import os
+import platform
+import re
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import imagernn.blas  # noqa: F401  before numpy, as the timed script does
+
+# isort: split
+import coco_shaped
+import numpy as np
+
+from imagernn.data_provider import STORE_NAME
+from imagernn.errors import InputError, script
+from imagernn.files import require_writable, write_json
+
+ROOT = Path(__file__).resolve().parents[1]
+BATCH, SIZE, BEAM = 100, 512, 5
+LEARNING_RATE = 1e-4    # rmsprop's default, 1e-3, explodes within steps on features of this size
+PARTS = ('getDataProvider', 'caption_images', 'split_perplexity', 'score')    # of eval_sentence_predictions
+COLUMNS = {'job': 'job', 'seconds': 'seconds', 'first_step': 'to the first step', 'load': 'loading the data',
+           'iterations': 'iterations/s', 'captions': 'captions/s', 'sentences': 'perplexity, sentences/s',
+           'scoring': 'scoring', 'perplexity': 'perplexity', 'peak_mb': 'peak memory, MB'}
+
+
+def run(command):
+    """Run a Python command in the root folder, and show what it prints: (seconds, peak memory in bytes, the text).
+
+    The peak is the operating system's count of that one process's resident memory. (It is at least what this process
+    had when it started the other, so nothing large is done in here.) InputError where the command fails.
+    """
+    print('$ python', *command, file=sys.stderr)
+    with tempfile.TemporaryFile('w+', encoding='utf-8') as file:
+        started = time.perf_counter()
+        process = subprocess.Popen([sys.executable, *map(str, command)], cwd=ROOT, stdout=file)
+        _, status, usage = os.wait4(process.pid, 0)
+        seconds, process.returncode = time.perf_counter() - started, os.waitstatus_to_exitcode(status)
+        file.seek(0)
+        text = file.read()
+    print(text, file=sys.stderr)
+    if process.returncode:
+        raise InputError(f'{command[0]} ended with exit code {process.returncode}; what it said stands above')
+    return seconds, usage.ru_maxrss * (1 if sys.platform == 'darwin' else 1024), text
+
+
+def train(data_root, images, iterations, folder):
+    """One run of driver.py: what is reported of it, and its last checkpoint."""
+    per_epoch = max(1, coco_shaped.SENTENCES * coco_shaped.split_sizes(images)['train'] // BATCH)
+    command = ['driver.py', '-d', name_of(images), '--data_root', data_root, '-b', BATCH,
+               '-m', iterations / per_epoch, '--image_encoding_size', SIZE, '--word_encoding_size', SIZE,
+               '--hidden_size', SIZE, '-l', LEARNING_RATE, '-p', iterations, '--eval_max_images', 1000,
+               '--fappend', 'scale', '-o', folder, '--worker_status_output_directory', folder, '--profile']
+    seconds, peak, printed = run(command)
+
+    def told(pattern):
+        found = re.search(pattern, printed, re.MULTILINE)
+        return float(found[1]) if found else None
+
+    step = told(r'^a step +([\d.]+)')                # the mean, in milliseconds
+    checkpoint, = folder.glob('*_last.h5')
+    return {'seconds': seconds, 'first_step': told(r'^first step after ([\d.]+) s'), 'peak_mb': peak / 1e6,
+            'iterations': step and 1000 / step, 'perplexity': told(r'perplexity ([\d.]+) on val')}, checkpoint
+
+
+def caption(data_root, images, checkpoint, folder):
+    """One run of eval_sentence_predictions.py: what is reported of it."""
+    parts, result, test = folder / 'parts.json', folder / 'result_struct.json', coco_shaped.split_sizes(images)['test']
+    seconds, peak, _ = run([__file__, '--timed', parts, checkpoint, '--data_root', data_root, '-b', BEAM,
+                            '--result_struct_filename', result])
+    took = json.loads(parts.read_text(encoding='utf-8'))
+    return {'seconds': seconds, 'load': took['getDataProvider'], 'captions': test / took['caption_images'],
+            'sentences': coco_shaped.SENTENCES * test / took['split_perplexity'], 'scoring': took['score'],
+            'peak_mb': peak / 1e6, 'perplexity': json.loads(result.read_text(encoding='utf-8'))['gtppl']}
+
+
+def timed_evaluation(path, argv):
+    """eval_sentence_predictions.py with these arguments; how many seconds each of its PARTS took goes to path."""
+    import eval_sentence_predictions
+
+    def timed(name, function):
+        def call(*args, **more):
+            start = time.perf_counter()
+            result = function(*args, **more)
+            took[name] = time.perf_counter() - start
+            return result
+        return call
+
+    took = {}
+    for name in PARTS:
+        setattr(eval_sentence_predictions, name, timed(name, getattr(eval_sentence_predictions, name)))
+    code = eval_sentence_predictions.main(argv)
+    write_json(path, took)
+    return code
+
+
+def name_of(images):
+    return 'coco_shaped' if images == coco_shaped.IMAGES else f'coco_shaped_{images}'
+
+
+def table(jobs):
+    """The jobs as a Markdown table."""
+    lines = [list(COLUMNS.values()), ['---', *['---:'] * (len(COLUMNS) - 1)]]
+    lines += [[cell(job.get(key)) for key in COLUMNS] for job in jobs]
+    return '\n'.join(f'| {" | ".join(line)} |' for line in lines)
+
+
+def cell(value):
+    if isinstance(value, float):
+        return f'{value:,.0f}' if value >= 100 else f'{value:.1f}' if value >= 10 else f'{value:.2f}'
+    return value or ''
+
+
+def build_parser():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0],
+                                     formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    parser.add_argument('--data_root', type=Path, default=ROOT / 'data', help='the folder of data sets')
+    parser.add_argument('--images', type=int, default=coco_shaped.IMAGES, help='of the data set; fewer for a trial')
+    parser.add_argument('--iterations', type=int, default=500, help='of the training')
+    parser.add_argument('--runs', nargs='+', choices=('cold', 'warm'), default=('cold', 'warm'),
+                        help='without and with the encoded form of dataset.json')
+    parser.add_argument('--json', default='', help='also write the numbers to this file')
+    return parser
+
+
+@script
+def main(argv=None):
+    argv = sys.argv[1:] if argv is None else argv
+    if argv[:1] == ['--timed']:    # as caption() calls it
+        return timed_evaluation(argv[1], argv[2:])
+    args = build_parser().parse_args(argv)
+    if args.json:
+        require_writable(args.json)
+    data_root, jobs = args.data_root.absolute(), []
+    data = data_root / name_of(args.images)
+    with tempfile.TemporaryDirectory(prefix='coco_scale_') as workshop:
+        run(['benchmarks/coco_shaped.py', '--output', data, '--images', args.images])
+        for temperature in args.runs:
+            folder = Path(workshop) / temperature
+            folder.mkdir()
+            if temperature == 'cold':
+                (data / STORE_NAME).unlink(missing_ok=True)
+            trained, checkpoint = train(data_root, args.images, args.iterations, folder)
+            if temperature == 'cold':
+                (data / STORE_NAME).unlink(missing_ok=True)
+            captioned = caption(data_root, args.images, checkpoint, folder)
+            jobs += [{'job': f'{args.iterations} iterations, {temperature}', **trained},
+                     {'job': f'perplexity, captions and scores, {temperature}', **captioned}]
+    print(table(jobs))
+    if args.json:
+        machine = {'processor': platform.processor() or platform.machine(), 'cores': os.cpu_count(),
+                   'python': platform.python_version(), 'numpy': np.__version__}
+        write_json(args.json, {'machine': machine, 'images': args.images, 'batch_size': BATCH, 'size': SIZE,
+                               'beam_size': BEAM, 'jobs': jobs})
+    return 0
+
+
+if __name__ == '__main__':
+    sys.exit(main())

@@ -1,0 +1,123 @@
+"""The images and sentences of a data set as a few arrays, and a file that keeps these from one run to the next.
+
+Knows how to hold the entries of a dataset.json in little memory, and how to give them back one by one as they were.
+Does not know what is right in a dataset.json, nor anything of splits, features or vocabularies.
+"""
+
+import hashlib
+import json
+from array import array
+from typing import NamedTuple
+
+import numpy as np
+
+from imagernn.errors import InputError
+from imagernn.files import replacing
+
+# To be raised when the arrays come to mean something else, or dataset.json is checked for more than before
+VERSION = 1
+
+_to_json = json.JSONEncoder(separators=(',', ':')).encode    # -> ASCII
+_from_json = json.JSONDecoder().raw_decode                   # text, place -> the value that begins there, its end
+
+
+class ImageStore(NamedTuple):
+    """N images with S sentences of P words in all. Images and sentences are numbered in the order of dataset.json."""
+
+    words: list                  # the different tokens, in the order of their first occurrence
+    tokens: np.ndarray           # (P,) int32, places in words
+    token_starts: np.ndarray     # (S+1,), where each sentence begins in tokens, and the end of the last
+    image_starts: np.ndarray     # (N+1,), the first sentence of each image, and the number of them all
+    text: str                    # in JSON: each image's fields but 'sentences', each sentence's fields but 'tokens'
+    image_texts: np.ndarray      # (N,), where in text an image's fields begin
+    sentence_texts: np.ndarray   # (S,), where in text a sentence's fields begin
+    splits: np.ndarray           # (N,) str
+    highest: np.ndarray          # (), the image whose imgid is the highest
+
+    def num_sentences(self, numbers):
+        """How many sentences images have: numbers (n,) -> (n,)."""
+        return self.image_starts[numbers + 1] - self.image_starts[numbers]
+
+    def image(self, number):
+        """An image's dict as it is in dataset.json, a new one."""
+        image, _ = _from_json(self.text, self.image_texts[number])
+        image['sentences'] = self.sentences(slice(self.image_starts[number], self.image_starts[number + 1]))
+        return image
+
+    def fields(self, numbers):
+        """A list of images' dicts without their sentences."""
+        return [_from_json(self.text, start)[0] for start in self.image_texts[numbers].tolist()]
+
+    def sentences(self, numbers):
+        """A list of sentences' dicts. numbers: an array of them, or a slice."""
+        places = zip(self.token_starts[:-1][numbers].tolist(), self.token_starts[1:][numbers].tolist(),
+                     self.sentence_texts[numbers].tolist(), strict=True)
+        return [{'tokens': [self.words[ix] for ix in self.tokens[start:end].tolist()],
+                 **_from_json(self.text, text)[0]} for start, end, text in places]
+
+
+def encode_images(images):
+    """A list of image dicts from a dataset.json, checked -> ImageStore. Empties the list, to free its memory early."""
+    numbers, tokens, token_starts, image_starts = {}, array('i'), array('q', [0]), array('q', [0])
+    text, image_texts, sentence_texts = bytearray(), array('q'), array('q')
+    splits = np.array([image['split'] for image in images])
+    highest = np.array(max(range(len(images)), key=lambda number: images[number]['imgid']))
+    images.reverse()
+    while images:
+        image = images.pop()
+        sentences = image.pop('sentences')
+        image_texts.append(len(text))
+        text += _to_json(image).encode()
+        for sentence in sentences:
+            tokens.extend([numbers.setdefault(word, len(numbers)) for word in sentence.pop('tokens')])
+            token_starts.append(len(tokens))
+            sentence_texts.append(len(text))
+            text += _to_json(sentence).encode()
+        image_starts.append(len(sentence_texts))
+    words = _to_json(list(numbers))
+    del numbers    # words made anew after this do not hold on to the memory of all that was parsed with them
+    return ImageStore(json.loads(words), np.array(tokens), np.array(token_starts), np.array(image_starts),
+                      text.decode(), np.array(image_texts), np.array(sentence_texts), splits, highest)
+
+
+def fingerprint(contents):
+    """The digest of a dataset.json, bytes, that its stored form is known by."""
+    return hashlib.blake2b(contents).digest()
+
+
+def save_store(path, store, key):
+    """Keep the encoded form of the dataset.json whose fingerprint is key. If it cannot be written, it is not."""
+    arrays = store._asdict()
+    for name, value in (('words', _to_json(store.words)), ('text', store.text)):
+        arrays[name] = np.frombuffer(value.encode(), np.uint8)
+    try:
+        with replacing(path) as file:
+            np.savez(file, seal=_seal(arrays, key), **arrays)
+    except InputError:      # a folder that cannot be written: the next run reads dataset.json again
+        pass
+
+
+def load_store(path, key):
+    """What save_store kept under this key. None if there is nothing, or if one bit of it is not as it was written."""
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            arrays = {name: file[name] for name in ImageStore._fields}
+            if not np.array_equal(file['seal'], _seal(arrays, key)):
+                return None
+        for name in ('words', 'text'):
+            arrays[name] = str(arrays[name].data, 'ascii')
+        return ImageStore(**arrays | {'words': json.loads(arrays['words'])})
+    except Exception:       # a damaged file makes numpy raise anything from zlib.error to KeyError
+        return None
+
+
+def _seal(arrays, key):
+    """A digest of the arrays, of the dataset.json they were made from, and of the version of their form.
+
+    So no array needs to be checked by itself. It is a guard against accidents, not against forgers.
+    """
+    digest = hashlib.blake2b(key + bytes([VERSION]))
+    for name, values in arrays.items():
+        digest.update(f'{name} {values.dtype.str} {values.shape} '.encode())
+        digest.update(np.ascontiguousarray(values).data)
+    return np.frombuffer(digest.digest(), np.uint8)
