@@ -53,8 +53,9 @@ def beam_search(tick, state, beam_size, max_length=MAX_LENGTH, nbest=None):
     max_length. As in NeuralTalk: of a beam's equally likely words the smaller index is offered first, but of equal
     scores the sentence that is larger in lexicographic order wins (it sorted tuples of score and word list).
 
-    Where no more than the nbest best are asked for, an image is done when these have ended and are better than all of
-    its live beams: a score never rises. They are the same sentences, and fewer may come beside them.
+    Where no more than the nbest best are asked for, a live beam is given up once nbest finished ones are better: its
+    score can only fall, and whatever would take its place is worse still. They are the same sentences, found sooner;
+    fewer may come beside them.
     """
     n, nbest = len(state[0]), nbest or beam_size
     # the beams of all images in one list: sorted by image, then best first; place orders the word lists
@@ -112,22 +113,25 @@ def _candidates(logprobs, image, score, beam_size):
 def _first_of_each(group, keys, n):
     """Indices of the first n of each group, sorted by group, then by keys, the most significant first."""
     order = np.lexsort((*reversed(keys), group))
-    ordered = group[order]
-    first = np.flatnonzero(np.diff(ordered, prepend=-1))
-    rank = np.arange(len(order)) - np.repeat(first, np.diff(np.append(first, len(order))))
-    return order[rank < n]
+    return order[_rank_in_group(group[order]) < n]
+
+
+def _rank_in_group(group):
+    """Of sorted groups, each element's place in its own: [3, 3, 5] -> [0, 1, 0]."""
+    first = np.flatnonzero(np.diff(group, prepend=-1))
+    return np.arange(len(group)) - np.repeat(first, np.diff(np.append(first, len(group))))
 
 
 def _hopeless(image, score, finished, nbest):
     """Which beams, sorted by image and then best first, cannot come to be among their image's nbest any more.
 
-    They are the live ones where nbest finished ones are better: a beam of equal score might still win the tie.
+    They are the live ones with a lower score than the nbest-th finished one.
     """
-    live = np.flatnonzero(~finished)
-    images, first = np.unique(image[live], return_index=True)
-    first_live, start = live[first], np.searchsorted(image, images)
-    last_best = np.minimum(start + nbest - 1, first_live)
-    return ~finished & np.isin(image, images[score[last_best] > score[first_live]])
+    ended = np.flatnonzero(finished)
+    last_best = ended[_rank_in_group(image[ended]) == nbest - 1]
+    bound = np.full(image[-1] + 1, -np.inf)
+    bound[image[last_best]] = score[last_best]
+    return ~finished & (score < bound[image])
 
 
 def _read_back(history, image, score, n):
