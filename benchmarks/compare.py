@@ -1,0 +1,321 @@
+"""Ours against PyTorch on a CPU: in turn, in one process, on the same batches.
+
+    python benchmarks/compare.py [--quick] [--only step,rnn,…] [--sizes flickr8k,coco,large] [--pairs 7] [--output DIR]
+
+A job is a kind of work at a size. First both must compute the same; then each way in which PyTorch can do the work is
+tried, and the fastest stays; then pairs are measured: each of the two once, who goes first alternating. The ratio of a
+job is the median of its pairs' ratios: above 1, ours is faster. PyTorch as people write it (nn.LSTM on a packed
+sequence, its default library) is measured beside its fastest. A full run writes docs/benchmarks.md, its two plots and
+benchmarks/results.json; a part of it only prints, unless --output names a folder.
+"""
+
+import argparse
+import datetime
+import functools
+import math
+import shlex
+import statistics
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+import imagernn.blas  # noqa: F401  before numpy
+
+# isort: split
+import machine
+import numpy as np
+import report
+from machine import busy_loops, seconds_of
+from ours import Ours
+from work import SIZES, blended_features, random_batch, step_operations
+
+from imagernn.errors import InputError, script
+
+ROOT = Path(__file__).resolve().parents[1]
+THREADS, WARM_UP = 2, 2         # of PyTorch; pairs before those that count
+BY_HEART, PERPLEXITY = 50, 3    # a model that captions has learnt so many sentences until it reached this perplexity
+STEPS = 3                       # of training that are timed in a turn, after one that is not
+BUSY_LOOPS, BUSY_STEPS = 2, 3   # steps that one run of the busy job takes
+
+# what one run takes on: batches for perplexity; images by beam size, so many that two threads can share their groups
+BATCHES = {'Flickr8K': 10, 'COCO': 4, 'larger': 2}
+IMAGES = {1: {'Flickr8K': 1600, 'COCO': 800, 'larger': 400},
+          5: {'Flickr8K': 320, 'COCO': 160, 'larger': 160},
+          20: {'Flickr8K': 120, 'COCO': 80, 'larger': 40}}
+# what the sweeps vary; images by beam size
+SWEEPS = {'words': (1000, 2000, 4000, 8000, 16000), 'hidden': (128, 256, 512, 1024),
+          'sentences': (10, 30, 100, 400)}
+BEAM_SWEEP = {1: 400, 2: 400, 5: 160, 10: 80, 20: 40, 50: 16}
+
+
+class Plan(NamedTuple):
+    pairs: int      # that count
+    rounds: int     # in which each of PyTorch's ways is tried
+    part: float     # of the batches and images above
+
+
+FULL, QUICK, SWEEP, QUICK_SWEEP = Plan(7, 3, 1.), Plan(3, 2, .5), Plan(3, 2, 1.), Plan(1, 2, 1.)
+
+
+@script
+def main(argv=None):
+    args = parse(argv)
+    for package in ('torch', 'threadpoolctl', 'matplotlib'):
+        report.require(package)
+    if args.folders:
+        report.require_writable_folders(*args.folders)
+    import torch
+
+    torch.set_num_threads(THREADS)
+    products, results = machine.Products(), {'jobs': [], 'busy': [], 'sweeps': {}}
+    results['command'] = shlex.join(['python', 'benchmarks/compare.py', *(sys.argv[1:] if argv is None else argv)])
+    results['date'] = datetime.datetime.now(datetime.timezone.utc).date().isoformat()
+    results['machine'] = machine.describe(products)
+    for size in args.sizes:
+        for name in args.only:
+            if name in JOBS:
+                results['jobs'].append({'job': name, **JOBS[name](size, args.plan, products)})
+                print(report.job_line(results['jobs'][-1]), flush=True)
+        if 'busy' in args.only and size != SIZES['large']:
+            results['busy'].append(busy_job(size, args.plan))
+            print(report.busy_line(results['busy'][-1]), flush=True)
+    if 'sweeps' in args.only:
+        results['sweeps'] = sweeps(args.quick)
+    print('\n' + report.markdown(results))
+    if args.folders:
+        report.write(results, *args.folders)
+    return 0
+
+
+def parse(argv):
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument('--only', default=','.join(ALL), help=f'comma-separated, of {",".join(ALL)}')
+    parser.add_argument('--sizes', help=f'comma-separated, of {",".join(SIZES)} (default: all; with --quick flickr8k)')
+    parser.add_argument('--pairs', type=int, help=f'that count (default {FULL.pairs}; with --quick {QUICK.pairs})')
+    parser.add_argument('--quick', action='store_true', help='a minute or two: less of everything')
+    parser.add_argument('--output', type=Path, help='a folder for the table, the plots and results.json')
+    args = parser.parse_args(argv)
+    args.sizes = args.sizes or ','.join(['flickr8k'] if args.quick else SIZES)
+    args.only, sizes = chosen('--only', args.only, ALL), chosen('--sizes', args.sizes, SIZES)
+    args.sizes = [SIZES[name] for name in sizes]
+    everything = not args.quick and set(args.only) == set(ALL) and set(sizes) == set(SIZES)
+    args.folders = (args.output,) * 2 if args.output else (ROOT / 'docs', ROOT / 'benchmarks') if everything else None
+    args.plan = QUICK if args.quick else FULL
+    if args.pairs is not None:
+        if args.pairs < 1:
+            raise InputError(f'--pairs {args.pairs}: must be at least 1')
+        args.plan = args.plan._replace(pairs=args.pairs)
+    return args
+
+
+def chosen(flag, text, known):
+    names = text.split(',')
+    if unknown := [name for name in names if name not in known]:
+        raise InputError(f'{flag} {unknown[0]}: not known; choose of {", ".join(known)}')
+    return names
+
+
+def training_job(generator, size, plan, products=None, choices=('recurrence', 'library', 'softmax', 'update')):
+    """Forward, backward and update, with dropout."""
+    ours, peer, rng = contestants(size, generator)
+    batches = [random_batch(size, rng) for _ in range(WARM_UP + plan.pairs)]
+    checks = check_training(ours, peer, batches[0], choices)
+    way = fastest_way(peer, choices, lambda: peer.train_step(batches[0]), plan.rounds)
+    runs = contest(peer, way, lambda i: ours.train_step(batches[i]), lambda i: peer.train_step(batches[i]))
+    seconds, rates = measure(runs, plan.pairs, STEPS, products.rates if products else None)
+    if not all(math.isfinite(who.cost_and_grads(batches[0])[0]) for who in (ours, peer)):
+        raise RuntimeError(f'{size.name}, {generator}: the weights exploded, so the times mean nothing')
+    row = {**job_row(size, seconds), 'way': way, 'checks': checks}
+    if products:
+        operations = [step_operations(len(batch.targets), size, generator) for batch in batches[WARM_UP:]]
+        row['products'] = {name: summary([some[name] for some in rates]) for name in rates[0]}
+        row['share'] = {name: summary([1e-9 * count / second / some[name] for count, second, some
+                                       in zip(operations, seconds['ours'], rates, strict=True)]) for name in rates[0]}
+    return row
+
+
+def perplexity_job(size, plan, products=None):
+    """Perplexity of batches of random sentences, without dropout; sentences a second."""
+    ours, peer, rng = contestants(size, 'lstm')
+    batches = [random_batch(size, rng) for _ in range(amount(BATCHES[size.name], plan))]
+    way = fastest_way(peer, ('recurrence', 'library', 'softmax'), lambda: peer.perplexity(batches), plan.rounds)
+    checks = {'perplexity': agree('perplexity', relative(peer.perplexity(batches), ours.perplexity(batches)), 1e-4)}
+    seconds, _ = measure(contest(peer, way, lambda i: ours.perplexity(batches), lambda i: peer.perplexity(batches)),
+                         plan.pairs)
+    return {**job_row(size, seconds, size.sentences * len(batches)), 'way': way, 'checks': checks}
+
+
+def captions_job(beam_size, size, plan, products=None, images=None, choices=('library', 'topk', 'rows')):
+    """Captions by greedy search (beam_size 1) or beam search; captions a second."""
+    ours, peer, learnt = captioners(size)
+    images = images or amount(IMAGES[beam_size][size.name], plan)
+    features = blended_features(learnt, images, np.random.default_rng(2))
+    if beam_size == 1:
+        by_ours, by_peer = (functools.partial(who.greedy, features) for who in (ours, peer))
+        choices = [name for name in choices if name != 'topk']
+    else:
+        by_ours, by_peer = (functools.partial(who.beam, features, beam_size) for who in (ours, peer))
+    way = fastest_way(peer, choices, by_peer, plan.rounds)
+    captions = by_ours()
+    same = statistics.mean(one == other for one, other in zip(captions, by_peer(), strict=True))
+    checks = {'captions': agree('captions', 1 - same, .05)}
+    seconds, _ = measure(contest(peer, way, lambda i: by_ours(), lambda i: by_peer()), plan.pairs)
+    return {**job_row(size, seconds, images), 'way': way, 'checks': checks,
+            'length': statistics.mean(map(len, captions))}
+
+
+JOBS = {
+    'step': functools.partial(training_job, 'lstm'),
+    'rnn': functools.partial(training_job, 'rnn'),
+    'perplexity': perplexity_job,
+    'greedy': functools.partial(captions_job, 1),
+    'beam5': functools.partial(captions_job, 5),
+    'beam20': functools.partial(captions_job, 20),
+}
+ALL = [*JOBS, 'busy', 'sweeps']
+
+
+def busy_job(size, plan):
+    """Training steps of the LSTM while other processes spin, over steps in quiet, in turn."""
+    ours, peer, rng = contestants(size, 'lstm')
+    batch = random_batch(size, rng)
+    way = fastest_way(peer, ('recurrence', 'library'), lambda: peer.train_step(batch), plan.rounds)
+    runs = {'ours': lambda: [ours.train_step(batch) for _ in range(BUSY_STEPS)],
+            'torch': lambda: [peer.train_step(batch) for _ in range(BUSY_STEPS)]}
+    quiet, busy = {'ours': [], 'torch': []}, {'ours': [], 'torch': []}
+    for _ in range(1 + plan.pairs):
+        for who, run in runs.items():
+            quiet[who].append(1e3 / BUSY_STEPS * seconds_of(run))
+        with busy_loops(BUSY_LOOPS):
+            for who, run in runs.items():
+                busy[who].append(1e3 / BUSY_STEPS * seconds_of(run))
+    return {'size': size.name, 'way': way,
+            **{who: {'quiet': summary(quiet[who][1:]), 'busy': summary(busy[who][1:]),
+                     'ratio': summary([b / q for b, q in zip(busy[who][1:], quiet[who][1:], strict=True)])}
+               for who in runs}}
+
+
+def sweeps(quick):
+    """{what varies: its points}: the LSTM's training step by vocabulary, hidden size and batch; captions by beam."""
+    base, every, plan = (SIZES['flickr8k'], 2, QUICK_SWEEP) if quick else (SIZES['coco'], 1, SWEEP)
+    found = {}
+    for what, values in SWEEPS.items():
+        found[what] = []
+        for value in values[::every]:
+            row = training_job('lstm', base._replace(**{what: value}), plan, choices=('recurrence', 'library'))
+            found[what].append({'x': value, **row})
+            print(report.sweep_line(what, found[what][-1]), flush=True)
+    found['beam'] = []
+    for value, images in list(BEAM_SWEEP.items())[::every]:
+        row = captions_job(value, base, plan, images=images, choices=('library', 'topk'))
+        found['beam'].append({'x': value, **row})
+        print(report.sweep_line('beam', found['beam'][-1]), flush=True)
+    return found
+
+
+def contestants(size, generator):
+    """Both with the same new weights, and a generator of random numbers."""
+    from torch_peer import Peer
+
+    rng = np.random.default_rng(0)
+    ours = Ours(size, generator, rng)
+    return ours, Peer(ours.model, generator, ours.params), rng
+
+
+@functools.lru_cache(maxsize=1)
+def captioners(size):
+    """Both with weights that make captions of a real length, and the features of the images that they have learnt.
+
+    Random weights would end a caption at once or never. These have learnt random sentences by heart, and what is to be
+    captioned lies between the images of these.
+    """
+    ours, peer, rng = contestants(size, 'lstm')
+    batch = random_batch(size._replace(sentences=BY_HEART), rng)
+    ours.learn(batch, PERPLEXITY)
+    peer.load(ours.model)
+    return ours, peer, batch.features
+
+
+def check_training(ours, peer, batch, choices):
+    """Costs and gradients of the peer, whatever it chooses, must be ours; returns the largest relative differences."""
+    from torch_peer import CHOICES
+
+    cost, grads = ours.cost_and_grads(batch)
+    costs, gradients = [], []
+    for choice in choices:
+        for option in CHOICES[choice]:
+            peer.use({choice: option})
+            its_cost, its_grads = peer.cost_and_grads(batch)
+            costs.append(relative(its_cost, cost))
+            gradients += [relative(its_grads[name], g) for name, g in grads.items()]
+    return {'cost': agree('cost', max(costs), 1e-4), 'gradients': agree('gradients', max(gradients), 1e-3)}
+
+
+def relative(value, expected):
+    return float(np.linalg.norm(value - expected) / np.linalg.norm(expected))
+
+
+def agree(what, difference, limit):
+    """The difference, unless it is above the limit: what does not compute the same must not be compared."""
+    if not difference <= limit:
+        raise RuntimeError(f'{what}: ours and PyTorch differ by {difference:.2g}, more than {limit:g}')
+    return difference
+
+
+def fastest_way(peer, choices, run, rounds):
+    """Try the options of one choice after the other, in turn, and leave the peer with the fastest of each."""
+    from torch_peer import CHOICES
+
+    way = {}
+    for choice in choices:
+        best = dict.fromkeys(CHOICES[choice], math.inf)
+        for _ in range(rounds):
+            for option in best:
+                peer.use({**way, choice: option})
+                best[option] = min(best[option], seconds_of(run))
+        way[choice] = min(best, key=best.get)
+    peer.use(way)
+    return way
+
+
+def contest(peer, way, ours, theirs):
+    """Who runs what, as measure takes it: ours, PyTorch in its fastest way, PyTorch as people write it."""
+
+    def in_way(chosen):
+        def run(i):
+            peer.use(chosen)
+            return theirs(i)
+        return run
+
+    return {'ours': ours, 'torch': in_way(way), 'usual': in_way({})}
+
+
+def measure(runs, pairs, times=1, beside=None):
+    """Seconds of each run(i), in turn for every i, and what beside() gives after each turn; without the first turns."""
+    seconds, others = {who: [] for who in runs}, []
+    for i in range(WARM_UP + pairs):
+        for who, run in list(runs.items())[::1 if i % 2 else -1]:
+            seconds[who].append(seconds_of(functools.partial(run, i), times))
+        others.append(beside() if beside else None)
+    return {who: values[WARM_UP:] for who, values in seconds.items()}, others[WARM_UP:]
+
+
+def job_row(size, seconds, units=None):
+    """Of a job: each one's milliseconds, or with units of work in a run units a second, and the ratios in speed."""
+    values = {who: [units / second if units else 1e3 * second for second in some] for who, some in seconds.items()}
+    ratios = {name: summary([b / a for a, b in zip(seconds['ours'], seconds[who], strict=True)])
+              for name, who in (('ratio', 'torch'), ('usual_ratio', 'usual'))}
+    return {'size': size.name, 'words': size.words, 'hidden': size.hidden, 'sentences': size.sentences,
+            **{who: summary(some) for who, some in values.items()}, **ratios}
+
+
+def summary(values):
+    return {'median': statistics.median(values), 'low': min(values), 'high': max(values)}
+
+
+def amount(full, plan):
+    return max(1, round(full * plan.part))
+
+
+if __name__ == '__main__':
+    sys.exit(main())

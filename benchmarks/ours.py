@@ -1,0 +1,64 @@
+"""The project's side of the benchmark: all calls into imagernn that are timed stand here."""
+
+import contextlib
+import io
+
+import numpy as np
+
+from imagernn.captioner import cost_and_grads, init_model
+from imagernn.evaluation import batches_perplexity, caption_images
+from imagernn.solver import Solver
+from imagernn.workers import Workers
+
+THREADS = 2
+PARAMS = {'regc': 1e-8, 'drop_prob_encoder': .5, 'drop_prob_decoder': .5, 'solver': 'rmsprop', 'decay_rate': .999,
+          'smooth_eps': 1e-8, 'grad_clip': 5,
+          'learning_rate': 1e-5,     # low, because random sentences must not make the weights explode
+          'tanhC_version': 1}        # h = o·tanh(c), as in nn.LSTM
+
+
+class Ours:
+    """A model, its solver and its threads."""
+
+    def __init__(self, size, generator, rng):
+        self.params = {**PARAMS, 'generator': generator, 'image_encoding_size': size.hidden,
+                       'word_encoding_size': size.hidden, 'hidden_size': size.hidden}
+        self.model = init_model(self.params, size.features, np.zeros(size.V), rng)
+        self.rng, self.workers, self.solver = rng, Workers(THREADS), Solver(self.params)
+        self.ixtoword = {ix: str(ix) for ix in range(size.V)}
+
+    def train_step(self, batch):
+        """One update with dropout; returns the cost."""
+        cost, grads, _ = cost_and_grads(batch, self.model, self.params, self.rng, self.workers)
+        self.solver.step(self.model, grads, workers=self.workers)
+        return cost
+
+    def cost_and_grads(self, batch):
+        """Without dropout."""
+        return cost_and_grads(batch, self.model, self.params, workers=self.workers)[:2]
+
+    def learn(self, batch, ppl, max_steps=200):
+        """Learn a batch by heart, without dropout, until its perplexity is at most ppl; returns the perplexity."""
+        solver = Solver({**self.params, 'solver': 'adam', 'learning_rate': 3e-3})
+        for _ in range(max_steps):
+            _, grads, stats = cost_and_grads(batch, self.model, self.params, workers=self.workers)
+            if stats['ppl2'] <= ppl:
+                break
+            solver.step(self.model, grads, workers=self.workers)
+        return stats['ppl2']
+
+    def perplexity(self, batches):
+        """Perplexity a word of all batches."""
+        return batches_perplexity(batches, self.model, self.params, self.workers)
+
+    def greedy(self, features):
+        """A caption, a list of word indices, for each row of features (n, D)."""
+        return self.beam(features, 1)
+
+    def beam(self, features, beam_size):
+        """The best caption for each row."""
+        options = {'beam_size': beam_size, 'temperature': 0, 'nbest': 1, 'seed': 0}
+        with contextlib.redirect_stderr(io.StringIO()):    # without its progress bar
+            found = caption_images(lambda start, stop: features[start:stop], len(features), self.model, self.params,
+                                   self.ixtoword, options, self.workers)
+        return [[int(word) for word in words] for (_, words), in found]

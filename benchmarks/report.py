@@ -1,0 +1,300 @@
+"""What a run found, as text, as Markdown and as plots. Measures nothing.
+
+    python benchmarks/report.py benchmarks/results.json [--output docs]
+
+writes the table and the plots anew from the numbers of a run.
+"""
+
+import argparse
+import importlib.util
+import io
+import json
+import sys
+import textwrap
+from contextlib import contextmanager
+from pathlib import Path
+
+from imagernn.errors import InputError, script
+from imagernn.files import require_writable, write_json, write_text
+
+TITLES = {'step': 'training step, LSTM', 'rnn': 'training step, RNN', 'perplexity': 'perplexity', 'greedy': 'greedy',
+          'beam5': 'beam 5', 'beam20': 'beam 20'}
+UNITS = {'step': 'ms', 'rnn': 'ms', 'perplexity': 'sentences/s', 'greedy': 'captions/s', 'beam5': 'captions/s',
+         'beam20': 'captions/s'}
+PRODUCTS = {'one': 'numpy, one thread', 'two': 'numpy, two threads',
+            'one_and_one': 'numpy, two products at once, a thread each', 'mkl': 'PyTorch, MKL, two threads',
+            'onednn': 'PyTorch, oneDNN, two threads'}
+SWEEPS = {'words': 'words in the vocabulary', 'hidden': 'hidden size', 'sentences': 'sentences in a batch',
+          'beam': 'beam size'}
+BLUE, ORANGE, GREY = '#2a6fbb', '#e0782f', '#555555'
+STYLE = {'svg.fonttype': 'none', 'svg.hashsalt': 'benchmarks', 'font.family': 'sans-serif', 'font.size': 9,
+         'axes.spines.top': False, 'axes.spines.right': False}
+
+
+def require(package):
+    """InputError unless the package is installed."""
+    if importlib.util.find_spec(package) is None:
+        raise InputError(f'{package} is not installed, and the benchmark needs it; install the extra: '
+                         "pip install -e '.[bench]'")
+
+
+@script
+def main(argv=None):
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument('results', type=Path, help='the results.json of a run')
+    parser.add_argument('--output', type=Path, default=Path('docs'), help='folder of the table and the plots')
+    args = parser.parse_args(argv)
+    require('matplotlib')
+    write_tables(json.loads(args.results.read_text(encoding='utf-8')), args.output)
+    return 0
+
+
+def require_writable_folders(pages, numbers):
+    """InputError, before the work, unless write can write."""
+    require_writable(pages / 'benchmarks.md')
+    require_writable(numbers / 'results.json')
+
+
+def write(results, pages, numbers):
+    """benchmarks.md and the plots into the folder pages, results.json into numbers."""
+    write_json(numbers / 'results.json', results)
+    write_tables(results, pages)
+
+
+def write_tables(results, folder):
+    texts = {'benchmarks.md': markdown(results)}
+    if results['jobs']:
+        texts['benchmarks.svg'] = ratio_plot(results['jobs'])
+    if results['sweeps']:
+        texts['benchmark_sweeps.svg'] = sweep_plot(results['sweeps'])
+    for name, text in texts.items():
+        write_text(folder / name, text)
+
+
+def job_line(row):
+    """A job's result in a line, for the terminal."""
+    unit = UNITS[row['job']]
+    return (f'{TITLES[row["job"]]}, {row["size"]}: ours {spread(row["ours"])} {unit}, PyTorch {spread(row["torch"])} '
+            f'{unit}, ratio {spread(row["ratio"])} [{way(row)}]')
+
+
+def sweep_line(what, point):
+    return (f'{point["x"]} {SWEEPS[what]}: ours {spread(point["ours"])}, PyTorch {spread(point["torch"])}, '
+            f'ratio {spread(point["ratio"])} [{way(point)}]')
+
+
+def busy_line(row):
+    return (f'beside two busy loops, {row["size"]}: ours {spread(row["ours"]["ratio"])} times as long as in quiet, '
+            f'PyTorch {spread(row["torch"]["ratio"])}')
+
+
+def spread(found):
+    """median (lowest to highest)"""
+    return f'{number(found["median"])} ({number(found["low"])} to {number(found["high"])})'
+
+
+def number(value):
+    """Three digits."""
+    return f'{value:,.0f}' if value >= 100 else f'{value:.3g}' if value >= 10 else f'{value:.2f}'
+
+
+def bold(found, form='{:.2f}'):
+    median, low, high = (form.format(found[name]) for name in ('median', 'low', 'high'))
+    return f'**{median}** ({low} to {high})'
+
+
+def way(row):
+    return ', '.join(row['way'].values())
+
+
+def markdown(results):
+    """The whole page."""
+    parts = [_heading(results)]
+    if results['jobs']:
+        parts.append(_jobs(results['jobs']))
+        parts.append(_checks(results['jobs']))
+    if trained := [row for row in results['jobs'] if 'share' in row]:
+        parts.append(_shares(trained))
+    if results['busy']:
+        parts.append(_busy(results['busy']))
+    if results['sweeps']:
+        parts.append(_sweeps(results['sweeps']))
+    return '\n\n'.join(parts) + '\n'
+
+
+def table(head, rows):
+    return '\n'.join(f'| {" | ".join(cells)} |' for cells in (head, ['---'] * len(head), *rows))
+
+
+def paragraph(text):
+    return textwrap.fill(' '.join(text.split()), 120, break_on_hyphens=False, break_long_words=False)
+
+
+def _heading(results):
+    it = results['machine']
+    return '# Benchmarks\n\n' + paragraph(f"""
+        `{results['command']}` on {results['date']}: {it['cpu']}, {it['cores']} cores; Python {it['python']}, numpy
+        {it['numpy']} with {it['blas']}; PyTorch {it['torch']}. Ours and PyTorch have two threads each, and run in turn
+        in one process on the same batches. Medians; in brackets the lowest and the highest. `results.json` has all
+        numbers.""")
+
+
+def _jobs(jobs):
+    head = ('job', 'size', 'ours', 'PyTorch as usual', 'times as fast', 'PyTorch at its best', 'times as fast',
+            'its best way')
+    rows = [(f'{TITLES[row["job"]]}, {UNITS[row["job"]]}', row['size'], spread(row['ours']), spread(row['usual']),
+             bold(row['usual_ratio']), spread(row['torch']), bold(row['ratio']), way(row)) for row in jobs]
+    sizes = {row['size']: f'{row["size"]}: {row["words"]:,} words, encodings and hidden state of {row["hidden"]}'
+             for row in jobs}
+    lengths = [row['length'] for row in jobs if 'length' in row]
+    captions = (f'The captions have {min(lengths):.1f} to {max(lengths):.1f} words on average: the model has learnt '
+                'random sentences by heart, and the images lie between those of these.' if lengths else '')
+    setting = paragraph(f"""
+        {'; '.join(sizes.values())}. A batch has 100 sentences of random words, 10.5 on average, each with an image of
+        its own, 4,096 numbers. {captions} How many times as fast as PyTorch ours is, is the median
+        over the pairs.""")
+    peer = paragraph("""
+        Both compute the same: the LSTM gets the image, START and the words, and h = o·tanh(c); the RNN adds the image
+        at every step; dropout of one half on all inputs and on h before the decoder; cross entropy of the real words
+        alone; weight decay, clipping by value, RMSprop (PyTorch's ε stands outside the root, which costs the same).
+        PyTorch as usual is nn.LSTM or nn.RNN on a packed sequence with its default library of matrix products (MKL),
+        `cross_entropy`, `foreach` updates and a plain `topk`. At its best PyTorch takes
+        the fastest of several ways, found by trial in the same run for each job and size, and named in
+        the last column: nn.LSTM or nn.RNN on a packed sequence or on padded input, or a loop over the packed rows,
+        plain or as TorchScript; the other matrix products by MKL or, with `to_mkldnn`, by oneDNN; `cross_entropy` or
+        the chunked `linear_cross_entropy`; RMSprop and clipping with `foreach` or without. Perplexity and captions run
+        in inference mode. The search is built like ours: all word encodings go through the input weights once, the
+        live beams of many images are the rows of one matrix product, those that a finished one has beaten are given up,
+        and the best words of a beam are found by `topk`,
+        either among all words or within the groups of the largest maxima.""")
+    return f"""## Ours against PyTorch
+
+![How much faster ours is, by job and size](benchmarks.svg)
+
+{table(head, rows)}
+
+{setting}
+
+{peer}"""
+
+
+def _checks(jobs):
+    worst = {}
+    for row in jobs:
+        for what, difference in row['checks'].items():
+            worst[what] = max(worst.get(what, 0), difference)
+    found = [f'{what} {difference:.0e}' for what, difference in worst.items() if what != 'captions']
+    if 'captions' in worst:
+        found.append(f'of the captions {worst["captions"]:.1%} differ')
+    return paragraph('Before a job is timed both must agree, with the same weights and without dropout. The largest '
+                     f'relative differences: {", ".join(found)}.')
+
+
+def _shares(rows):
+    head = ('', *(f'{TITLES[row["job"]]}, {row["size"]}' for row in rows))
+    cells = [(title, *(spread(row['products'][name]) for row in rows)) for name, title in PRODUCTS.items()]
+    cells += [(f'our step, as a share of: {PRODUCTS[name]}', *(bold(row['share'][name], '{:.0%}') for row in rows))
+              for name in ('two', 'one_and_one')]
+    text = paragraph("""
+        GFLOP/s of a float32 product of two matrices of 2048 × 2048, measured after each pair of steps; and the rate of
+        our step, which is the operations of its matrix products over all of its time, as a share of them.""")
+    return f"""## Our training step as a share of what the machine can multiply
+
+{table(head, cells)}
+
+{text}"""
+
+
+def _busy(rows):
+    head = ('size', 'ours, quiet', 'ours, busy', 'busy over quiet', 'PyTorch, quiet', 'PyTorch, busy',
+            'busy over quiet')
+    cells = [(row['size'], *(cell for who in ('ours', 'torch') for cell in (
+        spread(row[who]['quiet']), spread(row[who]['busy']), bold(row[who]['ratio'])))) for row in rows]
+    return f"""## Beside two busy loops
+
+{table(head, cells)}
+
+Milliseconds of the LSTM's training step while two other processes do nothing but spin, and in quiet, in turn."""
+
+
+def _sweeps(sweeps):
+    hidden = next(points for what, points in sweeps.items() if what != 'hidden')[0]['hidden']
+    factors = [f'{points[0]["x"]:,} to {points[-1]["x"]:,} {SWEEPS[what]}: '
+               f'{", ".join(number(point["ratio"]["median"]) for point in points)}' for what, points in sweeps.items()]
+    text = paragraph(f"""
+        The LSTM's training step, and a caption; what does not vary is {hidden} for encodings and hidden state, 100
+        sentences in a batch, and the vocabulary of that size. How many times as fast as PyTorch ours is:
+        {'; '.join(factors)}.""")
+    return f"""## What a larger problem costs
+
+![Time by vocabulary, hidden size, batch and beam](benchmark_sweeps.svg)
+
+{text}"""
+
+
+@contextmanager
+def _figure(width, height):
+    """A figure in inches and the function that gives its SVG, the same text for the same numbers."""
+    import matplotlib
+    from matplotlib.figure import Figure
+
+    def save():
+        text = io.StringIO()
+        figure.savefig(text, format='svg', facecolor='white', metadata={'Date': None, 'Creator': None})
+        return text.getvalue()
+
+    with matplotlib.rc_context(STYLE):
+        figure = Figure((width, height), layout='constrained')
+        yield figure, save
+
+
+def ratio_plot(jobs):
+    """Bars: how many times as fast as PyTorch ours is, by job and size; whiskers from lowest to highest pair."""
+    names, sizes = list(dict.fromkeys(row['job'] for row in jobs)), list(dict.fromkeys(row['size'] for row in jobs))
+    width, top = .8 / len(sizes), 1.4 * max(1, *(row['ratio']['median'] for row in jobs))
+    with _figure(9, 3.4) as (figure, save):
+        axes = figure.subplots()
+        for k, size in enumerate(sizes):
+            rows = [row for row in jobs if row['size'] == size]
+            x = [names.index(row['job']) + (k - (len(sizes) - 1) / 2) * width for row in rows]
+            ratios = [row['ratio'] for row in rows]
+            medians = [ratio['median'] for ratio in ratios]
+            whiskers = [[ratio['median'] - ratio['low'] for ratio in ratios],
+                        [ratio['high'] - ratio['median'] for ratio in ratios]]
+            axes.bar(x, medians, .92 * width, color=BLUE, alpha=(1., .7, .45)[k % 3], label=size, yerr=whiskers,
+                     error_kw={'ecolor': GREY, 'elinewidth': .8, 'capsize': 2})
+            for place, ratio in zip(x, ratios, strict=True):
+                axes.annotate(f'{ratio["median"]:.2f}', (place, min(ratio['high'], .93 * top)), (0, 3),
+                              textcoords='offset points', ha='center', fontsize=8)
+        axes.axhline(1, color=ORANGE, linewidth=1.5, label='PyTorch')
+        axes.set_ylim(0, top)
+        axes.set_xticks(range(len(names)), [TITLES[name] for name in names])
+        axes.set_ylabel('times as fast as PyTorch')
+        axes.legend(frameon=False, ncols=len(sizes) + 1, loc='upper left', bbox_to_anchor=(0, 1.15))
+        return save()
+
+
+def sweep_plot(sweeps):
+    """Time a step by vocabulary, hidden size and batch, and a caption by beam, ours and PyTorch's."""
+    from matplotlib.ticker import LogLocator
+
+    with _figure(9, 2.7) as (figure, save):
+        for axes, (what, points) in zip(figure.subplots(1, len(sweeps)), sweeps.items(), strict=True):
+            x = [point['x'] for point in points]
+            for who, label, color in (('ours', 'ours', BLUE), ('torch', 'PyTorch', ORANGE)):
+                times = [1e3 / point[who]['median'] if what == 'beam' else point[who]['median'] for point in points]
+                axes.plot(x, times, 'o-', color=color, label=label, linewidth=1.5, markersize=3.5)
+            axes.set(xscale='log', yscale='log', xlabel=SWEEPS[what],
+                     ylabel='ms a caption' if what == 'beam' else 'ms a training step')
+            axes.set_xticks(x, [f'{value // 1000}k' if value >= 1000 and what == 'words' else str(value)
+                                for value in x], minor=False)
+            axes.minorticks_off()
+            axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            axes.yaxis.set_major_formatter('{x:g}')
+            axes.grid(alpha=.25)
+        figure.axes[0].legend(frameon=False)
+        return save()
+
+
+if __name__ == '__main__':
+    sys.exit(main())
