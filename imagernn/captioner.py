@@ -223,14 +223,15 @@ def encode_images(features, model, params):
     return get_generator(params).start(encoded, model, params)
 
 
-def make_tick(model, params):
+def make_tick(model, params, workers=None):
     """The function that search steps: tick(words (n,), state) -> logprobs (n, V), state.
 
     What every word adds to the generator's sums is computed here once for the whole vocabulary. Where tick is given a
     scratch of its own thread, logprobs are in it: valid until the next step.
     """
-    generator = get_generator(params)
-    words_in = generator.project(model['Ws'], model, params)
+    generator, Ws, workers = get_generator(params), model['Ws'], workers or Workers()
+    words_in = np.concatenate(list(workers.map(lambda rows: generator.project(Ws[rows], model, params),
+                                               row_blocks(Ws))))                             # (V, …)
 
     def tick(words, state, scratch=None):
         h, state = generator.tick(words_in[words], state, model, params)

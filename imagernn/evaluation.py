@@ -104,9 +104,12 @@ def caption_images(rows, num_images, model, params, ixtoword, options, workers=N
     one caption drawn at random, by seed), nbest. InputError where the model's numbers overflow. Each of the workers'
     threads takes a group of images at a time.
     """
-    workers, tick = workers or Workers(), make_tick(model, params)
+    workers = workers or Workers()
+    tick, captions = make_tick(model, params, workers), []
     beam_size, temperature = options['beam_size'], options['temperature']
-    step, captions = max(1, ROWS_AT_ONCE // beam_size), []
+    step = max(1, ROWS_AT_ONCE // beam_size)
+    if temperature == 0:    # else the draws follow the groups: the same for any number of threads
+        step = max(1, min(step, -(-num_images // len(workers.scratches))))
 
     def search(group):
         first_image, features = group

@@ -129,7 +129,7 @@ def _hopeless(image, score, finished, nbest):
     """
     ended = np.flatnonzero(finished)
     last_best = ended[_rank_in_group(image[ended]) == nbest - 1]
-    bound = np.full(image[-1] + 1, -np.inf)
+    bound = np.full(image.max(initial=0) + 1, -np.inf)
     bound[image[last_best]] = score[last_best]
     return ~finished & (score < bound[image])
 
