@@ -249,7 +249,7 @@ def train(run, solver, rng, provider, params):
 
 def profiled(solver, provider, params):
     """A Profile that watches the steps and all that they call."""
-    here, profile = sys.modules[__name__], Profile(params['num_threads'])
+    here, profile = sys.modules[__name__], Profile(min(params['num_threads'], params['batch_size']))
     profile.watch_steps(here, 'training_step', lambda: say(f'first step after {time.perf_counter() - STARTED:.1f} s'))
     profile.watch(provider, 'sampleImageSentencePairs', 'batch')
     profile.watch(here, 'make_batch', 'batch')

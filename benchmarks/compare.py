@@ -34,7 +34,6 @@ from imagernn.errors import InputError, script
 ROOT = Path(__file__).resolve().parents[1]
 THREADS, WARM_UP = 2, 2         # of PyTorch; pairs before those that count
 BY_HEART, PERPLEXITY = 50, 3    # a model that captions has learnt so many sentences until it reached this perplexity
-STEPS = 3                       # of training that are timed in a turn, after one that is not
 BUSY_LOOPS, BUSY_STEPS = 2, 3   # steps that one run of the busy job takes
 
 # what one run takes on: batches for perplexity; images by beam size, so many that two threads can share their groups
@@ -70,7 +69,7 @@ def main(argv=None):
     products, results = machine.Products(), {'jobs': [], 'busy': [], 'sweeps': {}}
     results['command'] = shlex.join(['python', 'benchmarks/compare.py', *(sys.argv[1:] if argv is None else argv)])
     results['date'] = datetime.datetime.now(datetime.timezone.utc).date().isoformat()
-    results['machine'] = machine.describe(products)
+    results['machine'], results['pairs'] = machine.describe(products), args.plan.pairs
     for size in args.sizes:
         for name in args.only:
             if name in JOBS:
@@ -122,7 +121,7 @@ def training_job(generator, size, plan, products=None, choices=('recurrence', 'l
     checks = check_training(ours, peer, batches[0], choices)
     way = fastest_way(peer, choices, lambda: peer.train_step(batches[0]), plan.rounds)
     runs = contest(peer, way, lambda i: ours.train_step(batches[i]), lambda i: peer.train_step(batches[i]))
-    seconds, rates = measure(runs, plan.pairs, STEPS, products.rates if products else None)
+    seconds, rates = measure(runs, plan.pairs, report.STEPS, products.rates if products else None)
     if not all(math.isfinite(who.cost_and_grads(batches[0])[0]) for who in (ours, peer)):
         raise RuntimeError(f'{size.name}, {generator}: the weights exploded, so the times mean nothing')
     row = {**job_row(size, seconds), 'way': way, 'checks': checks}

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
+from imagernn.blas import cores
+
 PRODUCT = 2048    # rows and columns of the matrices
 REST = .05        # seconds before anything is timed, in which the idle threads of what ran before fall asleep
 SPIN = 'import os, sys\nwhile os.getppid() == int(sys.argv[1]):\n    for _ in range(10 ** 6):\n        pass'
@@ -76,9 +78,12 @@ def describe(products):
     """The processor, the cores that this process may use, and the versions that matter."""
     import torch
 
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()
-    return {'cpu': _cpu_name(), 'cores': cores, 'python': platform.python_version(), 'numpy': np.__version__,
-            'blas': products.blas, 'torch': torch.__version__}
+    return {**describe_cpu(), 'blas': products.blas, 'torch': torch.__version__}
+
+
+def describe_cpu():
+    """The processor, the cores, Python and numpy."""
+    return {'cpu': _cpu_name(), 'cores': cores(), 'python': platform.python_version(), 'numpy': np.__version__}
 
 
 def _cpu_name():

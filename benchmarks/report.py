@@ -21,6 +21,7 @@ TITLES = {'step': 'training step, LSTM', 'rnn': 'training step, RNN', 'perplexit
           'beam5': 'beam 5', 'beam20': 'beam 20'}
 UNITS = {'step': 'ms', 'rnn': 'ms', 'perplexity': 'sentences/s', 'greedy': 'captions/s', 'beam5': 'captions/s',
          'beam20': 'captions/s'}
+STEPS = 3    # of training that are timed in a turn, after one that is not
 PRODUCTS = {'one': 'numpy, one thread', 'two': 'numpy, two threads',
             'one_and_one': 'numpy, two products at once, a thread each', 'mkl': 'PyTorch, MKL, two threads',
             'onednn': 'PyTorch, oneDNN, two threads'}
@@ -135,8 +136,9 @@ def _heading(results):
     return '# Benchmarks\n\n' + paragraph(f"""
         `{results['command']}` on {results['date']}: {it['cpu']}, {it['cores']} cores; Python {it['python']}, numpy
         {it['numpy']} with {it['blas']}; PyTorch {it['torch']}. Ours and PyTorch have two threads each, and run in turn
-        in one process on the same batches. Medians; in brackets the lowest and the highest. `results.json` has all
-        numbers.""")
+        in one process on the same batches, drawn by seed 0. Medians of {results['pairs']} turns, a turn of training
+        being {STEPS} steps after one that does not count; in brackets the lowest and the highest.
+        `benchmarks/results.json` has all numbers.""")
 
 
 def _jobs(jobs):
@@ -166,7 +168,8 @@ def _jobs(jobs):
         in inference mode. The search is built like ours: all word encodings go through the input weights once, the
         live beams of many images are the rows of one matrix product, those that a finished one has beaten are given up,
         and the best words of a beam are found by `topk`,
-        either among all words or within the groups of the largest maxima.""")
+        either among all words or within the groups of the largest maxima. nn.RNN has no place for the image at every
+        step but behind input weights that are the identity, a product more; torch.compile was not tried.""")
     return f"""## Ours against PyTorch
 
 ![How much faster ours is, by job and size](benchmarks.svg)

@@ -54,8 +54,12 @@ def blended_features(features, n, rng):
 def step_operations(P, size, generator):
     """Floating-point operations in the matrix products of a training step on P words.
 
-    Two a weight and row, once forward and twice backward; the features need no gradient, so they take one backward.
+    Two a weight and row, once forward and twice backward. The features need no gradient: they take one backward. Before
+    a sentence's first step there is no hidden state to multiply; the LSTM's gradient alone takes these zeros along.
     """
     N, H = size.sentences, size.hidden
-    recurrent = (P + N) * 8 * H * H if generator == 'lstm' else P * 2 * H * H
-    return 2 * (3 * (P * H * size.V + recurrent) + 2 * N * size.features * H)
+    if generator == 'lstm':
+        recurrent = 3 * (P + N) * 8 * H * H - 2 * N * 4 * H * H      # the image is a step, too
+    else:
+        recurrent = 3 * P * 2 * H * H - 3 * N * H * H
+    return 2 * (3 * P * H * size.V + recurrent + 2 * N * size.features * H)

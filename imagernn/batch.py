@@ -43,6 +43,8 @@ def deal(batch, n):
 
     Returns a list of (part, sentences, words): the packed sentences and the packed rows that went into each part.
     """
+    if n == 1 or batch.num_sentences == 1:
+        return [(batch, slice(None), slice(None))]
     column = np.concatenate([np.arange(alive) for alive in batch.batch_sizes])  # (P,), each row's packed sentence
     n, parts = min(n, batch.num_sentences), []
     for k in range(n):

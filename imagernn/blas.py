@@ -1,12 +1,13 @@
 """Holds numpy's matrix products to one thread each: the threads are our own (workers.py). Import it before numpy.
 
 Two threads that each multiply their half of a batch are as fast as one product on two threads while the machine is
-quiet, and far faster while it is not: there is one place to wait for each other a step, not hundreds.
+quiet, and far faster while it is not: there is one place to wait for each other a step, not hundreds. Where numpy is
+loaded already, nothing is changed.
 """
 
 import os
 
-# what OpenBLAS, MKL, Accelerate, BLIS and OpenMP read when they are loaded
+# what OpenBLAS, MKL, Accelerate, BLIS and OpenMP read, when they are loaded or first called
 VARIABLES = ('OPENBLAS_NUM_THREADS', 'MKL_NUM_THREADS', 'VECLIB_MAXIMUM_THREADS', 'BLIS_NUM_THREADS',
              'OMP_NUM_THREADS')
 
@@ -18,15 +19,16 @@ def cores():
 
 def threads_asked_for():
     """How many threads to use: what the environment asks of the libraries above, at most the cores there are."""
-    asked = [int(os.environ[name]) for name in VARIABLES if os.environ.get(name, '').isdecimal()]
-    return max(1, min([*asked, cores()]))
+    asked = [os.environ.get(name, '').partition(',')[0].strip() for name in VARIABLES]
+    return min([int(number) for number in asked if number.isdecimal() and int(number)] + [cores()])
 
 
 NUM_THREADS = threads_asked_for()
 _before = {name: os.environ.get(name) for name in VARIABLES}
 os.environ.update(dict.fromkeys(VARIABLES, '1'))
-import numpy  # noqa: E402, F401  reads them
+import numpy as np  # noqa: E402  reads them
 
+_ = np.ones((64, 64)) @ np.ones((64, 64))
 for _name, _value in _before.items():    # a program that is started from here chooses anew
     if _value is None:
         del os.environ[_name]

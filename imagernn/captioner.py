@@ -20,6 +20,7 @@ from imagernn.layers import (
     dropout_forward,
     embedding_backward,
     embedding_forward,
+    likeliest_words,
     log_softmax,
     row_blocks,
     softmax_cost_backward,
@@ -130,7 +131,7 @@ def forward(batch, model, params, dropout=EVERYTHING, scratch=None):
 
 
 def backward(scale, cache, params):
-    """Gradients of -scale · sum(logprobs) by every parameter, in scratch. Uses up the cache.
+    """Gradients of -scale · sum(logprobs) by every parameter, the large ones in scratch. Uses up the cache.
 
     That by Ws is (the words that occur (U,), their rows (U, E)): it is 0 in all other rows.
     """
@@ -206,8 +207,7 @@ def add_up(parts, model, decay, workers):
         if decay.get(name):
             grad += model[name][rows] * decay[name]
 
-    for _ in workers.map(add, [(name, rows) for name, W in model.items() for rows in row_blocks(W)]):
-        pass
+    workers.run(add, [(name, rows) for name, W in model.items() for rows in row_blocks(W)])
     return {name: total[name] for name in model}
 
 
@@ -223,9 +223,10 @@ def encode_images(features, model, params):
     return get_generator(params).start(encoded, model, params)
 
 
-def make_tick(model, params, workers=None):
+def make_tick(model, params, workers=None, likeliest=False):
     """The function that search steps: tick(words (n,), state) -> logprobs (n, V), state.
 
+    With likeliest, tick -> (the likeliest words (n,), their logprobs (n,)), state: all that a greedy search asks for.
     What every word adds to the generator's sums is computed here once for the whole vocabulary. Where tick is given a
     scratch of its own thread, logprobs are in it: valid until the next step.
     """
@@ -237,7 +238,7 @@ def make_tick(model, params, workers=None):
         h, state = generator.tick(words_in[words], state, model, params)
         y = None if scratch is None else scratch('y', (len(h), len(words_in)), h.dtype)
         y, _ = affine_forward(h, model['Wd'], model['bd'], out=y)                            # (n, V)
-        return log_softmax(y), state
+        return (likeliest_words(y) if likeliest else log_softmax(y)), state
 
     return tick
 

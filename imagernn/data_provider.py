@@ -14,7 +14,7 @@ import numpy as np
 
 from imagernn.errors import InputError
 from imagernn.features import LAYOUT, default_features, open_features
-from imagernn.image_store import encode_images, fingerprint, load_store, save_store
+from imagernn.image_store import build_store, fingerprint, load_store, save_store
 
 SPLITS = ('train', 'val', 'test', 'restval')
 STORE_NAME = 'dataset.cache.npz'    # beside dataset.json, which may be changed or replaced at any time
@@ -147,11 +147,11 @@ def _load_images(path):
     """dataset.json as an ImageStore: from the file beside it that keeps this of a large one, or read and checked."""
     contents = _contents(path)
     if len(contents) < STORE_FROM:
-        return encode_images(_checked_images(path, _parsed(path, contents)))
+        return build_store(_checked_images(path, _parsed(path, contents)))
     stored, key = path.with_name(STORE_NAME), fingerprint(contents)
     store = load_store(stored, key)
     if store is None:
-        store = encode_images(_checked_images(path, _parsed(path, contents)))
+        store = build_store(_checked_images(path, _parsed(path, contents)))
         save_store(stored, store, key)
     return store
 

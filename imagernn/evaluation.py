@@ -4,7 +4,6 @@ Glues checkpoint, data provider, batch, captioner and search; computes no score 
 """
 
 import os
-from functools import partial
 
 import numpy as np
 from tqdm import tqdm
@@ -19,7 +18,7 @@ from imagernn.vocab import decode
 from imagernn.workers import Workers
 
 LOG_TINY = float(np.log(1e-20))    # as in NeuralTalk: a word's probability counts as p + 1e-20 in a split's perplexity
-MAX_BEAM_SIZE = 10_000
+MAX_BEAM_SIZE, MAX_THREADS = 10_000, 1000
 ROWS_AT_ONCE = 400    # beams that go through one tick: enough to keep the matrix products busy
 
 
@@ -104,9 +103,10 @@ def caption_images(rows, num_images, model, params, ixtoword, options, workers=N
     one caption drawn at random, by seed), nbest. InputError where the model's numbers overflow. Each of the workers'
     threads takes a group of images at a time.
     """
-    workers = workers or Workers()
-    tick, captions = make_tick(model, params, workers), []
+    workers, captions = workers or Workers(), []
     beam_size, temperature = options['beam_size'], options['temperature']
+    greedy = beam_size == 1 and temperature == 0
+    tick = make_tick(model, params, workers, likeliest=greedy)
     step = max(1, ROWS_AT_ONCE // beam_size)
     if temperature == 0:    # else the draws follow the groups: the same for any number of threads
         step = max(1, min(step, -(-num_images // len(workers.scratches))))
@@ -115,12 +115,16 @@ def caption_images(rows, num_images, model, params, ixtoword, options, workers=N
         first_image, features = group
         state = encode_images(features, model, params)
         with workers.scratch() as scratch:
-            step_tick = partial(tick, scratch=scratch)
+
+            def step_tick(words, state):
+                workers.go_on()
+                return tick(words, state, scratch)
+
+            if greedy:
+                return greedy_search(step_tick, state)
             if temperature > 0:
                 return sample_search(step_tick, state, np.random.default_rng([options['seed'], first_image]),
                                      temperature)
-            if beam_size == 1:
-                return greedy_search(step_tick, state)
             return beam_search(step_tick, state, beam_size, nbest=options['nbest'])
 
     groups = ((start, rows(start, min(start + step, num_images))) for start in range(0, num_images, step))
@@ -158,6 +162,8 @@ def check_search_flags(params):
                         ('num_threads', 1)):
         if not params[name] >= least:
             raise InputError(f'--{name} {params[name]}: must be at least {least}')
+    if params['num_threads'] > MAX_THREADS:
+        raise InputError(f'--num_threads {params["num_threads"]}: must be at most {MAX_THREADS}')
     if params['beam_size'] > MAX_BEAM_SIZE:
         raise InputError(f'--beam_size {params["beam_size"]}: must be at most {MAX_BEAM_SIZE}')
     if params['nbest'] > params['beam_size']:

@@ -56,7 +56,7 @@ class ImageStore(NamedTuple):
                  **_from_json(self.text, text)[0]} for start, end, text in places]
 
 
-def encode_images(images):
+def build_store(images):
     """A list of image dicts from a dataset.json, checked -> ImageStore. Empties the list, to free its memory early."""
     numbers, tokens, token_starts, image_starts = {}, array('i'), array('q', [0]), array('q', [0])
     text, image_texts, sentence_texts = bytearray(), array('q'), array('q')

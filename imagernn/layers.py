@@ -152,6 +152,21 @@ def softmax_cost_backward(scale, cache):
     return dx, dW, db
 
 
+def likeliest_words(y):
+    """The largest element of each row of y (R, V), the first if there are several, and its log softmax: (R,), (R,).
+
+    Uses up y; no row is normalised as a whole.
+    """
+    words, logprobs = np.empty(len(y), np.int64), np.empty(len(y), y.dtype)
+    for rows in row_blocks(y):
+        block = y[rows]
+        words[rows] = block.argmax(axis=1)
+        block -= block[np.arange(len(block)), words[rows]][:, None]
+        np.exp(block, out=block)
+        block.sum(axis=1, out=logprobs[rows])
+    return words, -np.log(logprobs)
+
+
 def log_softmax(y):
     """y (R, V) becomes its own log softmax, in place; natural logarithms, nothing can overflow."""
     for rows in row_blocks(y):

@@ -1,6 +1,5 @@
 """Where a training step's time goes: the functions that its parts are, timed from outside, so that they stay plain."""
 
-import resource
 import sys
 import threading
 import time
@@ -23,7 +22,10 @@ THREADED = (ENCODERS, DECODER, 'generator')
 
 
 class Profile:
-    """Seconds of each part of the training steps; of a part on several threads their mean."""
+    """Seconds of each part of the training steps; of a part on several threads their mean.
+
+    What is watched stays so until the program ends.
+    """
 
     def __init__(self, num_threads):
         self._seconds, self._steps, self._lock = Counter(), [], threading.Lock()
@@ -77,9 +79,14 @@ class Profile:
         of_part['a step'] = total
         lines = [f'{"mean of " + str(len(self._steps)) + " steps":32}        ms   share']
         lines += [f'{part:32}{1e3 * seconds:10.2f}{seconds / (total or 1):8.1%}' for part, seconds in of_part.items()]
-        return '\n'.join([*lines, f'peak memory {peak_memory() / 2 ** 20:.0f} MiB'])
+        memory = peak_memory()
+        return '\n'.join(lines + ([f'peak memory {memory / 2 ** 20:.0f} MiB'] if memory else []))
 
 
 def peak_memory():
-    """The largest memory that this process has had, in bytes."""
+    """The largest memory that this process has had, in bytes; None where the system does not say (Windows)."""
+    try:
+        import resource
+    except ImportError:
+        return None
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == 'darwin' else 1024)

@@ -11,8 +11,15 @@ MAX_LENGTH = 20    # words and END, as in NeuralTalk
 
 
 def greedy_search(tick, state, max_length=MAX_LENGTH):
-    """The likeliest word at every step; the smaller index where two are equally likely."""
-    return _single_path_search(tick, state, max_length, lambda logprobs: logprobs.argmax(axis=1))
+    """The likeliest word at every step; the smaller index where two are equally likely.
+
+    tick may give, in place of all logprobs, the pair (the likeliest words (n,), their logprobs (n,)).
+    """
+
+    def choose(found):
+        return found if isinstance(found, tuple) else _with_logprobs(found.argmax(axis=1), found)
+
+    return _single_path_search(tick, state, max_length, choose)
 
 
 def sample_search(tick, state, rng, temperature=1., max_length=MAX_LENGTH):
@@ -22,9 +29,13 @@ def sample_search(tick, state, rng, temperature=1., max_length=MAX_LENGTH):
     """
 
     def draw(logprobs):
-        return (logprobs / temperature + rng.gumbel(size=logprobs.shape)).argmax(axis=1)
+        return _with_logprobs((logprobs / temperature + rng.gumbel(size=logprobs.shape)).argmax(axis=1), logprobs)
 
     return _single_path_search(tick, state, max_length, draw)
+
+
+def _with_logprobs(words, logprobs):
+    return words, logprobs[np.arange(len(words)), words]
 
 
 def _single_path_search(tick, state, max_length, choose):
@@ -32,9 +43,9 @@ def _single_path_search(tick, state, max_length, choose):
     live, words = np.arange(n), np.zeros(n, np.int64)
     scores, sentences = np.zeros(n), [[] for _ in range(n)]
     for _ in range(max_length):
-        logprobs, state = tick(words, state)
-        words = choose(logprobs)
-        scores[live] += logprobs[np.arange(len(live)), words]
+        found, state = tick(words, state)
+        words, logprobs = choose(found)
+        scores[live] += logprobs
         for image, word in zip(live.tolist(), words.tolist(), strict=True):
             sentences[image].append(word)
         going = np.flatnonzero(words)

@@ -139,8 +139,11 @@ class Solver:
                 np.clip(g, -clip, clip, out=g)
             self._rule(w, g, params, self._steps, *slots)
 
-        for _ in (workers.map if workers else map)(update, blocks):
-            pass
+        if workers:
+            workers.run(update, blocks)
+        else:
+            for block in blocks:
+                update(block)
 
     def state_dict(self):
         """{'rule': its name, 'step': updates made, 'cache': {slot: {parameter: array}}}, the very arrays."""

@@ -4,9 +4,10 @@ numpy lets go of the interpreter while it computes, so that as many threads comp
 """
 
 from collections import deque
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import CancelledError, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from queue import SimpleQueue
+from threading import Event
 
 from imagernn.layers import Scratch
 
@@ -16,7 +17,7 @@ class Workers:
 
     def __init__(self, num_threads=1):
         self.scratches = [Scratch() for _ in range(num_threads)]
-        self._free = SimpleQueue()
+        self._free, self._leaving = SimpleQueue(), Event()
         for scratch in self.scratches:
             self._free.put(scratch)
         self._pool = ThreadPoolExecutor(num_threads) if num_threads > 1 else None
@@ -24,7 +25,7 @@ class Workers:
     def map(self, function, items):
         """function(item) of each, in the items' order; lazy, never far ahead of what is asked for.
 
-        What a function raises is raised here, and no more items are begun.
+        What a function raises is raised here, no more items are begun, and those begun have ended.
         """
         if self._pool is None:
             yield from map(function, items)
@@ -34,12 +35,27 @@ class Workers:
             for item in items:
                 pending.append(self._pool.submit(function, item))
                 if len(pending) > 2 * len(self.scratches):
-                    yield pending.popleft().result()
+                    yield pending[0].result()
+                    pending.popleft()
             while pending:
-                yield pending.popleft().result()
+                yield pending[0].result()
+                pending.popleft()
         finally:
+            self._leaving.set()
             for future in pending:
                 future.cancel()
+            wait(pending)
+            self._leaving.clear()
+
+    def run(self, function, items):
+        """function(item) of each, for what it does; all are done when this returns."""
+        for _ in self.map(function, items):
+            pass
+
+    def go_on(self):
+        """Long functions call it now and then: it raises CancelledError where nobody waits for them any more."""
+        if self._leaving.is_set():
+            raise CancelledError
 
     @contextmanager
     def scratch(self):

@@ -449,3 +449,12 @@ def test_a_run_goes_on_with_the_number_of_threads_that_it_began_with(root):
     resumed = load_checkpoint(checkpoint_named(root, 'last'))
     assert resumed['params']['num_threads'] == 3
     assert_same_model(resumed['model'], whole['model'])
+
+
+@pytest.mark.parametrize('num_threads', [1, 3])
+def test_the_batch_is_shared_out_to_as_many_threads_as_the_flag_says(root, monkeypatch, num_threads):
+    used = set()
+    step = driver.cost_and_grads
+    monkeypatch.setattr(driver, 'cost_and_grads', lambda *args: used.add(len(args[-1].scratches)) or step(*args))
+    driver.main(train_flags(root, '--num_threads', str(num_threads)))
+    assert used == {num_threads}

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from imagernn import image_store
-from imagernn.image_store import ImageStore, encode_images, fingerprint, load_store, save_store
+from imagernn.image_store import ImageStore, build_store, fingerprint, load_store, save_store
 
 IMAGES = [
     {'filename': 'größe 犬 🐕.jpg', 'imgid': 7, 'split': 'train', 'cocoid': 391895, 'sentids': [4, 5], 'sentences': [
@@ -26,7 +26,7 @@ KEY = fingerprint(b'{"images": []}')
 
 @pytest.fixture
 def store():
-    return encode_images(copy.deepcopy(IMAGES))
+    return build_store(copy.deepcopy(IMAGES))
 
 
 @pytest.fixture
@@ -76,7 +76,7 @@ def test_what_is_handed_out_is_new_every_time(store):
 
 def test_encoding_empties_the_list():
     images = copy.deepcopy(IMAGES)
-    encode_images(images)
+    build_store(images)
     assert images == []
 
 

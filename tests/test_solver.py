@@ -7,6 +7,7 @@ import pytest
 
 from imagernn.errors import InputError
 from imagernn.solver import BLOCK, SOLVERS, Solver
+from imagernn.workers import Workers
 
 PARAMS = {'learning_rate': .02, 'decay_rate': .9, 'smooth_eps': 1e-3, 'momentum': 0, 'adam_beta1': .7}
 SHAPES = {'W': (3, BLOCK // 2 + 11), 'b': (1, 5)}    # one of more than one block, the last of them not full
@@ -250,3 +251,14 @@ def test_an_unknown_solver_is_refused_with_the_known_ones():
 def test_an_unknown_way_of_clipping_is_refused_with_the_known_ones():
     with pytest.raises(InputError, match='--grad_clip_by size: .*value, norm'):
         Solver(params_of('vanilla', grad_clip_by='size'))
+
+
+@pytest.mark.parametrize('rule', FORMULAS)
+def test_threads_update_the_same_numbers(rule):
+    first, second = random_arrays(0), random_arrays(0)
+    alone, together, workers = Solver(params_of(rule)), Solver(params_of(rule)), Workers(3)
+    for step in range(1, 3):
+        alone.step(first, random_arrays(step))
+        together.step(second, random_arrays(step), workers=workers)
+    for name in SHAPES:
+        np.testing.assert_array_equal(first[name], second[name])

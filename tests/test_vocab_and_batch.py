@@ -158,10 +158,10 @@ def test_a_sentence_of_unknown_words_is_an_empty_one():
 def test_a_dealt_batch_has_every_sentence_once_with_its_image_and_its_words(n):
     sentences = ['a', 'dog runs a', '', 'a dog a runs', 'runs', 'dog dog']
     batch = make_batch([pair((3, 8, 40)[i % 3], text) for i, text in enumerate(sentences)], FEATURES, WORDTOIX)
-    parts = deal(batch, n)
+    parts, rows = deal(batch, n), np.arange(len(batch.inputs))
     assert len(parts) == min(n, 6)
     assert sorted(index for part, _, _ in parts for index in part.order) == list(range(6))
-    assert sorted(row for _, _, words in parts for row in words) == list(range(len(batch.inputs)))
+    assert sorted(row for _, _, words in parts for row in rows[words]) == rows.tolist()
     sizes = [part.num_sentences for part, _, _ in parts]
     assert max(sizes) - min(sizes) <= 1
     for part, chosen, words in parts:

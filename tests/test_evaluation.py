@@ -1,0 +1,58 @@
+"""What the scripts share: captions and perplexity on any number of threads are the same."""
+
+import numpy as np
+import pytest
+from models import VARIANTS, D, V, make_model, make_pairs, make_params, pack_pairs
+
+from imagernn import evaluation
+from imagernn.evaluation import batches_perplexity, caption_images
+from imagernn.workers import Workers
+
+IXTOWORD = {ix: f'w{ix}' for ix in range(V)}
+FEATURES = np.random.default_rng(0).normal(size=(23, D))
+NUM_THREADS = [1, 2, 5]
+
+
+def captions(params, num_threads, **options):
+    options = {'beam_size': 1, 'temperature': 0, 'nbest': 1, 'seed': 0, **options}
+    return caption_images(lambda i, j: FEATURES[i:j], len(FEATURES), make_model(params, seed=1), params, IXTOWORD,
+                          options, Workers(num_threads))
+
+
+@pytest.mark.parametrize('options', [{}, {'beam_size': 3}, {'beam_size': 4, 'nbest': 3}, {'temperature': 1.5}], ids=str)
+@pytest.mark.parametrize('variant', VARIANTS)
+def test_captions_are_the_same_on_any_number_of_threads(variant, options, monkeypatch):
+    monkeypatch.setattr(evaluation, 'ROWS_AT_ONCE', 4)         # many groups, for threads to take in turn
+    one, *others = (captions(make_params(variant), num_threads, **options) for num_threads in NUM_THREADS)
+    assert len(one) == len(FEATURES)
+    for other in others:
+        assert [[words for _, words in found] for found in other] == [[words for _, words in found] for found in one]
+        np.testing.assert_allclose([found[0][0] for found in other], [found[0][0] for found in one], rtol=1e-12)
+
+
+def test_captions_do_not_depend_on_how_images_are_grouped(monkeypatch):
+    params = make_params('lstm')
+    whole = captions(params, 1, beam_size=5)
+    monkeypatch.setattr(evaluation, 'ROWS_AT_ONCE', 1)
+    assert [found[0][1] for found in captions(params, 1, beam_size=5)] == [found[0][1] for found in whole]
+
+
+def test_the_search_is_told_how_many_captions_are_wanted(monkeypatch):
+    asked = []
+
+    def search(tick, state, beam_size, nbest):
+        asked.append((beam_size, nbest))
+        return [[(-1., [1, 0])]] * len(state[0])
+
+    monkeypatch.setattr(evaluation, 'beam_search', search)
+    captions(make_params('lstm'), 1, beam_size=5, nbest=2)
+    assert set(asked) == {(5, 2)}
+
+
+@pytest.mark.parametrize('variant', VARIANTS)
+def test_perplexity_is_the_same_on_any_number_of_threads(variant):
+    params, pairs = make_params(variant), make_pairs()
+    model, batches = make_model(params, seed=2), [pack_pairs(pairs[i:j]) for i in range(6) for j in range(i + 1, 7)]
+    one, *others = (batches_perplexity(batches, model, params, Workers(num_threads)) for num_threads in NUM_THREADS)
+    assert others == [one] * len(others)
+    assert batches_perplexity([], model, params, Workers(2)) is None
