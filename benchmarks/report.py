@@ -1,8 +1,8 @@
 """What a run found, as text, as Markdown and as plots. Measures nothing.
 
-    python benchmarks/report.py benchmarks/results.json [--output docs]
+    python benchmarks/report.py benchmarks/results.json [more.json …] [--output docs]
 
-writes the table and the plots anew from the numbers of a run.
+writes the table and the plots anew from the numbers of a run, or of several that measured a part each.
 """
 
 import argparse
@@ -42,12 +42,20 @@ def require(package):
 @script
 def main(argv=None):
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument('results', type=Path, help='the results.json of a run')
+    parser.add_argument('results', type=Path, nargs='+', help='the results.json of a run, or of several')
     parser.add_argument('--output', type=Path, default=Path('docs'), help='folder of the table and the plots')
     args = parser.parse_args(argv)
     require('matplotlib')
-    write_tables(json.loads(args.results.read_text(encoding='utf-8')), args.output)
+    runs = [json.loads(path.read_text(encoding='utf-8')) for path in args.results]
+    write_tables(merged(runs), args.output)
     return 0
+
+
+def merged(runs):
+    """The results of runs that measured a part each, as those of one; machine, date and pairs are the first one's."""
+    return {**runs[0], 'command': '; '.join(run['command'] for run in runs),
+            'jobs': [row for run in runs for row in run['jobs']], 'busy': [row for run in runs for row in run['busy']],
+            'sweeps': {what: points for run in runs for what, points in run['sweeps'].items()}}
 
 
 def require_writable_folders(pages, numbers):

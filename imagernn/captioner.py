@@ -178,7 +178,7 @@ def cost_and_grads(batch, model, params, rng=None, workers=None):
         return logprobs, backward(1 / N, cache, params)
 
     parts = deal(batch, len(workers.scratches))
-    logprobs, grads = zip(*workers.map(run, zip(parts, workers.scratches, strict=False)), strict=True)
+    logprobs, grads = zip(*workers.run(run, list(zip(parts, workers.scratches, strict=False))), strict=True)
     cost, stats = cost_of(np.concatenate(logprobs), N, model, params)
     decay = dict.fromkeys(regularized(params), params.get('regc', 0) / N)
     return cost, add_up(grads, model, decay, workers), stats
@@ -231,8 +231,8 @@ def make_tick(model, params, workers=None, likeliest=False):
     scratch of its own thread, logprobs are in it: valid until the next step.
     """
     generator, Ws, workers = get_generator(params), model['Ws'], workers or Workers()
-    words_in = np.concatenate(list(workers.map(lambda rows: generator.project(Ws[rows], model, params),
-                                               row_blocks(Ws))))                             # (V, …)
+    words_in = np.concatenate(workers.run(lambda rows: generator.project(Ws[rows], model, params),
+                                          row_blocks(Ws)))                                   # (V, …)
 
     def tick(words, state, scratch=None):
         h, state = generator.tick(words_in[words], state, model, params)

@@ -6,6 +6,7 @@ numpy lets go of the interpreter while it computes, so that as many threads comp
 from collections import deque
 from concurrent.futures import CancelledError, ThreadPoolExecutor, wait
 from contextlib import contextmanager
+from itertools import count
 from queue import SimpleQueue
 from threading import Event
 
@@ -48,9 +49,27 @@ class Workers:
             self._leaving.clear()
 
     def run(self, function, items):
-        """function(item) of each, for what it does; all are done when this returns."""
-        for _ in self.map(function, items):
-            pass
+        """[function(item), …] of a list; the thread that asks takes its turn with the others.
+
+        What a function raises is raised here, no more items are begun, and those begun have ended.
+        """
+        results, turns, errors = [None] * len(items), count(), []
+
+        def take_turns():
+            try:
+                while (turn := next(turns)) < len(items) and not errors:    # next: one thread at a time
+                    results[turn] = function(items[turn])
+            except BaseException as error:
+                errors.append(error)
+                self._leaving.set()
+
+        others = [self._pool.submit(take_turns) for _ in range(min(len(self.scratches), len(items)) - 1)]
+        take_turns()
+        wait(others)
+        self._leaving.clear()
+        if errors:
+            raise errors[0]
+        return results
 
     def go_on(self):
         """Long functions call it now and then: it raises CancelledError where nobody waits for them any more."""
