@@ -1,0 +1,1 @@
+"""Pictures → features: convolutional layers, the networks made of them, their weight files, preprocessing."""

@@ -1,0 +1,221 @@
+"""VGG-16, VGG-19 and EfficientNet-Lite0 as tables of layers, and what runs them: forward only, made for speed.
+
+Knows nothing of files or pictures: weights come as arrays, batch normalisation folded into them, pictures as prepared
+pixels (n, size, size, 3). A thread takes a few pictures through all layers but the fully connected ones, whose weights
+are so many that they should be read once for all pictures: there each thread takes a part of the results.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from imagernn.convnet.layers import conv_forward, max_pool_forward, relu6, same_padding, softmax
+from imagernn.convnet.winograd import convolve_relu, transform_filters
+from imagernn.layers import affine_forward
+from imagernn.workers import Workers
+
+SIZE, CHANNELS, CLASSES = 224, 3, 1000
+PICTURES = 4               # that a thread takes at once: the matrix products of the small last layers gain by them
+WINOGRAD_CHANNELS = 16     # a convolution of fewer is better made by one matrix product
+
+
+class Layer(NamedTuple):
+    """One row of a table. Convolutions are "same"-padded in TensorFlow's sense: ⌈h / stride⌉ rows."""
+
+    kind: str                 # a key of KINDS
+    name: str                 # its weights have this name
+    channels: int = 0         # of the result
+    kernel: int = 1
+    stride: int = 1
+    activation: str = ''      # a key of ACTIVATIONS
+    expand: int = 1           # 'mbconv': how many times as many channels there are inside
+
+
+def vgg(depths, widths=(64, 128, 256, 512, 512), hidden=4096):
+    """Stages of so many 3 × 3 convolutions each, then three fully connected layers. (Simonyan & Zisserman 2015)"""
+    layers = []
+    for stage, (depth, channels) in enumerate(zip(depths, widths, strict=True), 1):
+        layers += [Layer('conv', f'conv{stage}_{i + 1}', channels, 3, 1, 'relu') for i in range(depth)]
+        layers += [Layer('max_pool', f'pool{stage}', channels, 2, 2)]
+    return [*layers,
+            Layer('affine', 'fc6', hidden, activation='relu'),
+            Layer('affine', 'fc7', hidden, activation='relu'),
+            Layer('affine', 'fc8', CLASSES, activation='softmax')]
+
+
+def lite0():
+    """EfficientNet-Lite0: inverted bottlenecks without squeeze-and-excitation. (Tan & Le 2019; Liu 2020)"""
+    stages = [  # expand, kernel, stride, channels, repeats
+        (1, 3, 1, 16, 1),
+        (6, 3, 2, 24, 2),
+        (6, 5, 2, 40, 2),
+        (6, 3, 2, 80, 3),
+        (6, 5, 1, 112, 3),
+        (6, 5, 2, 192, 4),
+        (6, 3, 1, 320, 1),
+    ]
+    blocks = [(channels, kernel, stride if i == 0 else 1, 'relu6', expand)
+              for expand, kernel, stride, channels, repeats in stages for i in range(repeats)]
+    return [Layer('conv', 'stem', 32, 3, 2, 'relu6'),
+            *(Layer('mbconv', f'block{i}', *block) for i, block in enumerate(blocks)),
+            Layer('conv', 'head', 1280, 1, 1, 'relu6'),
+            Layer('mean', 'pool', 1280),
+            Layer('affine', 'fc', CLASSES, activation='softmax')]
+
+
+class Architecture(NamedTuple):
+    """A table and what of it people ask for: {output: layer}, the first one unless another is named."""
+
+    layers: list
+    outputs: dict
+
+
+VGG_OUTPUTS = {'fc7': 'fc7', 'fc6': 'fc6', 'pool5': 'pool5', 'prob': 'fc8'}
+ARCHITECTURES = {
+    'vgg16': Architecture(vgg((2, 2, 3, 3, 3)), VGG_OUTPUTS),
+    'vgg19': Architecture(vgg((2, 2, 4, 4, 4)), VGG_OUTPUTS),
+    'lite0': Architecture(lite0(), {'features': 'pool', 'grid': 'head', 'prob': 'fc'}),
+}
+
+
+def weight_shapes(layers, size=SIZE):
+    """{name: shape of W} of all weights that a table needs; each has also a bias (1, last of the shape).
+
+    Convolutions (kernel, kernel, channels, filters), depthwise ones (kernel, kernel, 1, channels), fully connected
+    layers (numbers, results), the numbers of a grid in the order rows, columns, channels. A block of kind 'mbconv' has
+    up to three: name.expand, name.depthwise, name.project.
+    """
+    shapes, c = {}, CHANNELS
+    for layer in layers:
+        if layer.kind == 'conv':
+            shapes[layer.name] = (layer.kernel, layer.kernel, c, layer.channels)
+        elif layer.kind == 'mbconv':
+            inside = c * layer.expand
+            if layer.expand > 1:
+                shapes[f'{layer.name}.expand'] = (1, 1, c, inside)
+            shapes[f'{layer.name}.depthwise'] = (layer.kernel, layer.kernel, 1, inside)
+            shapes[f'{layer.name}.project'] = (1, 1, inside, layer.channels)
+        elif layer.kind == 'affine':
+            shapes[layer.name] = (size * size * c, layer.channels)
+        c = layer.channels
+        size = 1 if layer.kind in ('mean', 'affine') else -(-size // layer.stride)
+    return shapes
+
+
+class Network:
+    """A network with its weights: forward() gives the activations of a layer for prepared pictures.
+
+    weights: {name: (W, b)}, of the shapes that weight_shapes says. shift (3,) or None: what has to be added to each
+    pixel of a prepared picture for these weights, in float32, before the border of zeros is put around it.
+    """
+
+    def __init__(self, name, weights, checksum=None, labels=None, shift=None, architecture=None, size=SIZE):
+        self.name, self.checksum, self.labels, self.size = name, checksum, labels, size
+        self.layers, self._layer_of = architecture or ARCHITECTURES[name]
+        self.outputs, self.default_output = list(self._layer_of), next(iter(self._layer_of))
+        self._shift = shift
+        self._steps = [KINDS[layer.kind](layer, weights) for layer in self.layers]
+        self._alone = Workers()
+
+    def forward(self, x, output=None, workers=None):
+        """The output of this name (None: default_output) of prepared pictures x (n, size, size, 3), in x's dtype.
+
+        (n, h, w, channels) of a grid, (n, numbers) of all else; 'prob' are probabilities of the classes. workers:
+        the threads that share out the work, imagernn.workers.Workers. KeyError for an output that there is not.
+        """
+        if x.shape[1:] != (self.size, self.size, CHANNELS):
+            raise ValueError(f'pictures of shape {x.shape}; expected (n, {self.size}, {self.size}, {CHANNELS})')
+        workers = workers or self._alone
+        last = [layer.name for layer in self.layers].index(self._layer_of[output or self.default_output])
+        layers, steps = self.layers[:last + 1], self._steps[:last + 1]
+        shared = [step for layer, step in zip(layers, steps, strict=True) if layer.kind == 'affine']
+        own = steps[:len(steps) - len(shared)]
+        x = self._of_each(x, own, workers)
+        if shared:
+            x = x.reshape(len(x), -1)                                       # (n, numbers)
+        for step in shared:
+            x = step(x, workers)
+        return x
+
+    def _of_each(self, x, steps, workers):
+        """The steps before the fully connected ones, a few pictures a thread."""
+        threads = len(workers.scratches)
+        at_once = max(1, min(PICTURES, -(-len(x) // threads)))
+
+        def run(start):
+            with workers.scratch() as scratch:
+                y = x[start:start + at_once]
+                if self._shift is not None:
+                    y = y + self._shift
+                for i, step in enumerate(steps):
+                    y = step(y, scratch, f'result{i % 2}')                  # the next step but one may write over it
+                return y.copy()
+
+        results = list(workers.map(run, range(0, len(x), at_once)))
+        return np.concatenate(results)
+
+
+def convolution(x, W, b, stride, activation, scratch, name, groups=1):
+    """The activation of x ⋆ W + b, "same"-padded, in an array of scratch: (n, ⌈h / stride⌉, ⌈w / stride⌉, m)."""
+    n, h, w, _ = x.shape
+    padding = tuple(same_padding(size, kernel, stride) for size, kernel in zip((h, w), W.shape[:2], strict=True))
+    out = scratch(name, (n, -(-h // stride), -(-w // stride), W.shape[3]), x.dtype)
+    conv_forward(x, W, b, stride, padding, groups, scratch, out)
+    return ACTIVATIONS[activation](out)
+
+
+def conv(layer, weights):
+    """A step: (x, scratch, the name in scratch for its result) -> result."""
+    W, b = weights[layer.name]
+    if W.shape[:2] == (3, 3) and layer.stride == 1 and layer.activation == 'relu' and W.shape[2] >= WINOGRAD_CHANNELS:
+        U = transform_filters(W)
+        return lambda x, scratch, name: convolve_relu(
+            x, U, b, scratch(name, (*x.shape[:3], layer.channels), x.dtype), scratch)
+    return lambda x, scratch, name: convolution(x, W, b, layer.stride, layer.activation, scratch, name)
+
+
+def mbconv(layer, weights):
+    """Expand by 1 × 1, filter each channel, project by 1 × 1; the input is added where it has the result's shape."""
+    expand, depthwise, project = (weights.get(f'{layer.name}.{part}') for part in ('expand', 'depthwise', 'project'))
+
+    def step(x, scratch, name):
+        y = x if expand is None else convolution(x, *expand, 1, layer.activation, scratch, 'expanded')
+        y = convolution(y, *depthwise, layer.stride, layer.activation, scratch, 'filtered', groups=y.shape[3])
+        y = convolution(y, *project, 1, '', scratch, name)
+        if y.shape == x.shape:
+            y += x
+        return y
+
+    return step
+
+
+def max_pool(layer, weights):
+    return lambda x, scratch, name: max_pool_forward(x, layer.kernel, layer.stride, scratch=scratch)[0]
+
+
+def mean(layer, weights):
+    return lambda x, scratch, name: x.mean(axis=(1, 2))
+
+
+def affine(layer, weights):
+    """A step of all pictures: (x (n, numbers), workers) -> (n, channels)."""
+    W, b = weights[layer.name]
+
+    def step(x, workers):
+        m, parts = layer.channels, len(workers.scratches)
+        out = np.empty((len(x), m), x.dtype)
+        columns = [slice(m * i // parts, m * (i + 1) // parts) for i in range(parts)]
+        for _ in workers.map(lambda part: affine_forward(x, W[:, part], b[:, part], out=out[:, part]), columns):
+            pass
+        return ACTIVATIONS[layer.activation](out)
+
+    return step
+
+
+KINDS = {'conv': conv, 'mbconv': mbconv, 'max_pool': max_pool, 'mean': mean, 'affine': affine}
+ACTIVATIONS = {
+    '': lambda y: y,
+    'relu': lambda y: np.clip(y, 0, np.inf, out=y),    # which is three times as fast as np.maximum(y, 0)
+    'relu6': lambda y: relu6(y, out=y),
+    'softmax': softmax,
+}

@@ -1,0 +1,132 @@
+"""Picture files of every kind -> RGB pixels, and pixels as each network wants them.
+
+Knows what people's pictures are like and what may be wrong with them. Knows nothing of layers, weights or features.
+Colour profiles are not applied: the networks were trained without them.
+"""
+
+import json
+import stat
+import warnings
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+from imagernn.errors import InputError
+
+FORMATS = ('JPEG', 'PNG', 'GIF', 'WEBP', 'BMP', 'TIFF', 'PPM', 'JPEG2000', 'AVIF', 'MPO', 'DIB')    # Pillow's names
+SUFFIXES = ('.jpg', '.jpeg', '.jpe', '.jfif', '.png', '.gif', '.webp', '.bmp', '.dib', '.tif', '.tiff', '.ppm', '.pgm',
+            '.pbm', '.pnm', '.jp2', '.avif', '.mpo', '.heic', '.heif')    # the last two to be named, not passed over
+ORIENTATION = 0x0112    # the EXIF tag: how the camera was held
+UPRIGHT = {2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180, 4: Image.Transpose.FLIP_TOP_BOTTOM,
+           5: Image.Transpose.TRANSPOSE, 6: Image.Transpose.ROTATE_270, 7: Image.Transpose.TRANSVERSE,
+           8: Image.Transpose.ROTATE_90}
+WHITES = {'I': (65535,), 'F': (1, 255, 65535)}    # of numbers of 32 bits: the first that none exceeds is white
+
+RESIZE = {'size': 224, 'resize': 'Pillow bicubic, antialiased, the aspect ratio not kept'}
+VGG = {**RESIZE, 'channels': 'BGR', 'mean': [103.939, 116.779, 123.68], 'scale': 1.}    # Simonyan & Zisserman 2015
+LITE0 = {**RESIZE, 'channels': 'RGB', 'mean': [127., 127., 127.], 'scale': 128.}
+PREPROCESSING = {'vgg16': VGG, 'vgg19': VGG, 'lite0': LITE0}    # a network's input is (pixels - mean) / scale
+
+# what Pillow warns of is harmless (odd EXIF data, a picture that is merely large), or is raised as an error next
+warnings.filterwarnings('ignore', module=r'PIL\.')
+
+
+def load_picture(path):
+    """The picture in a file -> (h, w, 3) uint8, RGB, turned upright as its EXIF data say.
+
+    Transparent parts are white; an animation is its first frame; 16-bit grey is scaled to 8 bits. The kind of file is
+    told from its content. Raises InputError naming the file and what is wrong: a picture that is missing, cut short, of
+    no known kind, or of more than 178,956,970 pixels (Pillow's guard against files that unpack to fill the memory).
+    A large JPEG is decoded in full: at a fraction of its size, which Pillow offers, prepare would give other numbers.
+    """
+    path = Path(path)
+    _require_file(path)
+    try:
+        with path.open('rb') as file, Image.open(file) as image:
+            if image.format not in FORMATS:
+                raise InputError(f'{path}: is a file of the kind {image.format}, which is not read here; '
+                                 'save it as JPEG or PNG')
+            image.load()
+            turn = _orientation(image)
+            image = _rgb(image)
+    except InputError:
+        raise
+    except UnidentifiedImageError:
+        raise InputError(f'{path}: is not a picture, or of a kind that is not read here, or broken from its start; '
+                         'save it as JPEG or PNG') from None
+    except Image.DecompressionBombError as error:
+        raise InputError(f'{path}: is too large ({error}); make it smaller') from None
+    except Exception as error:    # a broken file makes the decoders raise anything from SyntaxError to struct.error
+        reason = ' '.join(str(error).split()) or type(error).__name__
+        raise InputError(f'{path}: cannot be read as a picture ({reason:.200}); it may be cut short or damaged: '
+                         'copy it again, or save it as JPEG or PNG') from None
+    return np.asarray(image.transpose(turn) if turn is not None else image)    # (h, w, 3)
+
+
+def _require_file(path):
+    """InputError unless there is a file with something in it. A pipe would be waited for without end."""
+    try:
+        found = path.stat()
+    except (OSError, ValueError) as error:    # ValueError: such a name cannot be
+        raise InputError(f'{path}: cannot be read ({getattr(error, "strerror", None) or error}); '
+                         'check its name and permissions') from None
+    if stat.S_ISDIR(found.st_mode):
+        raise InputError(f'{path}: is a folder, not a picture; name a picture')
+    if not stat.S_ISREG(found.st_mode):
+        raise InputError(f'{path}: is not a regular file; name a picture')
+    if found.st_size == 0:
+        raise InputError(f'{path}: is empty; copy it again')
+
+
+def _orientation(image):
+    """How a loaded picture must be turned to stand upright, or None."""
+    if image.format == 'TIFF':    # Pillow turned it as it loaded it
+        return None
+    try:
+        return UPRIGHT.get(image.getexif().get(ORIENTATION))
+    except Exception:    # EXIF data are often damaged, and the picture is none the worse for it
+        return None
+
+
+def _rgb(image):
+    """A loaded image of any mode as RGB, composited on white where it has transparency."""
+    if image.mode == 'F' or image.mode.startswith('I'):
+        image = _eight_bits(image)
+    if 'transparency' in image.info or image.mode in ('LA', 'PA', 'RGBA', 'RGBa'):
+        image = image.convert('RGBA')
+        white = Image.new('RGB', image.size, 'white')
+        white.paste(image, mask=image)
+        return white
+    return image.convert('RGB')
+
+
+def _eight_bits(image):
+    """Grey of 16 or 32 bits, whole numbers or not -> a grey image of 8, scaled: Pillow itself would clip it at 255."""
+    values = np.nan_to_num(np.asarray(image, np.float32), posinf=0, neginf=0)    # (h, w)
+    low, high = min(0, values.min()), values.max()
+    white = next((white for white in WHITES.get(image.mode, (65535,)) if high <= white), high)
+    with np.errstate(all='ignore'):    # numbers of 1e38 and -1e38 are too far apart: black
+        grey = Image.fromarray(np.rint((values - low) * (255 / (white - low))).astype(np.uint8))
+    if 'transparency' in image.info:    # the one value that is transparent
+        grey.putalpha(Image.fromarray(np.where(np.asarray(image) == image.info['transparency'], 0, 255)
+                                      .astype(np.uint8)))
+    return grey
+
+
+def prepare(picture, network_name):
+    """A picture (h, w, 3) uint8 RGB -> (224, 224, 3) float32 as PREPROCESSING of that network says."""
+    if network_name not in PREPROCESSING:
+        raise InputError(f"no way to prepare pictures for the network '{network_name}' is known; "
+                         f'expected one of {", ".join(PREPROCESSING)}')
+    how = PREPROCESSING[network_name]
+    image = Image.fromarray(picture).resize((how['size'], how['size']), Image.Resampling.BICUBIC)
+    x = np.asarray(image, np.float32)                                           # (224, 224, 3)
+    if how['channels'] == 'BGR':
+        x = x[..., ::-1]
+    return (x - np.float32(how['mean'])) / np.float32(how['scale'])
+
+
+def description(network_name):
+    """PREPROCESSING of a network as JSON, for files that record it."""
+    return json.dumps(PREPROCESSING[network_name], sort_keys=True)

@@ -1,0 +1,94 @@
+"""Pictures of a network: its learning curve, first filters and activation maps. Knows nothing of training or data."""
+
+import html
+import math
+
+import numpy as np
+from PIL import Image, ImageDraw
+
+from imagernn.files import replacing, write_text
+
+COLOURS = ('#3b6fd4', '#d9822b', '#2e9e5b', '#b04ac0', '#c23b3b', '#6b7280')
+GAP, INK, PAPER = 4, (60, 60, 60), (255, 255, 255)
+LEFT, TOP, WIDTH, HEIGHT = 50, 20, 480, 260    # of the learning curve's axes, in pixels
+
+
+def write_learning_curve(path, curves, label):
+    """An SVG of curves: name -> a share (0 to 1) at first and after each epoch. label: of the upright axis.
+
+    Raises InputError where the file cannot be written; so do all here.
+    """
+    epochs = max(len(values) for values in curves.values()) - 1
+    step = max(1, -(-epochs // 10))
+
+    def at(epoch, value):
+        return f'{LEFT + WIDTH * epoch / epochs:.1f},{TOP + HEIGHT * (1 - value):.1f}'
+
+    parts = [f'<path d="M{at(0, share)} h{WIDTH}" stroke="#ddd"/>'
+             f'<text x="{LEFT - 6}" y="{TOP + HEIGHT * (1 - share) + 4:.0f}" text-anchor="end">{share:.0%}</text>'
+             for share in (0, .25, .5, .75, 1)]
+    parts += [f'<text x="{LEFT + WIDTH * epoch / epochs:.0f}" y="{TOP + HEIGHT + 18}" text-anchor="middle">{epoch}'
+              '</text>' for epoch in range(0, epochs + 1, step)]
+    parts.append(f'<text x="{LEFT + WIDTH / 2}" y="{TOP + HEIGHT + 38}" text-anchor="middle">epoch</text>')
+    parts.append(f'<text x="14" y="{TOP + HEIGHT / 2}" text-anchor="middle" '
+                 f'transform="rotate(-90 14 {TOP + HEIGHT / 2})">{html.escape(label)}</text>')
+    for k, (name, values) in enumerate(curves.items()):
+        colour, points = COLOURS[k % len(COLOURS)], ' '.join(at(i, value) for i, value in enumerate(values))
+        parts.append(f'<polyline points="{points}" fill="none" stroke="{colour}" stroke-width="2"/>'
+                     f'<text x="{LEFT + WIDTH + 10}" y="{TOP + 12 + 20 * k}" fill="{colour}">{html.escape(name)} '
+                     f'{values[-1]:.1%}</text>')
+    write_text(path, f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {LEFT + WIDTH + 150} {TOP + HEIGHT + 50}" '
+                     'font-family="sans-serif" font-size="12"><rect width="100%" height="100%" fill="white"/>\n'
+                     + '\n'.join(parts) + '\n</svg>\n')
+
+
+def write_filters(path, W, side=48):
+    """A PNG of the filters W (kh, kw, c, m), each side pixels wide and scaled to its own range.
+
+    In colour where c is 3, else the mean over the channels.
+    """
+    filters = W if W.shape[2] == 3 else W.mean(axis=2, keepdims=True)            # (kh, kw, 3 or 1, m)
+    save_png(path, mosaic([stretched(filters[..., f]) for f in range(W.shape[3])], side))
+
+
+def write_activations(path, picture, layers, side=64, most=32):
+    """A PNG of a picture (h, w, 3 or 1), 0 to 1, and of maps: name -> (h', w', m), the first `most` of each layer.
+
+    Each map is scaled to its own range; one that is 0 everywhere is black.
+    """
+    blocks = [('the picture', mosaic([(picture * 255).astype(np.uint8)], 2 * side))]
+    for name, maps in layers.items():
+        height, width, num_maps = maps.shape
+        shown = [stretched(maps[:, :, k:k + 1]) for k in range(min(most, num_maps))]
+        blocks.append((f'{name}: {len(shown)} of {num_maps} maps of {height} × {width}', mosaic(shown, side, 16)))
+    sheet = Image.new('RGB', (max(block.width for _, block in blocks), sum(20 + block.height for _, block in blocks)),
+                      PAPER)
+    top = 0
+    for title, block in blocks:
+        ImageDraw.Draw(sheet).text((GAP, top + 5), title.replace('×', 'x'), INK)    # Pillow's font is plain
+        sheet.paste(block, (0, top + 20))
+        top += 20 + block.height
+    save_png(path, sheet)
+
+
+def stretched(values):
+    """values (h, w, c) to uint8, the least 0 and the largest 255; all 0 where they are all equal."""
+    least, largest = values.min(), values.max()
+    return ((values - least) * (255 / (largest - least or 1))).astype(np.uint8)
+
+
+def mosaic(tiles, side, columns=0):
+    """Tiles (h, w, 3 or 1) uint8, each enlarged to side × side, in rows of `columns` (0: about a square)."""
+    columns = min(columns or math.ceil(math.sqrt(len(tiles))), len(tiles))
+    rows, step = -(-len(tiles) // columns), side + GAP
+    sheet = Image.new('RGB', (GAP + columns * step, GAP + rows * step), PAPER)
+    for k, tile in enumerate(tiles):
+        image = Image.fromarray(np.broadcast_to(tile, (*tile.shape[:2], 3)).copy())
+        sheet.paste(image.resize((side, side), Image.Resampling.NEAREST),
+                    (GAP + k % columns * step, GAP + k // columns * step))
+    return sheet
+
+
+def save_png(path, image):
+    with replacing(path) as file:
+        image.save(file, 'PNG')
