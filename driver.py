@@ -336,7 +336,7 @@ class Outputs:
 
     def __init__(self, params, features):
         self._params, self._host, self._last_report = params, socket.gethostname(), time.monotonic()
-        self._features = {'file': params['features'] or features.path.name, 'dim': features.dim}
+        self._features = {'file': params['features'] or features.path.name, 'dim': features.dim, **features.origin}
         self.last_path = self._checkpoint_path('last')
         self._status_path = (Path(params['worker_status_output_directory'])
                              / f'{self._host}_{params["fappend"]}_status.json')

