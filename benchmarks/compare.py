@@ -53,7 +53,7 @@ class Plan(NamedTuple):
     part: float     # of the batches and images above
 
 
-FULL, QUICK, SWEEP, QUICK_SWEEP = Plan(7, 3, 1.), Plan(3, 2, .5), Plan(3, 2, 1.), Plan(1, 2, 1.)
+FULL, QUICK, SWEEP, QUICK_SWEEP = Plan(7, 3, 1.), Plan(3, 2, .5), Plan(3, 2, 1.), Plan(3, 2, 1.)
 
 
 @script
