@@ -233,7 +233,8 @@ def _sweeps(sweeps):
     factors = [f'{points[0]["x"]:,} to {points[-1]["x"]:,} {SWEEPS[what]}: '
                f'{", ".join(number(point["ratio"]["median"]) for point in points)}' for what, points in sweeps.items()]
     text = paragraph(f"""
-        The LSTM's training step, and a caption, medians of 3 turns; what does not vary is {hidden} for encodings and hidden state, 100
+        The LSTM's training step, and a caption, medians of 3 turns; what does not vary
+        is {hidden} for encodings and hidden state, 100
         sentences in a batch, and the vocabulary of that size. How many times as fast as PyTorch ours is:
         {'; '.join(factors)}.""")
     return f"""## What a larger problem costs
