@@ -17,6 +17,7 @@ setup(
     long_description_content_type='text/markdown',
     license='BSD-3-Clause',
     packages=find_packages(include=['imagernn', 'imagernn.*']),
+    package_data={'imagernn.convnet': ['*.txt']},
     py_modules=['driver', 'predict_on_images', 'eval_sentence_predictions'],
     python_requires='>=3.10',
     install_requires=['numpy>=1.24', 'scipy>=1.10', 'h5py>=3.12.1', 'pillow>=9.5', 'tqdm>=4.64'],

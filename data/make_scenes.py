@@ -812,7 +812,7 @@ def build_parser():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('--output', type=Path, default=Path('data/scenes'), help='the folder to make')
     parser.add_argument('--seed', type=int, default=0, help='all pictures, sentences and splits follow from it')
-    parser.add_argument('--images', type=int, default=1500, help='how many pictures')
+    parser.add_argument('--images', type=int, default=3000, help='how many pictures')
     parser.add_argument('--force', action='store_true', help='make it afresh where this script made it')
     return parser
 

@@ -205,12 +205,12 @@ def through_network(x, network, layer, regions, workers):
     A layer that is a grid is laid out flat, row by row.
     """
     n, num_views = x.shape[:2]
-    out = network.forward(x.reshape(-1, *x.shape[2:]), layer, workers)
-    flat = out.reshape(n, num_views, -1)                                        # (n, 1 + crops, D)
+    x = x.reshape(-1, *x.shape[2:])
     if regions.kind == 'grid':
-        name = next(name for name in network.outputs if name in GRID_OUTPUTS)
-        grid = out if layer == name else network.forward(x[:, 0], name, workers)    # (n, h, w, D')
-        return {'feats': flat[:, 0], 'regions': average_cells(grid, regions)}
+        grid_name = next(name for name in network.outputs if name in GRID_OUTPUTS)
+        out, grid = network.forward(x, (layer, grid_name), workers)                 # grid (n, h, w, D')
+        return {'feats': out.reshape(n, -1), 'regions': average_cells(grid, regions)}
+    flat = network.forward(x, layer, workers).reshape(n, num_views, -1)             # (n, 1 + crops, D)
     return {'feats': flat[:, 0]} | ({'regions': flat[:, 1:]} if regions.kind else {})
 
 

@@ -10,7 +10,7 @@ OUTPUTS = {'lite0': ['features', 'grid', 'prob'], 'vgg16': ['fc7', 'pool5', 'pro
 class StubNetwork:
     """D random mixtures of each cell's colours. on_forward(number of the call) is called before every pass."""
 
-    size, labels = 224, None
+    size = 224
 
     def __init__(self, dim=20, name='lite0', checksum='0' * 64, on_forward=None):
         self.name, self.checksum, self.calls, self.on_forward = name, checksum, 0, on_forward
@@ -23,7 +23,8 @@ class StubNetwork:
             self.on_forward(self.calls)
         grid = np.abs(x.reshape(len(x), 7, 32, 7, 32, 3).mean(axis=(2, 4)) @ self.W)    # (n, 7, 7, D)
         results = grid.mean(axis=(1, 2)), grid, grid[:, 0, 0]
-        return dict(zip(self.outputs, results, strict=True))[output or self.default_output]
+        found = dict(zip(self.outputs, results, strict=True))
+        return [found[name] for name in output] if isinstance(output, tuple) else found[output or self.default_output]
 
     def of(self, pictures, output='features'):
         """The output of pictures (h, w, 3), each on its own."""

@@ -158,10 +158,13 @@ def test_outputs_and_their_defaults():
         assert set(ARCHITECTURES[name].outputs) == outputs
     network = Network('vgg16', random_weights(SMALL_VGG, 32), 'abc', size=32,
                       architecture=Architecture(SMALL_VGG, networks.VGG_OUTPUTS))
-    assert (network.default_output, network.checksum, network.size, network.labels) == ('fc7', 'abc', 32, None)
+    assert (network.default_output, network.checksum, network.size) == ('fc7', 'abc', 32)
     shapes = {output: network.forward(pictures(2, 32), output).shape for output in network.outputs}
     assert shapes == {'fc7': (2, 30), 'fc6': (2, 30), 'pool5': (2, 1, 1, 16), 'prob': (2, 1000)}
     np.testing.assert_array_equal(network.forward(pictures(2, 32)), network.forward(pictures(2, 32), 'fc7'))
+    names = ('prob', 'pool5', 'fc6', 'prob')
+    for name, found in zip(names, network.forward(pictures(2, 32), names), strict=True):
+        np.testing.assert_array_equal(found, network.forward(pictures(2, 32), name))
 
 
 def test_pictures_of_another_size_are_refused():

@@ -109,8 +109,8 @@ class Network:
     pixel of a prepared picture for these weights, in float32, before the border of zeros is put around it.
     """
 
-    def __init__(self, name, weights, checksum=None, labels=None, shift=None, architecture=None, size=SIZE):
-        self.name, self.checksum, self.labels, self.size = name, checksum, labels, size
+    def __init__(self, name, weights, checksum=None, shift=None, architecture=None, size=SIZE):
+        self.name, self.checksum, self.size = name, checksum, size
         self.layers, self._layer_of = architecture or ARCHITECTURES[name]
         self.outputs, self.default_output = list(self._layer_of), next(iter(self._layer_of))
         self._shift = shift
@@ -120,39 +120,45 @@ class Network:
     def forward(self, x, output=None, workers=None):
         """The output of this name (None: default_output) of prepared pictures x (n, size, size, 3), in x's dtype.
 
-        (n, h, w, channels) of a grid, (n, numbers) of all else; 'prob' are probabilities of the classes. workers:
-        the threads that share out the work, imagernn.workers.Workers. KeyError for an output that there is not.
+        (n, h, w, channels) of a grid, (n, numbers) of all else; 'prob' are probabilities of the classes. A tuple of
+        names gives a list of their outputs, by one pass. workers: the threads that share out the work,
+        imagernn.workers.Workers. KeyError for an output that there is not.
         """
         if x.shape[1:] != (self.size, self.size, CHANNELS):
             raise ValueError(f'pictures of shape {x.shape}; expected (n, {self.size}, {self.size}, {CHANNELS})')
         workers = workers or self._alone
-        last = [layer.name for layer in self.layers].index(self._layer_of[output or self.default_output])
-        layers, steps = self.layers[:last + 1], self._steps[:last + 1]
-        shared = [step for layer, step in zip(layers, steps, strict=True) if layer.kind == 'affine']
-        own = steps[:len(steps) - len(shared)]
-        x = self._of_each(x, own, workers)
-        if shared:
-            x = x.reshape(len(x), -1)                                       # (n, numbers)
-        for step in shared:
-            x = step(x, workers)
-        return x
+        names = output if isinstance(output, tuple) else (output or self.default_output,)
+        wanted = [self._layer_of[name] for name in names]
+        last = max(i for i, layer in enumerate(self.layers) if layer.name in wanted)
+        own = [i for i in range(last + 1) if self.layers[i].kind != 'affine']   # the rest takes all pictures at once
+        kept = [i for i in own if i == own[-1] or self.layers[i].name in wanted]
+        found = dict(zip((self.layers[i].name for i in kept), self._of_each(x, own, kept, workers), strict=True))
+        x = found[self.layers[own[-1]].name]
+        if last > own[-1]:
+            x = x.reshape(len(x), -1)                                           # (n, numbers)
+        for i in range(own[-1] + 1, last + 1):
+            x = found[self.layers[i].name] = self._steps[i](x, workers)
+        results = [found[layer] for layer in wanted]
+        return results if isinstance(output, tuple) else results[0]
 
-    def _of_each(self, x, steps, workers):
-        """The steps before the fully connected ones, a few pictures a thread."""
+    def _of_each(self, x, own, kept, workers):
+        """The layers before the fully connected ones, a few pictures a thread: what comes of each layer of kept."""
         threads = len(workers.scratches)
         at_once = max(1, min(PICTURES, -(-len(x) // threads)))
 
         def run(start):
             with workers.scratch() as scratch:
-                y = x[start:start + at_once]
+                y, results = x[start:start + at_once], []
                 if self._shift is not None:
                     y = y + self._shift
-                for i, step in enumerate(steps):
-                    y = step(y, scratch, f'result{i % 2}')                  # the next step but one may write over it
-                return y.copy()
+                for i in own:
+                    y = self._steps[i](y, scratch, f'result{i % 2}')    # the next step but one may write over it
+                    if i in kept:
+                        results.append(y.copy())
+                return results
 
-        results = list(workers.map(run, range(0, len(x), at_once)))
-        return np.concatenate(results)
+        parts = workers.map(run, range(0, len(x), at_once))
+        return [np.concatenate(of_all) for of_all in zip(*parts, strict=True)]
 
 
 def convolution(x, W, b, stride, activation, scratch, name, groups=1):

@@ -77,7 +77,7 @@ def read_scenes(params):
         raise InputError(f'{folder / "dataset.json"}: does not say what the scenes show ({error!r}); {make}') from None
     if missing := [split for split in SPLITS if split not in split_of]:
         raise InputError(f'{folder / "dataset.json"}: has no scene of one kind of object in {missing[0]}; '
-                         f'{make} --images 1500')
+                         f'{make} --images 3000')
     names = {head: sorted(set(values)) for head, values in labels.items()}
     classes = {head: np.array([names[head].index(value) for value in values]) for head, values in labels.items()}
     pictures = np.stack([small_picture(path, params['size']) for path in tqdm(paths, 'reading', disable=None)])
@@ -96,7 +96,7 @@ READERS = {'digits': read_digits, 'scenes': read_scenes}
 RECIPES = {
     'digits': {'filters': [32, 64], 'last_pool': '2x2', 'drop_prob': .5, 'max_epochs': 15, 'batch_size': 25,
                'learning_rate': 2e-3},
-    'scenes': {'filters': [16, 32, 64, 64], 'last_pool': 'all', 'drop_prob': .2, 'max_epochs': 40, 'batch_size': 10,
+    'scenes': {'filters': [16, 32, 64, 64], 'last_pool': 'all', 'drop_prob': .2, 'max_epochs': 20, 'batch_size': 10,
                'learning_rate': 1e-3},
 }
 
