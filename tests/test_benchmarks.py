@@ -11,15 +11,25 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from imagernn.convnet.networks import ARCHITECTURES, Architecture, Layer, vgg
 from imagernn.errors import InputError
 
 BENCHMARKS = str(Path(__file__).resolve().parents[1] / 'benchmarks')
 sys.path.append(BENCHMARKS)
-compare, report, work, ours = (importlib.import_module(name) for name in ('compare', 'report', 'work', 'ours'))
+compare, report, work, ours, convnet = (importlib.import_module(name)
+                                        for name in ('compare', 'report', 'work', 'ours', 'convnet'))
 sys.path.remove(BENCHMARKS)
 
 pytestmark = pytest.mark.filterwarnings('ignore:.torch.jit.script. is deprecated')
 TINY = work.Size('tiny', words=40, hidden=16, sentences=6, features=40)
+
+
+NETWORKS = {
+    'VGG': vgg((1, 2, 1, 1, 1), (4, 16, 4, 4, 4), 9),
+    'Lite': [Layer('conv', 'stem', 4, 3, 4, 'relu6'), Layer('mbconv', 'a', 4, 5, 1, 'relu6'),
+             Layer('mbconv', 'b', 6, 5, 2, 'relu6', 3), Layer('mean', 'pool', 6),
+             Layer('affine', 'fc', 7, activation='softmax')],
+}
 
 
 @pytest.fixture
@@ -241,3 +251,55 @@ def test_grouped_topk_finds_the_largest(torch_peer):
         expected, _ = y.topk(k)
         torch.testing.assert_close(values.sort(descending=True).values, expected)
         torch.testing.assert_close(y.gather(1, at), values)
+
+
+# ---- the convolutional networks
+
+@pytest.fixture(params=NETWORKS)
+def small_network(request, monkeypatch, torch_peer):
+    """Its name, as one of those that the benchmark knows."""
+    layers = NETWORKS[request.param]
+    monkeypatch.setitem(ARCHITECTURES, 'small', Architecture(layers, {'out': layers[-2].name}))
+    return 'small'
+
+
+def test_every_layer_is_pytorchs(small_network):
+    assert 0 < convnet.check(small_network) < convnet.SAME
+
+
+def test_a_layer_that_differs_from_pytorchs_is_found(small_network, monkeypatch):
+    convolve = convnet.Peer._convolve
+    monkeypatch.setattr(convnet.Peer, '_convolve', lambda *args, **more: 1.01 * convolve(*args, **more))
+    with pytest.raises(RuntimeError, match=r'small: .* differs from PyTorch by 0\.'):
+        convnet.check(small_network)
+
+
+def test_the_networks_are_timed_pair_by_pair(small_network, monkeypatch):
+    clock = iter(range(100))
+    monkeypatch.setattr(convnet, 'seconds_of', lambda run: run() is None or next(clock))
+    assert convnet.measure(small_network, 2, 2) == ([5, 6], [4, 7])
+
+
+def test_the_ratio_of_a_network_is_the_median_of_its_pairs():
+    line = convnet.job_line('lite0', 10, [1., 2., 4.], [3., 2., 6.])
+    assert line == '| lite0 | 10 | 200.0 | 300.0 | 1.50 (1.00 to 3.00) |'
+
+
+@pytest.mark.parametrize(('flags', 'message'), [
+    (['--jobs', 'resnet:8'], '--jobs resnet:8: expected network:pictures, the network one of vgg16, vgg19, lite0'),
+    (['--jobs', 'lite0'], 'expected network:pictures'),
+    (['--jobs', 'lite0:8,vgg16:0'], 'expected network:pictures'),
+    (['--pairs', '0'], '--pairs 0: must be at least 1'),
+])
+def test_jobs_that_cannot_be(flags, message):
+    with pytest.raises(InputError, match=message):
+        convnet.parse(flags)
+
+
+def test_a_process_tells_how_much_memory_it_took(monkeypatch, tmp_path):
+    class Nothing:
+        def forward(self, x, workers):
+            return x
+
+    monkeypatch.setattr(convnet, 'load_network', lambda path: Nothing())
+    assert 10e6 < convnet.peak_memory(tmp_path / 'vgg16.npz') < 10e9

@@ -55,8 +55,11 @@ def test_the_likeliest_classes_are_named_and_broken_pictures_skipped(stub, tmp_p
     assert 'b.jpg' in err
 
 
-@pytest.mark.parametrize('flags, said', [(['--top', '0', 'a.png'], '--top 0'), (['nowhere.png'], 'nowhere.png')])
-def test_mistakes(stub, capsys, flags, said):
+@pytest.mark.parametrize('flags, said', [(['--top', '0', 'a.png'], '--top 0'), (['nowhere.png'], 'nowhere.png'),
+                                         (['empty'], 'skipped: empty: is a folder')])
+def test_mistakes(stub, capsys, tmp_path, monkeypatch, flags, said):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / 'empty').mkdir()
     assert classify.main(flags) == 2
     assert said in capsys.readouterr().err
 

@@ -155,16 +155,32 @@ def striped(num_pictures, rng):
 def test_training_learns():
     rng = np.random.default_rng(0)
     splits = {'train': striped(100, rng), 'val': striped(60, rng)}
-    params = train.main_params(['--batch_size', '20', '--max_epochs', '8', '--learning_rate', '1e-2'])
+    params = train.main_params(['--batch_size', '20', '--max_epochs', '16', '--learning_rate', '1e-2'])
     data = train.Data(splits, {'stripes': ['across', 'down']}, mirrored=True, shift=1)
     model = init_model((8, 8, 1), [8, 8], 16, {'stripes': 2}, rng)
     before, _ = cost_and_grads(*splits['train'], model)
     curves = train.train(model, splits, data, params, rng, Workers(2))
     after, _ = cost_and_grads(*splits['train'], model)
     assert after < before / 2
-    assert list(curves) == ['train, stripes', 'val, stripes'] and [len(curve) for curve in curves.values()] == [9, 9]
+    assert list(curves) == ['train, stripes', 'val, stripes'] and [len(curve) for curve in curves.values()] == [17, 17]
     assert curves['val, stripes'][-1] > .95
     assert train.accuracies(model, *splits['val'], Workers()) == {'stripes': curves['val, stripes'][-1]}
+
+
+def test_the_learning_rate_falls_along_a_cosine_to_0(monkeypatch):
+    rates = []
+
+    class Watched(train.Solver):
+        def step(self, model, grads, learning_rate, workers):
+            rates.append(learning_rate)
+
+    monkeypatch.setattr(train, 'Solver', Watched)
+    rng = np.random.default_rng(0)
+    splits = {'train': striped(10, rng), 'val': striped(3, rng)}
+    params = train.main_params(['--batch_size', '4', '--max_epochs', '3', '--learning_rate', '.1'])
+    data = train.Data(splits, {'stripes': ['across', 'down']}, mirrored=False, shift=0)
+    train.train(init_model((8, 8, 1), [2], 3, {'stripes': 2}, rng), splits, data, params, rng, Workers())
+    np.testing.assert_allclose(rates, .05 * (1 + np.cos(np.pi * np.arange(9) / 9)))
 
 
 def test_pictures_are_moved_about_whole():
@@ -180,10 +196,11 @@ def test_pictures_are_moved_about_whole():
     assert all(np.array_equal(picture, x[0]) for picture, yes in zip(mirrored, flipped, strict=True) if not yes)
 
 
-def test_a_learning_rate_that_explodes_stops_the_run(scenes, tmp_path, capsys):
-    with np.errstate(all='ignore'):
-        assert run(scenes, tmp_path, '-l', '1e30', '--num_threads', '1') == 2
-    assert '--learning_rate' in capsys.readouterr().err and not list(tmp_path.iterdir())
+@pytest.mark.filterwarnings('error')
+def test_a_learning_rate_that_explodes_stops_the_run_with_no_more_than_a_message(scenes, tmp_path, capsys):
+    assert run(scenes, tmp_path, '-l', '1e30', '-b', '10') == 2
+    error, = [line for line in capsys.readouterr().err.splitlines() if line.startswith('error: ')]
+    assert 'after 1 steps' in error and '--learning_rate' in error and not list(tmp_path.iterdir())
 
 
 def test_digits_are_learnt(tmp_path, capsys):

@@ -153,6 +153,23 @@ def test_killed_while_it_writes_it_goes_on_as_well(folder, run, tmp_path):
     assert output.read_bytes() == whole and network.calls == 2    # of four batches
 
 
+def test_a_run_with_force_goes_on_without_it_and_until_then_the_old_file_stays(folder, run, tmp_path, capsys):
+    def stop(call):
+        if call == 3:
+            raise KeyboardInterrupt
+
+    output = tmp_path / 'f.h5'
+    flags = [folder, '--batch_size', '2', '--output', output]
+    assert run(*flags, '--layer', 'prob') == 0
+    before = output.read_bytes()
+    assert run(*flags, '--force', network=StubNetwork(on_forward=stop)) == 130
+    assert 'the same command without --force goes on' in capsys.readouterr().err and output.read_bytes() == before
+    network = StubNetwork()
+    assert run(*flags, network=network) == 0 and network.calls == 3    # of four batches
+    assert run(*flags[:-1], tmp_path / 'whole.h5') == 0
+    assert output.read_bytes() == (tmp_path / 'whole.h5').read_bytes()
+
+
 def test_the_number_of_threads_does_not_matter(folder, run, tmp_path):
     for threads in '1', '4':
         assert run(folder, '--num_threads', threads, '--output', tmp_path / f'{threads}.h5') == 0
@@ -215,6 +232,8 @@ def test_a_broken_picture_is_named_and_its_row_zero(folder, run, capsys):
     assert not rows[2].any() and rows[[0, 1, 3, 4, 5, 6]].all()
     with h5py.File(folder / 'lite0_feats.h5') as file:
         assert file['extracted'][:].tolist() == [1, 1, 0, 1, 1, 1, 1] and file.attrs['skipped'] == 1
+    assert run(folder, '--batch_size', '2') == 0
+    assert 'complete but for 1 broken pictures' in capsys.readouterr().out
 
 
 def test_a_broken_picture_may_stop_the_run_that_goes_on_when_it_is_mended(folder, run, tmp_path, capsys):
@@ -262,6 +281,33 @@ def test_crops_go_through_the_network_each(folder, run, tmp_path):
             crops = [picture[30 * r:30 * r + 30, 30 * c:30 * c + 30] for r in range(2) for c in range(3)]
             np.testing.assert_allclose(file['regions'][number], StubNetwork().of(crops), rtol=1e-5)
         np.testing.assert_allclose(file['feats'][:], features_of(folder), rtol=1e-5)
+
+
+def test_no_more_crops_go_through_at_once_than_pictures_would(folder, run, tmp_path):
+    for at_once, calls in ((14, 4), (3, COUNT)):
+        network = StubNetwork()
+        assert run(folder, '--output', tmp_path / f'{at_once}.h5', '--regions', 'crops:2x3', '--batch_size', at_once,
+                   network=network) == 0
+        assert network.calls == 1 + calls    # one for the shapes
+
+
+def test_a_network_without_its_fully_connected_layers_is_said(folder, run, tmp_path, capsys):
+    network = StubNetwork(name='vgg16')
+    for default, said in (('fc7', False), ('pool5', True)):
+        network.default_output = default
+        assert run(folder, '--weights', 'notop.h5', '--output', tmp_path / f'{default}.h5', network=network) == 0
+        assert ('note: notop.h5: holds no fully connected' in capsys.readouterr().err) == said
+    assert run(folder, '--layer', 'pool5', '--output', tmp_path / 'asked.h5', network=network) == 0
+    assert capsys.readouterr().err == ''
+
+
+def test_more_than_a_mat_holds_is_refused_at_the_start(folder, run, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(extract_features, 'MAT_BYTES', COUNT * 20 * 4)
+    output = tmp_path / 'f.mat'
+    assert run(folder, '--output', output) == 2
+    assert '7 pictures of 20 numbers' in capsys.readouterr().err and not list(tmp_path.glob('f.mat*'))
+    monkeypatch.setattr(extract_features, 'MAT_BYTES', COUNT * 20 * 4 + 1)
+    assert run(folder, '--output', output) == 0
 
 
 def test_a_grid_may_be_the_features_too(folder, run, tmp_path):

@@ -49,6 +49,29 @@ def test_a_weight_that_float16_cannot_hold_is_refused(root, tmp_path, capsys):
     assert not (tmp_path / 'small.h5').exists()
 
 
+@pytest.mark.parametrize('said', [None, {'file': 'f.h5', 'dim': 6}, 'nothing'])
+def test_a_feature_file_says_what_the_checkpoint_does_not(root, tmp_path, said):
+    """As one of NeuralTalk, which has no features at all."""
+    checkpoint = load_checkpoint(checkpoint_named(root, 'last'))
+    save_checkpoint(tmp_path / 'mute.h5', {**checkpoint, 'features': said})
+    flags = [str(tmp_path / 'mute.h5'), str(tmp_path / 'small.h5')]
+    assert publish.main([*flags, '--features', str(root / 'tiny' / 'named.h5')]) == 0
+    found = load_checkpoint(tmp_path / 'small.h5')['features']
+    assert found == {**(said if isinstance(said, dict) else {}), **ORIGIN}
+
+
+@pytest.mark.parametrize('width, attributes, words', [(0, {}, 'does not say which network'), (1, ORIGIN, 'size')])
+def test_a_feature_file_that_does_not_help_is_refused(root, tmp_path, width, attributes, words, capsys):
+    rows = np.load(root / 'tiny' / 'vgg_feats.npy')
+    with h5py.File(tmp_path / 'f.h5', 'w') as file:
+        file['feats'] = np.pad(rows, ((0, 0), (0, width)))
+        file.attrs.update(attributes)
+    assert publish.main([str(checkpoint_named(root, 'last')), str(tmp_path / 'small.h5'), '--features',
+                         str(tmp_path / 'f.h5')]) == 2
+    assert str(tmp_path / 'f.h5') in (message := capsys.readouterr().err) and words in message
+    assert not (tmp_path / 'small.h5').exists()
+
+
 def test_a_published_checkpoint_starts_a_new_run(root, tmp_path):
     assert publish.main([str(checkpoint_named(root, 'last')), str(tmp_path / 'small.h5')]) == 0
     assert driver.main(train_flags(root, '--init_model_from', str(tmp_path / 'small.h5'), '--fappend', 'again')) == 0

@@ -13,7 +13,7 @@ from imagernn.blas import NUM_THREADS  # before numpy
 import numpy as np
 
 from imagernn.errors import InputError, script
-from imagernn.extract_features import extract, open_network, pictures_in
+from imagernn.extract_features import expanded, extract, open_network
 from imagernn.workers import Workers
 
 CLASSES = Path(__file__).with_name('imagenet_classes.txt')
@@ -32,7 +32,8 @@ def build_parser():
     add('pictures', nargs='+', help='pictures, and folders of pictures')
     add('--weights', default=None, help='weight file of the network (default: the installed lite0, [lite0])')
     add('--top', type=int, default=5, help='how many classes of each picture (default: %(default)s)')
-    add('--num_threads', type=int, default=NUM_THREADS, help='threads that share out the pictures')
+    add('--num_threads', type=int, default=NUM_THREADS,
+        help='threads that share out the pictures (default: %(default)s)')
     return parser
 
 
@@ -45,7 +46,7 @@ def main(argv=None):
     names, network = class_names(), open_network(args.weights, None)
     if 'prob' not in network.outputs:
         raise InputError(f'{args.weights}: holds no fully connected layers, so it knows no classes; name a whole one')
-    paths = [path for name in map(Path, args.pictures) for path in (pictures_in(name) if name.is_dir() else [name])]
+    paths = [path for name in args.pictures for path in expanded(Path(name))]
     num_read = 0
     for numbers, arrays, broken in extract(paths, network, 'prob', Workers(args.num_threads)):
         for _, error in broken:
@@ -55,7 +56,7 @@ def main(argv=None):
             print(f'{paths[i]}: ' + ', '.join(f'{names[c]} {probabilities[c]:.0%}' for c in best), flush=True)
         num_read += len(numbers)
     if not num_read:
-        raise InputError(f'none of the {len(paths)} pictures can be read')
+        raise InputError(f'none of the {len(paths)} pictures can be read; what is wrong stands above')
     return 0
 
 

@@ -109,6 +109,7 @@ def cost_and_grads(x, labels, model, drop_prob=0., rng=None, workers=None):
     workers = workers or Workers()
     kept = dropout_draw(len(x), model['Wfc'].shape[1], drop_prob, rng)
 
+    @np.errstate(over='ignore', invalid='ignore')    # the cost shows it
     def run(part_and_scratch):
         part, scratch = part_and_scratch
         hidden, cache = forward(x[part], model, None if kept is None else kept[part], drop_prob, scratch)

@@ -197,7 +197,7 @@ def train(model, splits, data, params, rng, workers):
 
     watch()
     iters_per_epoch = -(-len(x) // params['batch_size'])
-    max_iters = params['max_epochs'] * iters_per_epoch
+    it, max_iters = 0, params['max_epochs'] * iters_per_epoch    # counted here: a tqdm that is silent does not count
     with tqdm(total=max_iters, unit='it', disable=None, dynamic_ncols=True) as progress:
         for _ in range(params['max_epochs']):
             order, cost_sum = rng.permutation(len(x)), 0.
@@ -207,11 +207,11 @@ def train(model, splits, data, params, rng, workers):
                 cost, grads = cost_and_grads(pictures, {head: of[batch] for head, of in labels.items()}, model,
                                              params['drop_prob'], rng, workers)
                 if not math.isfinite(cost):
-                    raise InputError(f'the cost is {cost} after {progress.n} steps; try a smaller --learning_rate than '
+                    raise InputError(f'the cost is {cost} after {it} steps; try a smaller --learning_rate than '
                                      f'{params["learning_rate"]}')
-                learning_rate = params['learning_rate'] * .5 * (1 + math.cos(math.pi * progress.n / max_iters))
+                learning_rate = params['learning_rate'] * .5 * (1 + math.cos(math.pi * it / max_iters))
                 solver.step(model, grads, learning_rate, workers)
-                cost_sum += cost * len(batch)
+                cost_sum, it = cost_sum + cost * len(batch), it + 1
                 progress.update()
             watch()
             progress.set_postfix(cost=f'{cost_sum / len(x):.3f}',
