@@ -1,24 +1,14 @@
 """Captions as they come -> a dataset.json in NeuralTalk's layout.
 
-Knows how a caption becomes tokens and how the file is laid out and written. Knows no source's own format: those
-are read by data/prepare_*.py.
+Knows how the file is laid out and written; metrics/ptb.py knows how a caption becomes tokens. Knows no source's own
+format: those are read by data/prepare_*.py.
 """
 
-import re
 from pathlib import Path
 
 from imagernn.data_provider import SPLITS
 from imagernn.files import write_json
-
-
-def tokenize(caption):
-    """A caption's words, lower-case and without punctuation, as a list of strings.
-
-    A comma, a slash, a double dash and white space separate words; of what is left only letters and digits stay, so
-    "Tri-colored dogs' tub/shower." gives tricolored, dogs, tub, shower. These are the tokens of NeuralTalk's
-    Flickr8K, all 40,000 sentences of it.
-    """
-    return re.sub(r'[^\w\s]|_', '', re.sub(r'[,/]|--', ' ', caption.lower())).split()
+from imagernn.metrics.ptb import karpathy_tokenize as tokenize
 
 
 def make_dataset(name, images):

@@ -6,20 +6,34 @@ import json
 import math
 import os
 import sys
+from collections import Counter
+from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
-from imagernn.metrics import MeteorUnavailable, caption_scores, cider, coco_bleu, meteor, multi_bleu, rouge_l
-from imagernn.metrics.ngrams import ngram_counts
+from imagernn.metrics import (
+    MeteorUnavailable,
+    caption_scores,
+    caption_statistics,
+    cider,
+    coco_bleu,
+    meteor,
+    multi_bleu,
+    multi_bleu_of,
+    per_image,
+    rouge_l,
+    scores_of,
+)
+from imagernn.metrics.ngrams import count_ngrams, read_captions
 
 pytestmark = pytest.mark.filterwarnings('error')
 
 SHARED = Path(__file__).resolve().parents[1].parent / 'shared'
 SYSTEMS = ['nearest', 'random_truncated', 'constant']
-SCORED = [multi_bleu, coco_bleu, rouge_l, cider, caption_scores, meteor]
+SCORED = [multi_bleu, coco_bleu, rouge_l, cider, caption_scores, caption_statistics, meteor]
 meteor_module = importlib.import_module('imagernn.metrics.meteor')  # imagernn.metrics.meteor is the function
 
 
@@ -74,13 +88,6 @@ def test_scores_equal_pycocoevalcap_on_an_excerpt(name):
         score, each = metric(candidates, references)
         assert score == pytest.approx(expected[key], rel=1e-9)
         np.testing.assert_allclose(each, expected[f'{key}_each'], rtol=1e-9, atol=1e-12)
-
-
-def test_ngrams():
-    counts = ngram_counts('a b a b'.split())
-    assert counts == [{('a',): 2, ('b',): 2}, {('a', 'b'): 2, ('b', 'a'): 1},
-                      {('a', 'b', 'a'): 1, ('b', 'a', 'b'): 1}, {('a', 'b', 'a', 'b'): 1}]
-    assert ngram_counts([]) == [{}, {}, {}, {}]
 
 
 def test_matches_are_clipped_by_the_reference_that_has_most():
@@ -203,7 +210,175 @@ def test_cider_of_a_single_image_is_zero():
     assert cider(words('a dog runs fast'), [words('a dog runs fast')])[0] == 0  # all weights are ln(1/1)
 
 
+def test_the_papers_cider_neither_clips_nor_punishes_length():
+    # As in test_cider_clips_and_punishes_length, but words 3 · 1 / (3 · 1), bigrams 1 / (√3 · 1), and no penalty.
+    statistics = caption_statistics(words('dog dog a dog', ''), [words('a dog'), words('a cat')])
+    np.testing.assert_allclose(statistics.cider_plain, [2.5 * (1 + 1 / math.sqrt(3)), 0], rtol=1e-13)
+
+
+# ---------------------------------------------------------------------------------------------- slow, and by definition
+
+def odd_captions(seed=0, images=25):
+    """Captions of Zipf's words: of none, one and 500 words, identical ones, hundreds of references to an image."""
+    rng = np.random.default_rng(seed)
+
+    def caption(length):
+        return [f'w{int(rng.integers(1, 40) ** rng.random())}' for _ in range(length)]
+
+    candidates = [caption(length) for length in [0, 1, 2, 3, 4, 500, *rng.integers(0, 14, images - 6)]]
+    references = [[caption(length) for length in rng.integers(0, 14, rng.integers(1, 7))] for _ in candidates]
+    references[7] = [caption(9) for _ in range(300)]
+    references[8] = [candidates[8]] * 3 + [[]]
+    references[9], candidates[9] = references[10], candidates[10]    # another image with the very same captions
+    references[11] = [caption(500)]
+    return candidates, references
+
+
+def grams(caption, n):
+    return Counter(tuple(caption[start:start + n]) for start in range(len(caption) - n + 1))
+
+
+def common_length(one, other):
+    row = [0] * (len(other) + 1)
+    for token in one:
+        above, row = row, [0]
+        for place, theirs in enumerate(other):
+            row.append(above[place] + 1 if token == theirs else max(row[-1], above[place + 1]))
+    return row[-1]
+
+
+def slow_bleu(candidate, references):
+    matches = [sum(min(count, max(grams(reference, n)[gram] for reference in references))
+                   for gram, count in grams(candidate, n).items()) for n in range(1, 5)]
+    totals = [max(len(candidate) - n + 1, 0) for n in range(1, 5)]
+    _, closest = min((abs(len(reference) - len(candidate)), len(reference)) for reference in references)
+    return [*matches, *totals, len(candidate), closest]
+
+
+def slow_rouge(candidate, references):
+    pairs = [(common_length(candidate or [''], reference or ['']), max(len(reference), 1)) for reference in references]
+    precision = max(common for common, _ in pairs) / max(len(candidate), 1)
+    recall = max(common / length for common, length in pairs)
+    return 2.44 * precision * recall / (recall + 1.44 * precision) if precision else 0
+
+
+def slow_cider(candidates, references):
+    """CIDEr-D and CIDEr of each image, term by term as in the paper: term frequencies are shares of a caption."""
+    documents = [Counter(gram for image in references
+                         for gram in set().union(*(grams(reference, n) for reference in image))) for n in range(1, 5)]
+
+    def tfidf(caption, n):
+        counts = grams(caption, n)
+        return {gram: count * math.log(len(references) / max(documents[n - 1][gram], 1))
+                for gram, count in counts.items()}, counts.total()
+
+    def cosine(dot, *vectors):
+        norms = [math.sqrt(sum(value * value for value in vector.values())) for vector in vectors]
+        return dot / math.prod(norms) if all(norms) else 0
+
+    clipped, plain = [], []
+    for candidate, image in zip(candidates, references, strict=True):
+        parts = []
+        for reference in image:
+            for n in range(1, 5):
+                (own, total), (other, other_total) = tfidf(candidate, n), tfidf(reference, n)
+                own_share, other_share = ({gram: value / size for gram, value in vector.items()}
+                                          for vector, size in ((own, total), (other, other_total)))
+                dot = sum(own_share[gram] * other_share.get(gram, 0) for gram in own)
+                cut = sum(min(own[gram], other.get(gram, 0)) * other.get(gram, 0) for gram in own)
+                apart = max(len(candidate) - 1, 0) - max(len(reference) - 1, 0)
+                parts.append((cosine(cut, own, other) * math.exp(-apart**2 / 72), cosine(dot, own_share, other_share)))
+        clipped.append(10 * np.mean([part for part, _ in parts]))
+        plain.append(10 * np.mean([part for _, part in parts]))
+    return clipped, plain
+
+
+@pytest.mark.parametrize('seed', range(3))
+def test_every_statistic_by_its_definition(seed):
+    candidates, references = odd_captions(seed)
+    statistics = caption_statistics(candidates, references)
+    pairs = list(zip(candidates, references, strict=True))
+    np.testing.assert_array_equal(statistics.bleu, [slow_bleu(*pair) for pair in pairs])
+    np.testing.assert_allclose(statistics.rouge_l, [slow_rouge(*pair) for pair in pairs], rtol=1e-13)
+    clipped, plain = slow_cider(candidates, references)
+    np.testing.assert_allclose(statistics.cider, clipped, rtol=1e-12, atol=1e-14)
+    np.testing.assert_allclose(statistics.cider_plain, plain, rtol=1e-12, atol=1e-14)
+    assert statistics.cider.max() > 1 < statistics.cider_plain.max()    # not nothing against nothing
+    assert statistics.bleu.dtype.kind == 'i' and statistics.meteor is None
+
+
+def test_statistics_of_one_image_and_of_no_words():
+    statistics = caption_statistics([['a', 'b']], [[['a']]])
+    assert statistics.bleu.tolist() == [[1, 0, 0, 0, 2, 1, 0, 0, 2, 1]]
+    assert statistics.cider.tolist() == statistics.cider_plain.tolist() == [0]
+    statistics = caption_statistics([[], []], [[[]], [[], []]])
+    assert not statistics.bleu.any() and not statistics.cider.any() and statistics.rouge_l.tolist() == [1, 1]
+    assert scores_of(statistics)['multi_bleu_1'] == 0
+
+
+@pytest.mark.parametrize('seed', range(3))
+def test_statistics_equal_pycocoevalcap(seed, capsys):
+    reason = "pycocoevalcap is not installed; it comes with the extra [metrics]"
+    bleu = pytest.importorskip('pycocoevalcap.bleu.bleu', reason=reason)
+    from pycocoevalcap.cider.cider import Cider
+    from pycocoevalcap.rouge.rouge import Rouge
+
+    candidates, references = odd_captions(seed)
+    gts = {index: [' '.join(caption) for caption in image] for index, image in enumerate(references)}
+    res = {index: [' '.join(caption)] for index, caption in enumerate(candidates)}
+    statistics = caption_statistics(candidates, references)
+    scores, each = scores_of(statistics), per_image(statistics)
+    expected, expected_each = bleu.Bleu(4).compute_score(gts, res, verbose=0)
+    for n in range(1, 5):
+        assert scores[f'Bleu_{n}'] == pytest.approx(expected[n - 1], rel=1e-12)
+        np.testing.assert_allclose(each[f'Bleu_{n}'], expected_each[n - 1], rtol=1e-12, atol=1e-14)
+    for name, scorer in ('ROUGE_L', Rouge()), ('CIDEr', Cider()):
+        expected, expected_each = scorer.compute_score(gts, res)
+        assert scores[name] == pytest.approx(expected, rel=1e-12)
+        np.testing.assert_allclose(each[name], expected_each, rtol=1e-12, atol=1e-14)
+
+
+def test_ngrams_are_counted_once_for_each_caption():
+    found = count_ngrams(read_captions([words('a b a b')[0], ['b']], [words('b a', 'c'), words('b')]))
+    entries = [np.column_stack(part[:3]).tolist() for part in found]    # ngram, caption, count
+    # captions: 0 "a b a b", 1 "b a", 2 "c", 3 "b", 4 "b"; each list by n-gram, then by caption
+    assert entries[0] == [[0, 0, 2], [0, 1, 1], [1, 0, 2], [1, 1, 1], [1, 3, 1], [1, 4, 1], [2, 2, 1]]
+    assert entries[1] == [[0, 0, 2], [1, 0, 1], [1, 1, 1]]
+    assert entries[2] == [[0, 0, 1], [1, 0, 1]] and entries[3] == [[0, 0, 1]]
+    assert [part.starts.tolist() for part in found] == [[0, 2, 4, 6], [0, 1], [0, 1], [0]]
+
+
 # ---------------------------------------------------------------------------------------------- all of them
+
+def test_scores_of_statistics_are_those_of_the_single_metrics():
+    candidates, references = odd_captions()
+    statistics = caption_statistics(candidates, references)
+    scores, each = scores_of(statistics), per_image(statistics)
+    assert list(scores) == list(each) and all(type(score) is float for score in scores.values())
+    assert caption_scores(candidates, references).items() <= scores.items()
+    bleu, bleu_each = coco_bleu(candidates, references)
+    np.testing.assert_array_equal([scores[f'Bleu_{n}'] for n in range(1, 5)], bleu)
+    np.testing.assert_array_equal(np.transpose([each[f'Bleu_{n}'] for n in range(1, 5)]), bleu_each)
+    np.testing.assert_array_equal(each['ROUGE_L'], rouge_l(candidates, references)[1])
+    np.testing.assert_array_equal(each['CIDEr'], cider(candidates, references)[1])
+    assert scores['CIDEr_plain'] == pytest.approx(statistics.cider_plain.mean(), rel=1e-14)
+    multi = multi_bleu(candidates, references)
+    assert tuple(scores[f'multi_bleu_{n}'] for n in range(1, 5)) == multi.bleu
+    assert multi_bleu_of(statistics.bleu.sum(axis=0)) == multi
+
+
+def test_an_image_of_weight_two_counts_as_two_images():
+    candidates, references = odd_captions()
+    statistics = caption_statistics(candidates, references)._replace(
+        meteor=np.random.default_rng(0).random((len(candidates), 6)))
+    weights = np.arange(len(candidates)) % 3
+    repeated = type(statistics)(*(np.repeat(columns, weights, axis=0) for columns in statistics))
+    assert scores_of(statistics, weights) == pytest.approx(scores_of(repeated), rel=1e-12)
+    assert 'METEOR' in scores_of(statistics)
+    for unfit in ([1], weights - 0.5, np.zeros(len(candidates)), np.full(len(candidates), np.nan)):
+        with pytest.raises(ValueError, match=f'weights of shape .* for {len(candidates)} images'):
+            scores_of(statistics, unfit)
+
 
 def test_identical_captions_score_full_marks():
     captions = words('a dog runs on grass', 'two men sit at table')
@@ -260,16 +435,14 @@ def test_input_that_cannot_be_scored(score):
 
 # ---------------------------------------------------------------------------------------------- METEOR
 
-# Answers as meteor-1.5.jar -stdio does, line for line, but scores a caption by its number of words and references.
+# Answers as meteor-1.5.jar -stdio does, line for line, but finds as many matches as the caption has words, and a chunk
+# in each reference; all are content words, of the lengths 100 and 100.
 STAND_IN = '''
 import sys
 for line in sys.stdin:
     kind, *fields = line.rstrip('\\n').split('|||')
-    if kind.strip() == 'SCORE':
-        print(len(fields[-1].split()), len(fields) - 1, flush=True)
-    else:
-        scores = [int(field.split()[0]) + int(field.split()[1]) / 10 for field in fields]
-        print(*scores, sum(scores), sep='\\n', flush=True)
+    words = len(fields[-1].split())
+    print(100, 100, 0, 0, words, words, *[0] * 14, len(fields) - 1, words, words, flush=True)
 '''
 
 
@@ -286,20 +459,22 @@ def test_meteor_keeps_captions_and_answers_in_step(stand_in):
     candidates = [['a', 'dog'], [], ['|||', 'a\nb', 'c|||d\r\ne'], ['caf\u00e9', '\u2028', '\n'], ['x'] * 60]
     references = [words('a'), words('a', 'b'), [['|||'], ['\n'], []], words('caf\u00e9'), words('x', 'y', 'z', 'x')]
     score, per_caption = meteor(candidates, references)
-    np.testing.assert_allclose(per_caption, [2.1, 0.2, 5.3, 1.1, 60.4])  # words . references
-    assert score == pytest.approx(per_caption.sum())
+    expected = [n / 100 * (1 - .6 * (m / n) ** .2) for n, m in ((2, 1), (5, 3), (1, 1), (60, 4))]    # words, references
+    np.testing.assert_allclose(per_caption, [expected[0], 0, *expected[1:]])
+    assert score == pytest.approx(.68 / 5 * (1 - .6 * (11 / 68) ** .2))
 
 
 @pytest.mark.parametrize('program, reason', [
     ('import sys; sys.exit("Could not create the Java Virtual Machine")', 'Could not create the Java Virtual Machine'),
     ('print("Error: specify hypothesis")', 'Error: specify hypothesis'),
     ('import time; time.sleep(30)', 'said nothing for 0.3 s'),
-    ('print("1.0 2.0", flush=True); input()', 'it ended'),
+    ('input(); print("1.0 2.0", flush=True); input()', '1.0 2.0'),
+    ('input()', 'it ended'),
 ])
 def test_meteor_tells_when_java_fails(stand_in, monkeypatch, program, reason):
     stand_in(program)
     monkeypatch.setattr(meteor_module, 'TIMEOUT', 0.3 if 'sleep' in program else 60)
-    with pytest.raises(MeteorUnavailable, match=f'METEOR is left out: .*{reason}'):
+    with pytest.raises(MeteorUnavailable, match=f'METEOR cannot be computed: .*{reason}'):
         meteor(words('a dog'), [words('a dog')])
 
 
@@ -343,6 +518,25 @@ def test_meteor_equals_pycocoevalcap(java, golden):
     score, per_caption = meteor(words(*systems['constant']['captions']), references)
     assert score == pytest.approx(systems['constant']['coco_meteor'], rel=1e-11)
     assert per_caption.shape == (1000,)
+
+
+def test_meteor_follows_from_statistics_as_the_program_has_it(java, golden, monkeypatch):
+    systems, references = golden
+    answers, expected, running = [], [], meteor_module.running
+
+    @contextmanager
+    def overheard(command, folder):
+        with running(command, folder) as ask:
+            yield lambda line, n: answers.extend(ask(line, n)) or answers[-1:]
+            expected.extend(map(float, ask(' ||| '.join(['EVAL', *answers]), len(answers) + 1)))
+
+    monkeypatch.setattr(meteor_module, 'running', overheard)
+    copied = [image[0] for image in references[:2]]
+    candidates = [*copied, [], *words(*systems['random_truncated']['captions'][3:150])]
+    statistics = caption_statistics(candidates, references[:150], with_meteor=True)
+    np.testing.assert_allclose(per_image(statistics)['METEOR'], expected[:-1], rtol=1e-12)
+    assert scores_of(statistics)['METEOR'] == pytest.approx(expected[-1], rel=1e-12)
+    assert expected[:3] == [1, 1, 0] and len(expected) == 151
 
 
 def test_meteor_of_awkward_captions(java):

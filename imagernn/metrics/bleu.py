@@ -3,12 +3,11 @@
 Both count clipped n-gram matches alike; they differ in the brevity penalty, the smoothing and the unit.
 """
 
-import math
 from typing import NamedTuple
 
 import numpy as np
 
-from imagernn.metrics.ngrams import check_captions, ngram_counts
+from imagernn.metrics.ngrams import ORDERS, begins, count_ngrams, read_captions
 
 # The COCO tools' smoothing: matches + TINY over n-grams + SMALL, so that nothing divides by zero.
 TINY, SMALL = 1e-15, 1e-9
@@ -38,9 +37,8 @@ def multi_bleu(candidates, references):
     Source: Papineni et al., ACL 2002, section 2.3, its brevity penalty left out; eval/multi-bleu.perl of NeuralTalk,
     where the penalty is commented out. Of two references equally close in length, the shorter counts.
     """
-    counts = corpus_counts(candidates, references).sum(axis=0)  # (10,)
-    bleu = geometric_means(counts[:4].tolist(), counts[4:8].tolist())
-    return MultiBleu(tuple(100 * score for score in bleu), hyp_len=int(counts[8]), ref_len=int(counts[9]))
+    captions = read_captions(candidates, references)
+    return multi_bleu_of(bleu_counts(captions, count_ngrams(captions)).sum(axis=0))
 
 
 def coco_bleu(candidates, references):
@@ -52,54 +50,61 @@ def coco_bleu(candidates, references):
     Raises ValueError for input that cannot be scored.
     Source: Papineni et al., ACL 2002, section 2.3; pycocoevalcap 1.2, Bleu(4), its option "closest".
     """
-    counts = corpus_counts(candidates, references)  # (n, 10)
-    per_caption = np.array([penalised_bleu(row) for row in counts.tolist()])  # (n, 4)
-    return np.array(penalised_bleu(counts.sum(axis=0).tolist())), per_caption
+    captions = read_captions(candidates, references)
+    counts = bleu_counts(captions, count_ngrams(captions))
+    return penalised_bleu(counts.sum(axis=0)), penalised_bleu(counts)
 
 
-def corpus_counts(candidates, references):
-    """Everything BLEU needs of each image, as integers (n, 10).
+def bleu_counts(captions, ngrams):
+    """Everything BLEU needs of each image, as integers (n, 10). Rows may be summed.
 
+    captions: Captions; ngrams: what count_ngrams makes of them.
     Columns: clipped matches for n = 1..4, n-grams in the candidate for n = 1..4, length of the candidate, length of the
-    reference closest to it (of two equally close, the shorter). Rows may be summed.
-    Raises ValueError for input that cannot be scored.
+    reference closest to it (of two equally close, the shorter).
     """
-    check_captions(candidates, references)
-    return np.array([image_counts(*pair) for pair in zip(candidates, references, strict=True)])  # (n, 10)
+    lengths = captions.lengths[captions.is_candidate]  # (n,)
+    matches = [clipped_matches(captions, found) for found in ngrams]
+    totals = [np.maximum(lengths - n + 1, 0) for n in ORDERS]
+    return np.stack([*matches, *totals, lengths, closest_lengths(captions)], axis=1)
 
 
-def image_counts(candidate, references):
-    """One row of corpus_counts, as a list of 10."""
-    found = [ngram_counts(reference) for reference in references]
-    matches, totals = [], []
-    for order, counts in enumerate(ngram_counts(candidate)):
-        limits = [reference[order] for reference in found]
-        matches.append(sum(min(count, max(limit.get(ngram, 0) for limit in limits))
-                           for ngram, count in counts.items()))
-        totals.append(sum(counts.values()))
-    length = len(candidate)
-    closest = min((abs(len(reference) - length), len(reference)) for reference in references)[1]
-    return [*matches, *totals, length, closest]
+def clipped_matches(captions, ngrams):
+    """Matches of each image's candidate (n,): an n-gram counts at most as often as in the reference with most of it."""
+    is_candidate, n = captions.is_candidate[ngrams.caption], captions.is_candidate.sum()  # (K,), images
+    own = np.where(is_candidate, ngrams.count, 0)[ngrams.starts]  # (G,) the candidate comes first
+    limits = np.maximum.reduceat(np.where(is_candidate, 0, ngrams.count), ngrams.starts)  # (G,)
+    image = captions.image[ngrams.caption[ngrams.starts]]  # (G,)
+    return np.bincount(image, np.minimum(own, limits), n).astype(np.int64)
 
 
-def geometric_means(matches, totals, tiny=0.0, small=0.0):
+def closest_lengths(captions):
+    """The length of the reference closest to each candidate's, the shorter of two equally close: (n,)."""
+    image, lengths = captions.image[~captions.is_candidate], captions.lengths[~captions.is_candidate]
+    apart = np.abs(lengths - captions.lengths[captions.is_candidate][image])
+    order = np.lexsort((lengths, apart, image))
+    return lengths[order][begins(image)]  # image is in order already
+
+
+def geometric_means(matches, totals):
     """Papineni's equation without the penalty, for N = 1..4 with equal weights: exp of the mean ln precision.
 
-    matches, totals: 4 numbers each. Returns 4 fractions; 0 where a precision is 0, or where there are no n-grams.
+    matches, totals: (..., 4). Returns fractions (..., 4); 0 where a precision is 0, or where there are no n-grams.
     """
-    means, log_sum = [], 0.0
-    for order, (match, total) in enumerate(zip(matches, totals, strict=True), start=1):
-        numerator, denominator = match + tiny, total + small
-        log_sum += math.log(numerator / denominator) if numerator and denominator else -math.inf
-        means.append(math.exp(log_sum / order))
-    return means
+    precisions = np.divide(matches, totals, out=np.zeros(np.shape(matches)), where=np.asarray(totals) > 0)
+    with np.errstate(divide='ignore'):
+        return np.exp(np.cumsum(np.log(precisions), axis=-1) / np.array(ORDERS))
 
 
 def penalised_bleu(counts):
     """Smoothed BLEU-1..4 times the brevity penalty exp(1 − reference length / candidate length), if that is below 1.
 
-    counts: 10 numbers, a row of corpus_counts or a sum of rows. Returns 4 fractions.
+    counts: (..., 10), rows of bleu_counts or sums of rows. Returns fractions (..., 4).
     """
-    ratio = (counts[8] + TINY) / (counts[9] + SMALL)
-    penalty = math.exp(1 - 1 / ratio) if ratio < 1 else 1.0
-    return [penalty * mean for mean in geometric_means(counts[:4], counts[4:8], TINY, SMALL)]
+    ratio = (counts[..., 8:9] + TINY) / (counts[..., 9:] + SMALL)
+    return np.exp(np.minimum(1 - 1 / ratio, 0)) * geometric_means(counts[..., :4] + TINY, counts[..., 4:8] + SMALL)
+
+
+def multi_bleu_of(counts):
+    """The MultiBleu of summed counts (10,)."""
+    bleu = 100 * geometric_means(counts[:4], counts[4:8])
+    return MultiBleu(tuple(bleu.tolist()), hyp_len=int(counts[8]), ref_len=int(counts[9]))

@@ -1,16 +1,14 @@
-"""CIDEr-D: tf-idf n-gram agreement with the references; rare n-grams weigh more.
+"""CIDEr-D and CIDEr: tf-idf n-gram agreement with the references; rare n-grams weigh more.
 
 The document frequencies come from the very references that are scored, so a score belongs to its set of images.
 """
 
-import math
-from collections import Counter
-
 import numpy as np
 
-from imagernn.metrics.ngrams import ORDERS, check_captions, ngram_counts
+from imagernn.metrics.ngrams import ORDERS, count_ngrams, read_captions
 
-SIGMA = 6.0  # spread of the penalty on a difference in length, in words
+SIGMA = 6.0  # spread of CIDEr-D's penalty on a difference in length, in words
+SCALE = 10.0  # the score of a perfect match
 
 
 def cider(candidates, references):
@@ -23,51 +21,46 @@ def cider(candidates, references):
     Source: Vedantam et al., CVPR 2015, equations 1-3 (CIDEr) and the section on gameability (CIDEr-D);
     pycocoevalcap 1.2, Cider: no stemming, and ln(images / documents) with a document count of at least 1.
     """
-    check_captions(candidates, references)
-    counted = [[ngram_counts(caption) for caption in image] for image in references]
-    weights = inverse_frequencies(counted)
-    default = math.log(len(counted))  # of an n-gram that no reference has
-    per_caption = np.empty(len(candidates))  # (n,)
-    for index, (candidate, image) in enumerate(zip(candidates, counted, strict=True)):
-        vector = tfidf(ngram_counts(candidate), weights, default)
-        scores = [similarity(vector, tfidf(counts, weights, default)) for counts in image]
-        per_caption[index] = 10 * sum(scores) / len(scores)
+    captions = read_captions(candidates, references)
+    per_caption, _ = cider_scores(captions, count_ngrams(captions))
     return float(per_caption.mean()), per_caption
 
 
-def inverse_frequencies(counted):
-    """For n = 1..4, a dict n-gram → ln(images / images with the n-gram in some reference).
+def cider_scores(captions, ngrams):
+    """CIDEr-D and CIDEr of each image, two arrays (n,), both on the scale of cider.
 
-    counted: for each image, for each reference, its ngram_counts.
+    captions: Captions; ngrams: what count_ngrams makes of them.
+    CIDEr is the mean over references, and over n = 1..4, of the cosine between the tf-idf vectors of candidate and
+    reference. CIDEr-D cuts the candidate's values down to the reference's, and punishes a difference in length. The
+    factor 10 is a part of the paper's CIDEr-D; its CIDEr has none, but the authors' program (github.com/vrama91/cider)
+    multiplies both by 10, and so does this one. Words are not stemmed, here as there.
     """
-    weights = []
-    for order in range(len(ORDERS)):
-        documents = Counter()
-        for image in counted:
-            documents.update(set().union(*(counts[order] for counts in image)))
-        weights.append({ngram: math.log(len(counted)) - math.log(found) for ngram, found in documents.items()})
-    return weights
+    image, is_reference = captions.image, ~captions.is_candidate  # (C,)
+    candidate = np.flatnonzero(captions.is_candidate)[image]  # (C,) the candidate of the same image
+    clipped, plain = np.zeros((2, len(image)))  # (C,) sums over n of the agreement with that candidate
+    for found in ngrams:
+        values = found.count * inverse_frequencies(captions, found)[found.ngram]  # (K,) tf-idf
+        own = candidate_values(captions, found, values)  # (K,)
+        norms = np.sqrt(np.bincount(found.caption, values**2, len(image)))  # (C,)
+        norms = norms * norms[candidate]
+        for total, products in (clipped, np.minimum(own, values) * values), (plain, own * values):
+            dots = np.bincount(found.caption, products, len(image))
+            total += np.divide(dots, norms, out=np.zeros(len(image)), where=norms > 0)
+    clipped *= np.exp(-((captions.lengths - captions.lengths[candidate]) ** 2) / (2 * SIGMA**2))
+    image = image[is_reference]
+    return [SCALE * np.bincount(image, total[is_reference]) / (len(ORDERS) * np.bincount(image))
+            for total in (clipped, plain)]
 
 
-def tfidf(counts, weights, default):
-    """One caption's vectors for n = 1..4 as dicts n-gram → count · weight, their Euclidean norms, and its length."""
-    vectors = [{ngram: count * known.get(ngram, default) for ngram, count in found.items()}
-               for found, known in zip(counts, weights, strict=True)]
-    norms = [math.sqrt(sum(value * value for value in vector.values())) for vector in vectors]
-    # as in pycocoevalcap: length is the number of bigrams, so captions of no word and of one word are equally long
-    return vectors, norms, sum(counts[1].values())
+def inverse_frequencies(captions, ngrams):
+    """ln(images / images with the n-gram in some reference) of each n-gram; in none counts as in one."""
+    entries = np.diff(ngrams.starts, append=len(ngrams.ngram))  # (G,) captions of the image with the n-gram
+    in_reference = entries > captions.is_candidate[ngrams.caption[ngrams.starts]]  # (G,)
+    documents = np.bincount(ngrams.ngram[ngrams.starts], in_reference)
+    return np.log(captions.is_candidate.sum()) - np.log(np.maximum(documents, 1))
 
 
-def similarity(candidate, reference):
-    """Mean over n = 1..4 of the clipped cosine of two captions, times the penalty on their difference in length.
-
-    candidate, reference: what tfidf returns. A fraction.
-    """
-    vectors, norms, length = candidate
-    other_vectors, other_norms, other_length = reference
-    total = 0.0
-    for vector, norm, other, other_norm in zip(vectors, norms, other_vectors, other_norms, strict=True):
-        if norm and other_norm:
-            shared = [(value, other[ngram]) for ngram, value in vector.items() if ngram in other]
-            total += sum(min(mine, theirs) * theirs for mine, theirs in shared) / (norm * other_norm)
-    return total / len(ORDERS) * math.exp(-((length - other_length) ** 2) / (2 * SIGMA**2))
+def candidate_values(captions, ngrams, values):
+    """For each entry, the candidate's value of the same n-gram in the same image, 0 if it has none: (K,)."""
+    own = np.where(captions.is_candidate[ngrams.caption], values, 0)[ngrams.starts]  # (G,) the candidate comes first
+    return np.repeat(own, np.diff(ngrams.starts, append=len(values)))

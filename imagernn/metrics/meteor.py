@@ -16,6 +16,11 @@ import numpy as np
 
 from imagernn.metrics.ngrams import check_captions
 
+# English, of METEOR 1.5: F-measure's bias to recall, the penalty's shape and weight, and what a content word counts
+ALPHA, BETA, GAMMA, DELTA = 0.85, 0.2, 0.6, 0.75
+MATCHER_WEIGHTS = np.array([1.0, 0.6, 0.8, 0.6])  # matches exact, of the same stem, synonyms, paraphrases
+NUMBERS = 23  # in the program's answer for a caption
+
 TIMEOUT = 120  # seconds the program may take over one answer; the first takes some ten, to load its paraphrases
 
 
@@ -34,15 +39,47 @@ def meteor(candidates, references):
     Java stops answering. The Java process has ended when this returns or raises.
     Source: Denkowski & Lavie, WMT 2014; pycocoevalcap 1.2, Meteor (meteor-1.5.jar -stdio -l en -norm).
     """
+    statistics = meteor_statistics(candidates, references)
+    return float(meteor_of(statistics.sum(axis=0))), meteor_of(statistics)
+
+
+def meteor_statistics(candidates, references):
+    """What METEOR needs of each image, of the reference that suits its candidate best: (n, 6). Rows may be summed.
+
+    Columns: weighted matches in the candidate and in the reference, weighted lengths of both, chunks (runs of matches
+    in the same order in both), matched words of both together. Arguments and errors as in meteor.
+    """
     check_captions(candidates, references)
     jar = find_jar()
     with running(meteor_command(jar), jar.parent) as ask:
-        statistics = []
-        for candidate, image_references in zip(candidates, references, strict=True):
-            fields = ['SCORE', *map(plain, image_references), plain(candidate)]
-            statistics += ask(' ||| '.join(fields), 1)
-        *per_caption, score = ask(' ||| '.join(['EVAL', *statistics]), len(candidates) + 1)
-    return float(score), np.array(per_caption, dtype=float)  # (n,)
+        answers = [ask(' ||| '.join(['SCORE', *map(plain, image_references), plain(candidate)]), 1)[0].split()
+                   for candidate, image_references in zip(candidates, references, strict=True)]
+    strange = [answer for answer in answers if len(answer) != NUMBERS]
+    if strange:
+        raise MeteorUnavailable(f'METEOR cannot be computed: java did not answer as it should: {" ".join(strange[0])}')
+    numbers = np.array(answers, dtype=float)  # (n, 23)
+    lengths, function_words = numbers[:, :2], numbers[:, 2:4]  # of candidate and reference, (n, 2) each
+    matches = numbers[:, 4:20].reshape(-1, 4, 2, 2)  # by matcher; of content, of function words; candidate, reference
+    weights = MATCHER_WEIGHTS[:, None] * [DELTA, 1 - DELTA]  # (4, 2)
+    weighted_matches = np.einsum('nmwc,mw->nc', matches, weights)  # (n, 2)
+    weighted_lengths = DELTA * (lengths - function_words) + (1 - DELTA) * function_words  # (n, 2)
+    # as in the program: a candidate equal to the reference has no penalty, and adds no chunk to the sum
+    chunks, equal = numbers[:, 20], (matches.sum(axis=(1, 2)) == lengths).all(axis=1)
+    chunks = np.where(equal & (chunks == 1), 0, chunks)
+    return np.column_stack([weighted_matches, weighted_lengths, chunks, numbers[:, 21:].sum(axis=1)])
+
+
+def meteor_of(statistics):
+    """METEOR (...) of rows, or sums of rows, of meteor_statistics (..., 6): fractions.
+
+    Source: Denkowski & Lavie, WMT 2014, section 2: the F-measure of weighted words, and the penalty on many chunks.
+    """
+    matches, other_matches, length, other_length, chunks, matched_words = np.moveaxis(statistics, -1, 0)
+    with np.errstate(divide='ignore', invalid='ignore'):
+        precision, recall = matches / length, other_matches / other_length
+        f_mean = 1 / ((1 - ALPHA) / precision + ALPHA / recall)
+        scores = f_mean * (1 - GAMMA * (chunks / (matched_words / 2)) ** BETA)
+    return np.where(matched_words > 0, scores, 0)
 
 
 def plain(tokens):
@@ -63,7 +100,7 @@ def find_jar():
         missing.append('no Java runtime: there is no `java` on the PATH (install one, e.g. apt install '
                        'default-jre-headless, or from https://adoptium.net)')
     if missing:
-        raise MeteorUnavailable('METEOR is left out: ' + '; and '.join(missing))
+        raise MeteorUnavailable('METEOR cannot be computed: ' + '; and '.join(missing))
     return jars[0]
 
 
@@ -100,7 +137,8 @@ def running(command, folder):
                 complaints.seek(0)
                 words = [*answer, *complaints.read().decode('utf-8', 'replace').splitlines()]
                 reason = next((text for text in words if text), f'it ended, or said nothing for {TIMEOUT} s')
-                raise MeteorUnavailable(f'METEOR is left out: {command[0]} did not answer as it should: {reason}')
+                raise MeteorUnavailable(f'METEOR cannot be computed: {command[0]} did not answer as it should: '
+                                        f'{reason}')
             return answer
 
         try:

@@ -1,20 +1,81 @@
-"""What BLEU and CIDEr count, and the check that all metrics make of their input.
+"""Captions as integers, and the n-grams that BLEU and CIDEr count, counted once for both.
 
 Knows captions as lists of tokens, compared as they are: no lower-casing, no stemming. Knows no score.
 """
 
-from collections import Counter
+from collections import defaultdict
+from itertools import chain, count
+from typing import NamedTuple
+
+import numpy as np
 
 ORDERS = range(1, 5)  # every metric here uses 1- to 4-grams
 
 
-def ngram_counts(tokens):
-    """Count the n-grams of one caption.
+class Captions(NamedTuple):
+    """C captions of n images, T words in all: image after image, its candidate first and then its references."""
 
-    tokens: list of hashable tokens, possibly empty.
-    Returns a list of four Counters, for n = 1..4: n-gram (tuple of n tokens) → occurrences.
+    words: np.ndarray  # (T,) the same number for the same token, from 0
+    lengths: np.ndarray  # (C,) words in each caption
+    image: np.ndarray  # (C,) whose it is
+    is_candidate: np.ndarray  # (C,) bool
+
+
+class Ngrams(NamedTuple):
+    """Every different n-gram of every caption, for one n: K entries sorted by n-gram, then by caption.
+
+    An image's captions follow each other, so the entries of one n-gram in one image do, too: a group of entries, first
+    the candidate's if it has one.
     """
-    return [Counter(zip(*(tokens[start:] for start in range(n)), strict=False)) for n in ORDERS]
+
+    ngram: np.ndarray  # (K,) which, from 0
+    caption: np.ndarray  # (K,) in which caption
+    count: np.ndarray  # (K,) how often
+    starts: np.ndarray  # (G,) the first entry of each group
+
+
+def read_captions(candidates, references):
+    """Captions of n token lists and n lists of token lists. Raises ValueError for input that cannot be scored."""
+    check_captions(candidates, references)
+    captions = list(chain.from_iterable((candidate, *image_references)
+                                        for candidate, image_references in zip(candidates, references, strict=True)))
+    lengths = np.array([len(caption) for caption in captions])
+    number = defaultdict(count().__next__)  # a token that is new gets the next number
+    words = np.fromiter(map(number.__getitem__, chain.from_iterable(captions)), np.int64, lengths.sum())
+    sizes = np.array([1 + len(image_references) for image_references in references])
+    is_candidate = np.zeros(len(captions), bool)
+    is_candidate[np.cumsum(sizes) - sizes] = True
+    return Captions(words, lengths, np.repeat(np.arange(len(sizes)), sizes), is_candidate)
+
+
+def count_ngrams(captions):
+    """Ngrams for n = 1..4, a list of four.
+
+    An n-gram is known by the number of its first n - 1 words together, and its last word. The sort is stable and the
+    occurrences come caption by caption, so equal ones lie side by side and are counted by where the next begins.
+    """
+    words, ends = captions.words, np.cumsum(captions.lengths)  # (T,), (C,)
+    caption_of = np.repeat(np.arange(len(ends)), captions.lengths)  # (T,)
+    left = ends[caption_of] - np.arange(len(words))  # (T,) words from here to the caption's end
+    number_of = np.zeros(len(words), np.int64)  # (T,) of the n-gram that begins here
+    counted = []
+    for n in ORDERS:
+        places = np.flatnonzero(left >= n)  # (P,) where an n-gram begins
+        keys = number_of[places] * (len(words) + 1) + words[places + n - 1]
+        order = np.argsort(keys, kind='stable')
+        places, new = places[order], begins(keys[order])
+        numbers = np.cumsum(new) - 1
+        number_of[places] = numbers
+        entries = np.flatnonzero(new | begins(caption_of[places]))  # (K,)
+        ngram, caption = numbers[entries], caption_of[places[entries]]
+        starts = np.flatnonzero(begins(ngram) | begins(captions.image[caption]))
+        counted.append(Ngrams(ngram, caption, np.diff(entries, append=len(places)), starts))
+    return counted
+
+
+def begins(values):
+    """Where a run of equal values begins: bool, of the same shape (m,). values are at least 0."""
+    return np.diff(values, prepend=-1) != 0
 
 
 def check_captions(candidates, references):

@@ -19,9 +19,14 @@ def rouge_l(candidates, references):
     Source: Lin, "ROUGE", ACL workshop 2004, section 3 (equations 2-4); pycocoevalcap 1.2, Rouge: the best precision and
     the best recall are taken apart, perhaps from two references.
     """
-    check_captions(candidates, references)
-    per_caption = np.array([caption_rouge(*pair) for pair in zip(candidates, references, strict=True)])  # (n,)
+    per_caption = rouge_scores(candidates, references)
     return float(per_caption.mean()), per_caption
+
+
+def rouge_scores(candidates, references):
+    """ROUGE-L of each caption: (n,). See rouge_l."""
+    check_captions(candidates, references)
+    return np.array([caption_rouge(*pair) for pair in zip(candidates, references, strict=True)])
 
 
 def caption_rouge(candidate, references):

@@ -1,0 +1,298 @@
+"""eval/score_captions.py as users run it: its numbers, by hand and beside pycocoevalcap's; its table and its files."""
+
+import contextlib
+import csv
+import importlib.util
+import io
+import json
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from imagernn.metrics import caption_statistics, intervals, per_image, scores_of
+from imagernn.metrics.ptb import tokenize
+
+ROOT = Path(__file__).resolve().parents[1]
+SHARED = ROOT.parent / 'shared' / 'data'
+SCRIPT = ROOT / 'eval' / 'score_captions.py'
+spec = importlib.util.spec_from_file_location('score_captions', SCRIPT)
+score_captions = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(score_captions)
+
+SAID = ['a dog runs', 'two men play guitar']                                  # the example of eval/README.md
+REFERENCES = [['a dog runs on grass', 'the brown dog is running'],
+              ['two men play guitars', 'a man and another man play music']]
+NAMES = [*(f'Bleu_{n}' for n in range(1, 5)), 'ROUGE_L', 'CIDEr', 'CIDEr_plain',
+         *(f'multi_bleu_{n}' for n in range(1, 5))]
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """The current folder, with the example as plain text, and as COCO's files under other ids."""
+    monkeypatch.chdir(tmp_path)
+    Path('said.txt').write_text('\n'.join(SAID) + '\n')
+    for number in 0, 1:
+        Path(f'ref{number}.txt').write_text(''.join(image[number] + '\n' for image in REFERENCES))
+    write('coco.json', {'images': [{'id': 5}, {'id': 4}], 'annotations': [
+        {'image_id': 5 - image, 'caption': caption} for image in (1, 0) for caption in REFERENCES[image]]})
+    write('results.json', [{'image_id': 4, 'caption': SAID[1]}, {'image_id': 5, 'caption': SAID[0]}])
+    write('worse.json', [{'image_id': 4, 'caption': 'two'}, {'image_id': 5, 'caption': '=a dog'}])
+    return tmp_path
+
+
+def write(name, value):
+    Path(name).write_text(json.dumps(value), encoding='utf-8')
+
+
+def run(*flags):
+    assert score_captions.main(list(map(str, flags))) == 0
+
+
+def report(*flags):
+    run(*flags, '--json', 'report.json')
+    return json.loads(Path('report.json').read_text(encoding='utf-8'))
+
+
+# ---------------------------------------------------------------------------------------------- scores
+
+def test_the_example_of_the_page_is_what_the_script_prints(folder, capsys):
+    run('said.txt', 'ref0.txt', 'ref1.txt', '--draws', 0)
+    out = capsys.readouterr().out
+    page = (ROOT / 'eval' / 'README.md').read_text(encoding='utf-8')
+    shown = re.search(r'prints\n\n```\n(.*?)```', page, re.DOTALL)[1].splitlines()
+    assert len(shown) == 7 and set(shown) - {'…'} <= set(out.splitlines())
+    # and by hand, as there: BLEU-1, BLEU-2, ROUGE-L, CIDEr-D of the first caption
+    scores = report('said.txt', 'ref0.txt', 'ref1.txt')['results'][0]['scores']
+    penalty = np.exp(1 - 9 / 7)
+    assert scores['Bleu_1'] == pytest.approx(penalty * 6 / 7, rel=1e-8)
+    assert scores['Bleu_2'] == pytest.approx(penalty * np.sqrt(6 / 7 * 4 / 5), rel=1e-8)
+    assert scores['multi_bleu_1'] == pytest.approx(600 / 7)
+    assert scores['ROUGE_L'] == pytest.approx((2.44 * .6 / 2.04 + .75) / 2)
+    run('said.txt', 'ref0.txt', 'ref1.txt', '--csv', 'images.csv')
+    length, root = np.exp(-4 / 72), np.sqrt
+    by_hand = length * (2 / root(8) + 2 / root(8) + 1 / root(3)) / 4 + length / root(10) / 4
+    assert float(read_csv()[0]['CIDEr']) == pytest.approx(5 * by_hand)
+
+
+def test_all_forms_of_the_same_captions_score_the_same(folder):
+    write('struct.json', {'imgblobs': [
+        {'img_path': f'{name}.jpg', 'imgid': name, 'candidate': {'text': said},
+         'references': [{'text': text} for text in texts]} for name, said, texts in zip('xy', SAID, REFERENCES,
+                                                                                        strict=True)]})
+    write('dataset.json', {'images': [
+        {'filename': f'{name}.jpg', 'imgid': name, 'split': 'val', 'sentences': [{'raw': text} for text in texts]}
+        for name, texts in zip('xy', REFERENCES, strict=True)]})
+    forms = [['said.txt', 'ref0.txt', 'ref1.txt'], ['results.json', 'coco.json'], ['struct.json'],
+             ['struct.json', 'dataset.json', '--split', 'val'], ['--split', 'val', 'said.txt', 'dataset.json'],
+             ['said.txt', 'coco.json'], ['said.txt', '--references', 'ref1.txt', 'ref0.txt']]
+    found = [report(*form)['results'][0]['scores'] for form in forms]
+    assert list(found[0]) == NAMES
+    for scores in found[1:]:
+        assert scores == pytest.approx(found[0], rel=1e-12)
+
+
+def test_the_tokenizer_is_asked_for(folder):
+    Path('said.txt').write_text("A dog's, run\nx\n")
+    Path('ref0.txt').write_text("A DOG's run.\ny\n")
+    precision = {how: report('said.txt', 'ref0.txt', '--tokenizer', how)['results'][0]['scores']['multi_bleu_1']
+                 for how in ('ptb', 'karpathy', 'none')}
+    # of a, dog, 's, run, x; of a, dogs, run, x; of A, dog's, and so on
+    assert precision == pytest.approx({'ptb': 80, 'karpathy': 75, 'none': 25})
+
+
+def test_scores_and_intervals_are_those_of_the_metrics(folder):
+    rng = np.random.default_rng(0)
+    captions = [' '.join(rng.choice(list('abcdef'), size)) for size in rng.integers(1, 9, 20)]
+    Path('said.txt').write_text('\n'.join(captions))
+    Path('ref0.txt').write_text('\n'.join(captions[1:] + captions[:1]))
+    found = report('said.txt', 'ref0.txt', '--level', .9, '--draws', 50, '--seed', 3)
+    statistics = caption_statistics([caption.split() for caption in captions],
+                                    [[caption.split()] for caption in captions[1:] + captions[:1]])
+    result, = found['results']
+    assert result['scores'] == scores_of(statistics)
+    expected = [{name: list(ends) for name, ends in intervals(statistics, .9, 50, seed).items()} for seed in (3, 0)]
+    assert result['intervals'] == expected[0] != expected[1]
+    assert (found['level'], found['draws'], found['seed'], found['images']) == (.9, 50, 3, 20)
+    assert 'against_first' not in result
+
+
+def test_several_results_are_compared_with_the_first(folder, capsys):
+    found = report('results.json', 'results.json', 'worse.json', 'coco.json', '--draws', 20)
+    first, same, worse = found['results']
+    for name in NAMES:
+        difference = worse['against_first'][name]
+        assert difference['difference'] == pytest.approx(worse['scores'][name] - first['scores'][name])
+        assert difference['low'] <= difference['high']
+        assert same['against_first'][name] == {'difference': 0, 'low': 0, 'high': 0, 'p': 1}
+    out = capsys.readouterr().out
+    assert 'difference from 1' in out and [line.split()[-1] for line in out.splitlines()[4:7]] == [
+        'results.json', 'results.json', 'worse.json']
+
+
+def test_the_table_is_aligned_and_fits(folder, capsys):
+    run('results.json', 'worse.json', 'coco.json', '--training', 'ref0.txt')
+    lines = capsys.readouterr().out.splitlines()
+    table = lines[lines.index('', 3) + 1:]
+    assert len(table) == 1 + 2 * len(NAMES) and max(map(len, lines)) <= 120
+    assert len({len(line) for line in table[1::2]}) == 1 and len({len(line) for line in table[0::2]}) == 1
+    assert [line.split()[0] for line in table[1::2]] == [
+        'BLEU-1', 'BLEU-2', 'BLEU-3', 'BLEU-4', 'ROUGE-L', 'CIDEr-D', 'CIDEr', 'multi-bleu-1', 'multi-bleu-2',
+        'multi-bleu-3', 'multi-bleu-4']
+
+
+def test_what_the_captions_are_like(folder, capsys):
+    Path('said.txt').write_text('a dog runs\n\nA dog runs .\na cat\n')
+    Path('ref0.txt').write_text('x\n' * 4)
+    Path('training.txt').write_text('A cat!\nx y\n')
+    found = report('said.txt', 'ref0.txt', '--training', 'training.txt', 'ref0.txt')
+    facts = {name: found['results'][0][name] for name in ('captions', 'empty', 'length', 'vocabulary', 'distinct',
+                                                          'novel')}
+    assert facts == {'captions': 4, 'empty': 1, 'length': 2, 'vocabulary': 4, 'distinct': .75, 'novel': .75}
+    assert found['reference_captions'] == {'captions': 4, 'empty': 0, 'length': 1, 'vocabulary': 1, 'distinct': .25,
+                                           'novel': 0}
+    line, = [line for line in capsys.readouterr().out.splitlines() if line.endswith('   said.txt')]
+    assert line.split() == ['1', '4', '1', '2.00', '4', '75.0', '%', '75.0', '%', 'said.txt']
+    assert 'novel' not in report('said.txt', 'ref0.txt')['results'][0]
+
+
+def test_allow_missing_scores_what_is_there_and_says_so(folder, capsys):
+    write('one.json', [{'image_id': '5', 'caption': SAID[0]}, {'image_id': 6, 'caption': 'x'}])
+    assert score_captions.main(['one.json', 'coco.json']) == 2
+    assert 'one.json: has no caption of 1 of the 2 images of coco.json, such as 4;' in capsys.readouterr().err
+    found = report('one.json', 'results.json', 'coco.json', '--allow_missing')
+    assert found['images'] == 1 and len(found['notes']) == 2
+    assert found['results'][0]['scores'] == found['results'][1]['scores']
+    assert '1 images, 2 references of coco.json' in (out := capsys.readouterr().out)
+    assert 'one.json: 1 of its 2 images have no references in coco.json, such as 6: left out' in out
+
+
+# ---------------------------------------------------------------------------------------------- files
+
+def read_csv(name='images.csv'):
+    with open(name, encoding='utf-8', newline='') as file:
+        return list(csv.DictReader(file))
+
+
+def test_the_csv_has_each_image_of_each_result(folder):
+    run('results.json', 'worse.json', 'coco.json', '--csv', 'images.csv')
+    rows = read_csv()
+    assert list(rows[0]) == ['results', 'id', 'caption', 'length', *NAMES]
+    assert [tuple(row[name] for name in ('results', 'id', 'length')) for row in rows] == [
+        ('results.json', '5', '3'), ('results.json', '4', '4'), ('worse.json', '5', '3'), ('worse.json', '4', '1')]
+    each = per_image(caption_statistics(tokenize(SAID, 'ptb'), [tokenize(image, 'ptb') for image in REFERENCES]))
+    for name in NAMES:
+        assert [float(row[name]) for row in rows[:2]] == each[name].tolist()
+
+
+@pytest.mark.parametrize('caption', ['=1+1', '+1', '-1', '@x', '\t=1', '\r\n=HYPERLINK("http://x","y")', ' \u2028=1',
+                                     '\0\x1b=1', '＝1'])
+def test_no_caption_is_a_formula_in_a_spreadsheet(folder, caption):
+    write('evil.json', [{'image_id': 4, 'caption': caption}, {'image_id': 5, 'caption': 'a "dog", x=1'}])
+    run('evil.json', 'coco.json', '--csv', 'images.csv')
+    dog, evil = read_csv()
+    assert evil['caption'] == "'" + caption.strip('\0\x1b \t\r\n\u2028') and dog['caption'] == 'a "dog", x=1'
+    assert score_captions.as_text('=id') == "'=id"
+
+
+def test_results_are_written_even_if_nobody_reads_the_table(folder):
+    done = subprocess.run(f'"{sys.executable}" "{SCRIPT}" results.json coco.json --json report.json | true', shell=True,
+                          capture_output=True, text=True)
+    assert done.stderr == '' and json.loads(Path('report.json').read_text())['images'] == 2
+
+
+def test_it_runs_from_the_checkout_without_being_installed(folder):
+    """-I: nothing of the current folder, PYTHONPATH or the user. The finder of an editable install is taken out."""
+    program = ('import runpy, sys\n'
+               'sys.meta_path[:] = [finder for finder in sys.meta_path if "editable" not in repr(finder).lower()]\n'
+               f'sys.path[:] = [path for path in sys.path if path != {str(ROOT)!r}]\n'
+               'try:\n    import imagernn\nexcept ImportError:\n    print("not installed")\n'
+               f'sys.argv = ["score_captions.py", "said.txt", "ref0.txt"]\nrunpy.run_path({str(SCRIPT)!r}, None, '
+               '"__main__")')
+    done = subprocess.run([sys.executable, '-I', '-c', program], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith('not installed\n2 images, 2 references of ref0.txt')
+
+
+# ---------------------------------------------------------------------------------------------- mistakes
+
+@pytest.mark.parametrize(('flags', 'words'), [
+    (['absent.json', 'coco.json'], ['absent.json: cannot be read']),
+    (['.', 'coco.json'], ['.: cannot be read']),
+    (['said.txt', 'ref0.txt', '--level', '95'], ['--level 95', '0.95']),
+    (['said.txt', 'ref0.txt', '--level', 'nan'], ['--level nan']),
+    (['said.txt', 'ref0.txt', '--draws', '-1'], ['--draws -1']),
+    (['said.txt', 'ref0.txt', '--draws', '10000000000'], ['--draws 10000000000']),
+    (['said.txt', 'ref0.txt', '--seed', '-1'], ['--seed -1']),
+    (['said.txt', 'ref0.txt', '--json', 'x', '--csv', './x'], ['same file']),
+    (['said.txt', 'ref0.txt', '--csv', 'ref0.txt'], ['ref0.txt: is read here']),
+    (['said.txt', '--references', 'ref0.txt', '--json', 'ref0.txt'], ['ref0.txt: is read here']),
+    (['said.txt', 'ref0.txt', '--training', 'ref1.txt', '--csv', 'ref1.txt'], ['ref1.txt: is read here']),
+    (['said.txt', 'ref0.txt', '--json', ''], ['--json: is empty']),
+    (['said.txt', 'ref0.txt', '--json', '.'], ['.: is a folder']),
+    (['said.txt', 'ref0.txt', '--training', 'results.json'], ['results.json: holds results']),
+    (['said.txt', 'ref0.txt', '--split', 'val'], ['--split val']),
+])
+def test_a_mistake_is_one_line_and_exit_code_2(folder, flags, words, capsys):
+    before = sorted(path.name for path in folder.iterdir())
+    assert score_captions.main(flags) == 2
+    out, message = capsys.readouterr()
+    assert out == '' and message.startswith('error: ') and message.count('\n') == 1
+    assert all(word in message for word in words), message
+    assert sorted(path.name for path in folder.iterdir()) == before
+
+
+def test_meteor_is_done_or_its_absence_an_error(folder, monkeypatch, capsys):
+    monkeypatch.setenv('PATH', '')
+    assert score_captions.main(['said.txt', 'ref0.txt', '--meteor']) == 2
+    assert 'error: --meteor: METEOR cannot be computed: ' in (message := capsys.readouterr().err) and 'java' in message
+
+
+# ---------------------------------------------------------------------------------------------- beside pycocoevalcap
+
+def test_every_score_equals_pycocoevalcap_with_its_own_tokenizer(folder):
+    """Captions of val2017, cut and scored by each side: noise, another image's, empty, one-word and long ones."""
+    annotations = SHARED / 'coco' / 'captions_val2017.json'
+    pytest.importorskip('pycocoevalcap', reason='pycocoevalcap is not installed')
+    if not shutil.which('java'):
+        pytest.skip('no java on the PATH')
+    if not annotations.is_file():
+        pytest.skip('no shared folder beside the checkout with data/coco')
+    data = json.loads(annotations.read_text(encoding='utf-8'))
+    references = {image['id']: [] for image in data['images'][:300]}
+    for annotation in data['annotations']:
+        if annotation['image_id'] in references:
+            references[annotation['image_id']].append(annotation['caption'])
+    rng, ids = np.random.default_rng(0), list(references)
+    words = [word for captions in references.values() for word in captions[0].split()]
+    said = [' '.join(rng.choice(words, size)) for size in rng.integers(0, 25, 100)]
+    said += ['', 'dog', '.', ' '.join(rng.choice(words, 2000)), "It's the dog's (own) \"ball\" -- isn't it?", '-']
+    said += [references[one][-1] for one in ids[len(said) + 1:]] + ['the end']
+    write('coco.json', {'images': [{'id': one} for one in ids], 'annotations': [
+        {'image_id': one, 'caption': caption} for one in ids for caption in references[one]]})
+    write('said.json', [{'image_id': one, 'caption': caption} for one, caption in zip(ids, said, strict=True)])
+    result, = report('said.json', 'coco.json', '--draws', 0, '--csv', 'images.csv')['results']
+    expected = pycocoevalcap_scores(references, dict(zip(ids, said, strict=True)))
+    for name, (score, each) in expected.items():
+        assert result['scores'][name] == pytest.approx(score, abs=1e-4), name
+        same = np.isclose([float(row[name]) for row in read_csv()], each, rtol=0, atol=1e-9)
+        assert same.mean() > .98, name      # the two cut a few captions otherwise, see metrics/ptb.py
+
+
+def pycocoevalcap_scores(references, captions):
+    """Name → score, and that of each image."""
+    from pycocoevalcap.bleu.bleu import Bleu
+    from pycocoevalcap.cider.cider import Cider
+    from pycocoevalcap.rouge.rouge import Rouge
+    from pycocoevalcap.tokenizer.ptbtokenizer import PTBTokenizer
+    with contextlib.redirect_stdout(io.StringIO()):
+        gts = PTBTokenizer().tokenize({one: [{'caption': text} for text in texts]
+                                       for one, texts in references.items()})
+        res = PTBTokenizer().tokenize({one: [{'caption': text}] for one, text in captions.items()})
+        bleu, bleu_each = Bleu(4).compute_score(gts, res, verbose=0)
+        return {**{f'Bleu_{n}': (bleu[n - 1], bleu_each[n - 1]) for n in range(1, 5)},
+                'ROUGE_L': Rouge().compute_score(gts, res), 'CIDEr': Cider().compute_score(gts, res)}
