@@ -24,10 +24,12 @@ from imagernn.evaluation import (
     result_blob,
     split_perplexity,
     trained_data,
+    word_logprobs,
 )
 from imagernn.files import require_writable, write_json
-from imagernn.metrics import MeteorUnavailable, caption_scores, meteor, multi_bleu
-from imagernn.pages import write_gallery
+from imagernn.metrics import MeteorUnavailable, caption_statistics, multi_bleu_of, per_image, scores_of
+from imagernn.metrics.meteor import meteor_statistics
+from imagernn.pages import ANYWHERE, checked_result, view_command, write_page
 from imagernn.workers import Workers
 
 COCO_SCORES = ('Bleu_1', 'Bleu_2', 'Bleu_3', 'Bleu_4', 'METEOR', 'ROUGE_L', 'CIDEr')
@@ -46,7 +48,7 @@ def build_parser():
     add('--features', default=None, help='feature file (default: of the name the checkpoint was trained on)')
     add('--split', default='test', help='which split')
     add('--coco_results', default='', help='also write the captions in the format of the COCO evaluation to this file')
-    add('--html', default='', help='also write a page of pictures and captions to this file')
+    add('--html', default='', help='also write a page of pictures and captions, all in this one file')
     add_search_flags(parser)
     return parser
 
@@ -73,41 +75,48 @@ def main(argv=None):
         require_writable(path)
 
     imgids, workers = [image['imgid'] for image in images], Workers(params['num_threads'])
-    captions = caption_images(lambda i, j: provider.features.rows(imgids[i:j], dtype=params['dtype']), len(images),
-                              model, model_params, checkpoint['ixtoword'], params, workers)
+
+    def rows(i, j):
+        return provider.features.rows(imgids[i:j], dtype=params['dtype'])
+
+    captions = caption_images(rows, len(images), model, model_params, checkpoint['ixtoword'], params, workers)
+    logprobs = word_logprobs(rows, captions, model, model_params, checkpoint['ixtoword'], workers)
     gtppl = split_perplexity(provider, params['split'], model, model_params, checkpoint['wordtoix'],
                              params['max_images'], workers=workers)
-    scores, report = score([found[0][1] for found in captions],
-                           [[sentence['tokens'] for sentence in image['sentences']] for image in images])
-    blobs = [result_blob(str(provider.image_path(image)), found, imgid=image['imgid'],
-                         references=[{'text': ' '.join(sentence['tokens'])} for sentence in image['sentences']])
-             for image, found in zip(images, captions, strict=True)]
-    write_json(params['result_struct_filename'], {'params': params, 'checkpoint_params': model_params,
-                                                  'imgblobs': blobs, 'gtppl': gtppl, 'scores': scores})
+    scores, image_scores, report = score([found[0][1] for found in captions], [
+        [sentence['tokens'] for sentence in image['sentences']] for image in images])
+    blobs = [result_blob(str(provider.image_path(image)), found, of_words, imgid=image['imgid'],
+                         references=[{'text': ' '.join(sentence['tokens'])} for sentence in image['sentences']],
+                         scores=its_scores)
+             for image, found, of_words, its_scores in zip(images, captions, logprobs, image_scores, strict=True)]
+    result = {'params': params, 'checkpoint_params': model_params, 'imgblobs': blobs, 'gtppl': gtppl, 'scores': scores}
+    write_json(params['result_struct_filename'], result)
     if params['coco_results']:
         write_json(params['coco_results'], [
             {'image_id': image.get('cocoid', image['imgid']), 'caption': blob['candidate']['text']}
             for image, blob in zip(images, blobs, strict=True)])
     if params['html']:
-        write_gallery(params['html'], f'{provider.folder.name}, {params["split"]}: {len(images)} images', blobs,
-                      f'perplexity {gtppl:.2f} · {in_percent(scores)}')
+        write_page(params['html'], [checked_result(params['result_struct_filename'], result)], ANYWHERE)
     print(f'perplexity of the {params["split"]} sentences: {gtppl:.4f}', *report, f'written: {", ".join(outputs)}',
           sep='\n')
     if params['dump_folder']:
         dump_pictures(provider, images, Path(params['dump_folder']))
+    print(f'to look at them: {view_command(params["result_struct_filename"], [blob["img_path"] for blob in blobs])}')
     return 0
 
 
 def score(candidates, references):
-    """Every score, as a dict of numbers, and the lines that tell them."""
-    bleu, coco = multi_bleu(candidates, references), caption_scores(candidates, references)
-    report = [f'as NeuralTalk (no brevity penalty): {bleu}']
+    """Every score, as a dict of numbers; the COCO scores of each image, a list of such; the lines that tell them."""
+    statistics = caption_statistics(candidates, references)
+    report = [f'as NeuralTalk (no brevity penalty): {multi_bleu_of(statistics.bleu.sum(axis=0))}']
     try:
-        coco['METEOR'], _ = meteor(candidates, references)
+        statistics = statistics._replace(meteor=meteor_statistics(candidates, references))
     except MeteorUnavailable as reason:
         report.append(str(reason))
-    report.append(f'as COCO: {in_percent(coco)}')
-    return {f'multi_bleu_{n}': value for n, value in enumerate(bleu.bleu, start=1)} | coco, report
+    scores = scores_of(statistics)
+    report.append(f'as COCO: {in_percent(scores)}')
+    columns = {name: values.tolist() for name, values in per_image(statistics).items() if name in COCO_SCORES}
+    return scores, [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)], report
 
 
 def in_percent(scores):

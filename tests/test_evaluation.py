@@ -5,7 +5,7 @@ import pytest
 from models import VARIANTS, D, V, make_model, make_pairs, make_params, pack_pairs
 
 from imagernn import evaluation
-from imagernn.evaluation import batches_perplexity, caption_images
+from imagernn.evaluation import batches_perplexity, caption_images, word_logprobs
 from imagernn.workers import Workers
 
 IXTOWORD = {ix: f'w{ix}' for ix in range(V)}
@@ -35,6 +35,20 @@ def test_captions_do_not_depend_on_how_images_are_grouped(monkeypatch):
     whole = captions(params, 1, beam_size=5)
     monkeypatch.setattr(evaluation, 'ROWS_AT_ONCE', 1)
     assert [found[0][1] for found in captions(params, 1, beam_size=5)] == [found[0][1] for found in whole]
+
+
+@pytest.mark.parametrize('options', [{}, {'beam_size': 4, 'nbest': 3}, {'temperature': 1.5}], ids=str)
+@pytest.mark.parametrize('variant', VARIANTS)
+def test_the_words_log_probabilities_add_up_to_the_captions(variant, options, monkeypatch):
+    monkeypatch.setattr(evaluation, 'CAPTIONS_AT_ONCE', 4)     # many groups, for threads to take in turn
+    params = make_params(variant, drop_prob_decoder=.5)
+    found = captions(params, 1, **options)
+    assert any(len(words) == 20 for some in found for _, words in some) or variant != 'lstm'    # without END
+    each = word_logprobs(lambda i, j: FEATURES[i:j], found, make_model(params, seed=1), params, IXTOWORD, Workers(2))
+    for some, logprobs_of_some in zip(found, each, strict=True):
+        for (logprob, words), logprobs in zip(some, logprobs_of_some, strict=True):
+            assert len(logprobs) == min(len(words) + 1, 20)
+            assert sum(logprobs) == pytest.approx(logprob, rel=1e-9)
 
 
 def test_the_search_is_told_how_many_captions_are_wanted(monkeypatch):

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -19,7 +20,7 @@ import predict_on_images
 from imagernn.checkpoint import load_checkpoint, save_checkpoint
 from imagernn.data_provider import getDataProvider
 from imagernn.evaluation import split_perplexity
-from imagernn.metrics import caption_scores, multi_bleu
+from imagernn.metrics import caption_scores, caption_statistics, multi_bleu, per_image
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
@@ -68,7 +69,7 @@ def test_the_result_struct_is_neuraltalks(evaluate, trained, checkpoint):
     for blob, image in zip(result['imgblobs'], images, strict=True):
         assert blob['img_path'] == str(trained / 'tiny' / 'imgs' / image['filename'])
         assert [r['text'] for r in blob['references']] == [' '.join(s['tokens']) for s in image['sentences']]
-        assert set(blob['candidate']) == {'text', 'logprob'} and blob['candidate']['logprob'] < 0
+        assert set(blob['candidate']) >= {'text', 'logprob'} and blob['candidate']['logprob'] < 0
         assert blob['candidate']['text']
 
 
@@ -82,6 +83,22 @@ def test_perplexity_and_scores_are_those_of_the_parts(evaluate, trained, checkpo
     assert result['scores'].items() >= caption_scores(candidates, references).items()
     out = capsys.readouterr().out
     assert str(multi_bleu(candidates, references)) in out and f'{result["gtppl"]:.4f}' in out
+
+
+def test_each_image_has_its_own_scores(evaluate):
+    blobs = evaluate()['imgblobs']
+    each = per_image(caption_statistics([blob['candidate']['text'].split() for blob in blobs],
+                                        [[r['text'].split() for r in blob['references']] for blob in blobs]))
+    for name in 'Bleu_1', 'Bleu_2', 'Bleu_3', 'Bleu_4', 'ROUGE_L', 'CIDEr':
+        assert [blob['scores'][name] for blob in blobs] == each[name].tolist()
+
+
+def test_meteor_is_among_the_scores_where_it_can_be_had(evaluate, monkeypatch):
+    monkeypatch.setattr(eval_sentence_predictions, 'meteor_statistics',
+                        lambda candidates, references: np.ones((len(candidates), 6)))
+    result = evaluate()
+    assert [blob['scores']['METEOR'] for blob in result['imgblobs']] == [result['imgblobs'][0]['scores']['METEOR']] * 3
+    assert result['scores']['METEOR'] > 0
 
 
 def test_a_wider_beam_finds_likelier_sentences(evaluate):
@@ -143,28 +160,57 @@ def test_pictures_are_dumped_and_missing_ones_counted(evaluate, trained, tmp_pat
 
 
 class Page(HTMLParser):
-    """Collects the tags, pictures and text of a page."""
+    """What a page's elements hold: (tag, attributes) -> text, and its data."""
 
     def __init__(self, path):
         super().__init__()
-        self.tags, self.images, self.text = [], [], ''
+        self.elements = []
         self.feed(path.read_text(encoding='utf-8'))
+        self.data, = (json.loads(text) for _, attributes, text in self.elements if attributes.get('id') == 'data')
+        self.captions = [image['captions'][0]['text'] for image in self.data['images']]
 
     def handle_starttag(self, tag, attributes):
-        self.tags.append(tag)
-        if tag == 'img':
-            self.images.append(dict(attributes))
+        self.elements.append([tag, dict(attributes), ''])
 
     def handle_data(self, data):
-        self.text += data
+        if self.elements:
+            self.elements[-1][2] += data
 
 
 def test_the_page_shows_every_picture_with_its_caption(evaluate, trained, tmp_path):
+    folder = trained / 'tiny' / 'imgs'
+    folder.mkdir(exist_ok=True)
+    Image.new('RGB', (400, 300)).save(folder / '18.jpg')
     result = evaluate('--html', str(tmp_path / 'page.html'))
     page = Page(tmp_path / 'page.html')
-    assert [image['alt'] for image in page.images] == [blob['candidate']['text'] for blob in result['imgblobs']]
-    assert all((tmp_path / image['src']).resolve().parent == trained / 'tiny' / 'imgs' for image in page.images)
-    assert result['imgblobs'][0]['references'][4]['text'] in page.text
+    (folder / '18.jpg').unlink()
+    assert page.captions == [blob['candidate']['text'] for blob in result['imgblobs']]
+    assert page.data['images'][1]['picture'].startswith('data:image/jpeg;base64,')
+    assert f'{folder / "19.jpg"}: is not there' in page.data['images'][2]['problem']
+    assert page.data['images'][0]['references'] == [each['text'] for each in result['imgblobs'][0]['references']]
+
+
+def test_it_ends_by_naming_the_command_that_shows_the_result(evaluate, trained, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    folder = trained / 'tiny' / 'imgs'
+    folder.mkdir(exist_ok=True)
+    Image.new('RGB', (4, 4)).save(folder / '17.jpg')
+    evaluate()
+    said, _, command = capsys.readouterr().out.splitlines()[-1].partition(': ')
+    assert said == 'to look at them' and command.endswith(f'{tmp_path / "result_struct.json"} --root {folder}')
+    done = subprocess.run([sys.executable, *shlex.split(command)[1:], '--export', str(tmp_path / 'p.html')],
+                          cwd=REPOSITORY)
+    assert done.returncode == 0
+    page = Page(tmp_path / 'p.html')
+    assert len(page.captions) == 3 and page.data['images'][0]['picture']
+
+
+def test_the_words_log_probabilities_add_up_to_the_captions(evaluate):
+    for blob in evaluate('-b', '5', '--nbest', '4')['imgblobs']:
+        for found in blob['nbest']:
+            assert sum(found['word_logprobs']) == pytest.approx(found['logprob'], abs=1e-4)
+            words = len(found['text'].split())
+            assert len(found['word_logprobs']) == (words if words == 20 else words + 1)
 
 
 def test_a_dump_folder_that_cannot_be_is_said_after_the_results_are_saved(trained, checkpoint, tmp_path, capsys):
@@ -260,8 +306,10 @@ def test_predict_writes_struct_and_page(pictures, checkpoint, capsys):
     assert all(f'{name}: {blob["candidate"]["text"]}\n' in out
                for name, blob in zip(names, result['imgblobs'], strict=True))
     page = Page(root / 'result.html')
-    assert [image['alt'] for image in page.images] == [blob['candidate']['text'] for blob in result['imgblobs']]
-    assert page.images[0]['src'] == 'a%20b.jpg' and 'b' not in page.tags
+    assert page.captions == [blob['candidate']['text'] for blob in result['imgblobs']]
+    assert [image['name'] for image in page.data['images']] == names
+    assert 'b' not in [tag for tag, _, _ in page.elements]
+    assert out.splitlines()[-1] == f"to look at them: python -m imagernn.view '{root / 'result_struct.json'}'"
 
 
 def test_captions_are_text_in_the_page_never_markup(pictures, checkpoint, tmp_path):
@@ -272,7 +320,8 @@ def test_captions_are_text_in_the_page_never_markup(pictures, checkpoint, tmp_pa
     save_checkpoint(tmp_path / 'evil.h5', loaded)
     assert predict_on_images.main([str(tmp_path / 'evil.h5'), '-r', str(root)]) == 0
     page = Page(root / 'result.html')
-    assert 'script' not in page.tags and '<script>alert(' in page.text and '<script>alert(' in page.images[0]['alt']
+    assert '<script>alert(' in page.captions[0]
+    assert not any('alert(' in text for _, attributes, text in page.elements if attributes.get('id') != 'data')
 
 
 @pytest.mark.parametrize('count', [2, 4])

@@ -87,7 +87,7 @@ def test_the_captions_are_those_of_the_networks_features(photos, checkpoint, pre
     out = capsys.readouterr().out
     assert all(f'{blob["img_path"]}: {found["text"]}\n' in out for blob in other for found in blob['nbest'])
     page = (tmp_path / 'r.html').read_text(encoding='utf-8')
-    assert 'src="photos/a%20%3Ci%3E.jpg"' in page and '<i>' not in page
+    assert page.count('data:image/jpeg;base64,') == len(photos) and 'a \\u003ci>.jpg' in page and '<i>' not in page
 
 
 def test_tasks_without_features_take_the_pictures(photos, checkpoint, predict, tmp_path, capsys):

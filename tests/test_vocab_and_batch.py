@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from models import Rows
 
-from imagernn.batch import deal, make_batch, pack
+from imagernn.batch import deal, make_batch, pack, unpack
 from imagernn.errors import InputError
 from imagernn.vocab import END, START, build_vocab, decode, encode
 
@@ -80,6 +80,12 @@ def assert_packed(sentences, inputs, targets, batch_sizes, order):
     packed = pack(sentences)
     assert [part.tolist() for part in packed] == [inputs, targets, batch_sizes, order]
     assert all(part.dtype.kind == 'i' for part in packed)
+
+
+def test_what_is_unpacked_stands_as_it_was_given():
+    sentences = [[3], [1, 2, 4], [], [5, 6, 7], [8, 9]]
+    _, targets, batch_sizes, order = pack(sentences)
+    assert [words.tolist() for words in unpack(targets, batch_sizes, order)] == [[*words, 0] for words in sentences]
 
 
 def test_sentences_are_packed_step_by_step_the_longest_first():

@@ -1,0 +1,96 @@
+"""Pictures of the pages as people see them: on a phone and a wide screen, light and dark.
+
+    python docs/screenshots.py monitor STATUS_DIR [--output shots/]
+    python docs/screenshots.py results RESULT_STRUCT.json [OTHER.json]
+    python docs/screenshots.py results_found RESULT_STRUCT.json [OTHER.json]    further down, after a search
+
+needs the extra [browser] and Chromium; writes OUTPUT/PAGE_desktop_light.png and so on.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+from imagernn import view
+from imagernn.errors import script
+from imagernn.monitor import monitor_routes
+from imagernn.page_server import serving
+from imagernn.pages import Places, read_result
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.append(str(ROOT / 'tests'))
+from browser import chromium, watched_page  # noqa: E402  where the tests find it too
+
+SCREENS = {'desktop': {'viewport': {'width': 1280, 'height': 900}},
+           'phone': {'viewport': {'width': 390, 'height': 844}, 'device_scale_factor': 2, 'has_touch': True}}
+
+
+def build_parser():
+    parser = argparse.ArgumentParser(description=__doc__.partition('\n')[0],
+                                     formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    parser.add_argument('page', choices=PAGES, help='which page')
+    parser.add_argument('sources', nargs='+', help='what it shows')
+    parser.add_argument('--output', default='shots/', help='the folder for the pictures')
+    return parser
+
+
+@script
+def main(argv=None):
+    args = build_parser().parse_args(argv)
+    routes, ready = PAGES[args.page](args.sources)
+    Path(args.output).mkdir(parents=True, exist_ok=True)
+    with serving(routes) as address, chromium() as browser:
+        for screen, options in SCREENS.items():
+            for scheme in 'light', 'dark':
+                path = Path(args.output) / f'{args.page}_{screen}_{scheme}.png'
+                with watched_page(browser, color_scheme=scheme, **options) as page:
+                    page.goto(address)
+                    ready(page)
+                    page.screenshot(path=path, full_page=args.page == 'monitor')
+                    page.goto('about:blank')
+                print(path)
+    return 0
+
+
+def monitor(sources):
+    """The monitor of one folder, the pointer on a curve: (routes, what to do until it can be taken)."""
+    def ready(page):
+        page.wait_for_selector('#table tbody tr')
+        box = page.locator('.u-over').first.bounding_box()
+        page.mouse.move(box['x'] + .3 * box['width'], box['y'] + .6 * box['height'])
+        page.wait_for_timeout(300)
+
+    folder, = sources
+    return monitor_routes(folder), ready
+
+
+def results(sources):
+    """The results page of one result file or two."""
+    places = Places((Path(sources[0]).parent, Path()), None)
+    return view.routes([read_result(path) for path in sources], places), shown
+
+
+def results_found(sources):
+    """The same after a search, with a first card that is folded out."""
+    def ready(page):
+        shown(page)
+        page.fill('input[type=search]', r'\bred\b')
+        page.wait_for_timeout(1000)
+        for text in 'Word by word', 'best captions':
+            for summary in page.locator('article').first.locator('summary', has_text=text).all():
+                summary.click()
+        page.evaluate('scrollTo(0, document.getElementById("tools").offsetTop)')
+        page.wait_for_load_state('networkidle')
+
+    return results(sources)[0], ready
+
+
+def shown(page):
+    page.wait_for_selector('article')
+    page.wait_for_load_state('networkidle')
+
+
+PAGES = {'monitor': monitor, 'results': results, 'results_found': results_found}
+
+if __name__ == '__main__':
+    sys.exit(main())

@@ -1,0 +1,244 @@
+"""What imagernn.view reads, serves and writes: only what is named, and a message for everything that is wrong."""
+
+import base64
+import hashlib
+import http.client
+import io
+import json
+import os
+import re
+import signal
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+from PIL import Image
+from programs import running
+
+from imagernn import view
+from imagernn.errors import InputError
+from imagernn.page_server import serving
+from imagernn.pages import (
+    ANYWHERE,
+    Places,
+    checked_result,
+    default_places,
+    find_picture,
+    page_data,
+    read_result,
+    same_images,
+    single_file,
+    title_of,
+    view_command,
+    write_page,
+)
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+SHARED = REPOSITORY.parent / 'shared' / 'data' / 'example_images'
+BLOB = {'img_path': 'a.jpg', 'candidate': {'text': 'a dog', 'logprob': -1.5}}
+
+
+def struct(*img_paths, **more):
+    return {'params': {}, 'checkpoint_params': {}, **more,
+            'imgblobs': [{'img_path': path, 'candidate': {'text': f'of {path}', 'logprob': -1.}} for path in img_paths]}
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """Pictures in and out of the folder that is shown, and the result file that lists them."""
+    inside, outside = tmp_path / 'in side', tmp_path / 'outside'
+    for one in inside, outside:
+        one.mkdir()
+        Image.new('RGB', (1000, 500), 'red').save(one / 'a.jpg')
+    (inside / 'link.jpg').symlink_to(outside / 'a.jpg')
+    (inside / 'inner.jpg').symlink_to('a.jpg')
+    (inside / 'circle.jpg').symlink_to('circle.jpg')
+    (inside / 'page.jpg').write_text('<script>', encoding='utf-8')
+    monkeypatch.chdir(inside)
+    (inside / 'r.json').write_text(json.dumps(struct(
+        'a.jpg', str(inside / 'a.jpg'), 'inner.jpg', '../in side/a.jpg', 'link.jpg', '../outside/a.jpg',
+        str(outside / 'a.jpg'), '/etc/passwd', 'page.jpg', 'r.json', '.', '', 'circle.jpg', 'no.jpg', 'zero\0.jpg')),
+        encoding='utf-8')
+    return inside
+
+
+def get(address, path):
+    """Status, type and body; the path goes out as it is."""
+    connection = http.client.HTTPConnection(urlsplit(address).netloc, timeout=10)
+    connection.putrequest('GET', path)
+    connection.endheaders()
+    answer = connection.getresponse()
+    return answer.status, answer.headers['Content-Type'], answer.read()
+
+
+def test_only_pictures_inside_the_folder_are_served(folder, capsys):
+    with serving(view.routes([read_result('r.json')], default_places('r.json'))) as address:
+        images = json.loads(get(address, '/results.json')[2])['images']
+        for image in images[:4]:
+            status, kind, body = get(address, image['picture'])
+            assert (status, kind) == (200, 'image/jpeg') and Image.open(io.BytesIO(body)).size == (800, 400)
+        problems = {image['name']: image['problem'] for image in images if image['problem']}
+        names = 'link.jpg', '../outside/a.jpg', str(folder.parent / 'outside' / 'a.jpg')
+        outside = [problems.pop(name) for name in names]
+        assert all(f"add --root {folder.parent / 'outside'}" in problem for problem in outside)
+        assert '--root /etc' in problems.pop('/etc/passwd') and 'zero' in problems.pop('zero\0.jpg')
+        assert problems.keys() == {'circle.jpg', 'no.jpg'} and 'no.jpg: is not there' in problems['no.jpg']
+        for image in images[8:12]:                                              # they are there, but no pictures
+            status, kind, body = get(address, image['picture'])
+            assert (status, kind) == (200, 'text/plain; charset=utf-8'), image
+            assert b'not a picture' in body or b'is a folder' in body
+        for path in ('/picture/4', '/picture/15', '/picture/-1', '/picture/00', '/picture/0/', '/picture/', '/r.json',
+                     '/a.jpg', '/../outside/a.jpg', '/picture/../results.json', '/picture/%30', '/etc/passwd',
+                     '//etc/passwd', '/picture/0?x', '/vis/results.js', '/monitor.html'):
+            assert get(address, path)[0] == 404, path
+    assert 'cannot be shown' in capsys.readouterr().err
+
+
+def test_a_picture_that_turns_into_a_link_outward_is_not_served(folder):
+    with serving(view.routes([read_result('r.json')], default_places('r.json'))) as address:
+        assert get(address, '/picture/0')[1] == 'image/jpeg'
+        (folder / 'a.jpg').unlink()
+        (folder / 'a.jpg').symlink_to(folder.parent / 'outside' / 'a.jpg')
+        status, kind, body = get(address, '/picture/0')
+        assert kind.startswith('text/plain') and b'outside the folders to show' in body
+
+
+def test_root_is_where_pictures_are_looked_for_and_what_may_be_shown(folder):
+    outside = folder.parent / 'outside'
+    places = default_places('r.json', outside)
+    assert find_picture('a.jpg', places) == (outside / 'a.jpg', None)
+    assert find_picture('link.jpg', places) == (outside / 'a.jpg', None)
+    assert '--root' in find_picture('page.jpg', places)[1]
+    with pytest.raises(InputError, match='--root r.json: is no folder'):
+        default_places('r.json', 'r.json')
+
+
+def test_the_command_that_shows_a_result_shows_its_pictures(folder, tmp_path):
+    outside = tmp_path / 'outside'
+    assert view_command('r.json', ['a.jpg', 'no.jpg'], folder) == 'python -m imagernn.view r.json'
+    assert view_command('r.json', ['link.jpg']).endswith(f'r.json --root {outside}')
+    assert view_command('r.json', ['link.jpg', 'a.jpg']).endswith(f'--root {tmp_path}')
+    os.chdir(tmp_path)
+    # a relative name whose file only its base finds
+    assert view_command('x.json', ['a.jpg'], 'outside') == 'python -m imagernn.view x.json --root outside'
+    assert view_command('in side/r.json', ['a.jpg'], 'in side') == "python -m imagernn.view 'in side/r.json'"
+
+
+@pytest.mark.parametrize('change, words', [
+    (lambda data: data.pop('imgblobs'), ['imgblobs']),
+    (lambda data: data.update(imgblobs=[]), ['imgblobs is empty']),
+    (lambda data: data.update(imgblobs={}), ['imgblobs', 'expected a list']),
+    (lambda data: data['imgblobs'].append(3), ['imgblobs[1]', '3']),
+    (lambda data: data['imgblobs'][0].pop('candidate'), ['imgblobs[0]', 'candidate']),
+    (lambda data: data['imgblobs'][0].pop('img_path'), ['imgblobs[0]', 'img_path']),
+    (lambda data: data['imgblobs'][0]['candidate'].update(text=None), ['imgblobs[0].candidate', 'null']),
+    (lambda data: data['imgblobs'][0].update(references='x'), ['imgblobs[0].references', 'expected a list']),
+    (lambda data: data['imgblobs'][0].update(references=[{'txt': 'x'}]), ['imgblobs[0].references[0]', 'text']),
+    (lambda data: data['imgblobs'][0].update(nbest=[[]]), ['imgblobs[0].nbest[0]']),
+], ids=range(10))
+def test_a_result_file_that_is_wrong_is_named_with_the_place(tmp_path, change, words):
+    data = {'imgblobs': [json.loads(json.dumps(BLOB))], 'x': 1}
+    change(data)
+    (tmp_path / 'r.json').write_text(json.dumps(data), encoding='utf-8')
+    with pytest.raises(InputError) as raised:
+        read_result(tmp_path / 'r.json')
+    assert all(word in str(raised.value) for word in (str(tmp_path / 'r.json'), *words)), raised.value
+
+
+@pytest.mark.parametrize('value', [None, 'x', True, 'NaN', [], {}, 1e300, -1e400, 10 ** 400])
+def test_what_should_be_a_number_and_is_none_is_unknown(value):
+    data = {'gtppl': value, 'scores': {'CIDEr': value, 'Bleu_4': .5}, 'params': value, 'imgblobs': [
+        {**BLOB, 'candidate': {'text': 'a', 'logprob': value, 'word_logprobs': [value, -.1]}, 'scores': {'x': value}}]}
+    result = checked_result('r', data)
+    assert result.measures == {'Bleu_4': .5} and result.params == (value if value == {} else {})
+    assert result.images[0]['caption'] == {'text': 'a', 'logprob': None, 'words': [None, -.1], 'scores': {},
+                                           'nbest': []}
+    json.dumps(page_data([result], [(None, 'x')]), allow_nan=False)
+
+
+def test_images_of_two_files_are_matched_by_path_or_else_by_file_name():
+    def result(*paths):
+        return checked_result('r', struct(*paths))
+
+    def matched(one, other):
+        return [image and image['img_path'] for image in same_images(one, other)]
+
+    assert matched(result('x/a', 'x/b', 'c'), result('y/b', 'y/a', 'd')) == ['y/a', 'y/b', None]
+    assert matched(result('x/a', 'y/a'), result('y/a', 'x/a')) == ['x/a', 'y/a']
+    for one, other in (['a'], ['b']), (['x/a', 'y/a'], ['z/a']), (['a', 'a'], ['a']), (['z/a'], ['x/a', 'y/a']):
+        with pytest.raises(InputError, match='expected results of the same pictures'):
+            same_images(result(*one), result(*other))
+
+
+def test_the_page_of_one_file_holds_its_data_as_text_and_runs_only_its_own_scripts(tmp_path):
+    evil = '</script><script>alert(1)</script><!--<script> \u2028 "\' \ud83d é'
+    result = checked_result('r', struct(evil, dataset=evil))
+    write_page(tmp_path / 'p.html', [result], ANYWHERE)
+    page = (tmp_path / 'p.html').read_text(encoding='utf-8')
+    scripts = re.findall(r'<script([^>]*)>(.*?)</script>', page, re.S)
+    assert [attributes for attributes, _ in scripts] == [' type="application/json" id="data"',
+                                                         ' type="text/plain" id="search.js"', '', '']
+    data = json.loads(scripts[0][1])
+    assert data['images'][0]['name'] == evil and evil not in page and 'alert(1)' not in page.replace(scripts[0][1], '')
+    policy = re.search(r'Content-Security-Policy" content="(.*?)">', page)[1]
+    styles = re.findall('<style>(.*?)</style>', page, re.S)
+    for text in [*styles, scripts[2][1], scripts[3][1]]:
+        assert f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'" in policy
+    assert len(styles) == 2 and "default-src 'none'" in policy and 'unsafe' not in policy
+    assert not re.search(r'<link rel="stylesheet"|<script src', page)
+    assert single_file({}).count('<script') == len(scripts)
+
+
+def test_thumbnails_are_inside_and_small(folder):
+    assert view.main(['r.json', '--export', 'p.html', '--thumbnail_size', '100']) == 0
+    data = json.loads(re.search('id="data">(.*?)</script>', Path('p.html').read_text(encoding='utf-8'))[1])
+    picture = base64.b64decode(data['images'][0]['picture'].removeprefix('data:image/jpeg;base64,'))
+    assert Image.open(io.BytesIO(picture)).size == (100, 50)
+    assert 'page.jpg: is not a picture' in data['images'][8]['problem'] and data['images'][4]['picture'] is None
+
+
+def test_the_title_says_what_one_sees():
+    def title(params, n, **blob):
+        return title_of(checked_result('r', {'params': params, 'imgblobs': [{**BLOB, **blob}] * n}))
+
+    references = [{'text': 'a'}]
+    assert title({'dataset': 'coco', 'split': 'val'}, 2000, references=references) == 'coco val: 2,000 images'
+    assert title({'dataset': 'coco'}, 1, references=references) == 'coco: 1 image'
+    assert title({'dataset': 'coco'}, 2) == '2 pictures'
+
+
+@pytest.mark.parametrize('flags, words', [
+    (['absent.json'], ['absent.json']),
+    (['r.json', 'r.json', 'r.json'], ['3 result files']),
+    (['r.json', '--export', 'r.json'], ['r.json', 'would be replaced']),
+    (['r.json', '--export', '.'], ['is a folder']),
+    (['r.json', '--thumbnail_size', '0'], ['--thumbnail_size 0']),
+    (['r.json', '--root', 'nowhere'], ['--root nowhere']),
+    (['r.json', '--port', '99999', '--no_browser'], ['--port 99999']),
+    (['a.jpg'], ['a.jpg']),
+    (['coco.json'], ['coco.json', 'imgblobs']),
+], ids=str)
+def test_a_mistake_is_a_message_and_exit_code_2(folder, capsys, flags, words):
+    (folder / 'coco.json').write_text('[{"image_id": 1, "caption": "a"}]', encoding='utf-8')
+    before = (folder / 'r.json').read_bytes()
+    assert view.main(flags) == 2
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert error.startswith('error: ') and all(word in error for word in words), error
+    assert (folder / 'r.json').read_bytes() == before
+
+
+def test_the_program_says_where_it_serves_and_ends_quietly(folder):
+    with running('-m', 'imagernn.view', 'r.json', '--no_browser', cwd=folder) as process:
+        address = re.match(r'open (http://127\.0\.0\.1:\d+)/ in a browser', process.stdout.readline())[1]
+        assert get(address, '/')[0] == 200
+        process.send_signal(signal.SIGINT)
+        assert process.wait() == 0 and 'Traceback' not in process.stderr.read()
+
+
+def test_the_originals_result_file_shows(tmp_path):
+    if not SHARED.is_dir():
+        pytest.skip('no shared folder beside the checkout with data/example_images')
+    result = read_result(SHARED / 'original_result_struct.json')
+    assert title_of(result) == '16 pictures' and result.trained['hidden_size'] == 550
+    places = Places((SHARED,), (SHARED,))
+    assert all(find_picture(image['img_path'], places)[0] for image in result.images)

@@ -1,0 +1,479 @@
+// The training monitor: asks /status.json which runs there are, fetches those that changed, and shows them as curves
+// (curves.js) and as a table. What comes from the files becomes text, never markup.
+'use strict';
+
+const POLL_MILLISECONDS = 2000;
+const COLORS = 5;                  // runs that get a colour and a name in the charts: the best, or the selected
+const SPANS = 150;                 // of a curve of times a batch: the median of each is drawn
+const MOST_VALUES = 200;           // rows of the table of values
+const AXES = {                     // what curves run along: the name in the menu, the axis' title, and its marks
+  epoch: {name: 'epochs', title: 'epoch', format: number},
+  iter: {name: 'iterations', title: 'iteration', format: number},
+  hours: {name: 'time', title: 'hours since the first report', format: number},
+};
+const CHARTS = [
+  {metric: 'val', title: 'Perplexity on val', format: number},
+  {metric: 'train', title: 'Perplexity in training, smoothed', format: number},
+  {metric: 'batch', title: 'Time a batch, running medians', format: duration},
+];
+const STATES = {running: '▶', finished: '✓', stopped: '■', aborted: '✕', diverged: '↗', silent: '?'};
+const COLUMNS = [                  // of the table, before the settings: how a run is sorted, and what its cell says
+  {key: 'name', title: 'Run', value: run => run.name},
+  {key: 'best', title: 'Best val', value: run => run.best_val, text: run => number(run.best_val), count: true},
+  {key: 'at', title: 'at epoch', value: run => run.best_epoch, text: run => number(run.best_epoch), count: true},
+  {key: 'state', title: 'State', value: run => stateOf(run), cell: stateCell},
+  {key: 'epoch', title: 'Epoch', value: run => run.epoch, cell: progressCell, count: true},
+  {key: 'left', title: 'Left', value: timeLeft, text: run => duration(timeLeft(run)), count: true},
+  {key: 'train', title: 'Training', value: run => run.train, text: run => number(run.train), count: true},
+  {key: 'val', title: 'Last val', value: run => run.val, text: run => number(run.val), count: true},
+  {key: 'batch', title: 'A batch', value: run => run.seconds_per_batch, text: run => duration(run.seconds_per_batch),
+   count: true},
+];
+
+const runs = new Map();            // number -> run: what status.json and worker/NUMBER.json say; curves: see curveOf
+const picked = new Set();          // numbers of the runs that were clicked
+const slots = new Map();           // number -> which of the colours; kept as long as the run is among the coloured
+const view = {filter: '', axis: 'epoch', log: true, sort: 'best', ascending: true, problems: '', hovered: null};
+const charts = [];
+
+const find = id => document.getElementById(id);
+
+// Numbers and times as people read them; a dash for what is not there.
+
+function number(value) {
+  if (value === null || value === undefined) return '–';
+  const size = Math.abs(value);
+  const digits = size >= 1000 || Number.isInteger(value) ? 0 : size >= 100 ? 1 : size >= .1 ? 2 : 5;
+  return value.toLocaleString('en', {maximumFractionDigits: digits, minimumFractionDigits: digits === 5 ? 0 : digits});
+}
+
+function duration(seconds) {
+  if (seconds === null || seconds === undefined) return '–';
+  if (seconds < 1) return `${Number((seconds * 1000).toPrecision(3))} ms`;
+  if (seconds < 60) return `${Number(seconds.toPrecision(3))} s`;
+  const minutes = Math.round(seconds / 60), hours = Math.floor(minutes / 60), days = Math.floor(hours / 24);
+  if (days >= 2) return `${days} d ${hours % 24} h`;
+  return hours ? `${hours} h ${String(minutes % 60).padStart(2, '0')} min` : `${minutes} min`;
+}
+
+// What a run is at this moment.
+
+function stateOf(run) {
+  return run.state === 'running' && run.age > run.silent_after ? run.silent_end : run.state;
+}
+
+function timeLeft(run) {
+  if (stateOf(run) !== 'running' || run.seconds_left === null) return null;
+  return Math.max(0, run.seconds_left - run.age);
+}
+
+function hasEnded(run) {
+  return !['running', 'silent'].includes(stateOf(run));
+}
+
+// The points of a run that have both numbers, along an axis, in its order: {xs, ys, order}, its i-th point being the
+// order[i]-th report.
+function curveOf(run, metric, axis) {
+  const key = `${metric} ${axis}`;
+  if (!run.curves.has(key)) {
+    const along = run.points[axis], values = run.points[metric];
+    let order = [];
+    for (let i = 0; i < along.length; i++) if (along[i] !== null && values[i] !== null) order.push(i);
+    order.sort((a, b) => along[a] - along[b]);
+    if (metric === 'batch') order = medians(order, values);
+    run.curves.set(key, {xs: Float64Array.from(order, i => along[i]), ys: Float64Array.from(order, i => values[i]),
+                         order});
+  }
+  return run.curves.get(key);
+}
+
+// Of each of SPANS spans of order, the index whose value is the median: a batch more or less says nothing.
+function medians(order, values) {
+  const span = Math.ceil(order.length / SPANS), found = [];
+  for (let start = 0; start < order.length; start += span) {
+    const rising = order.slice(start, start + span).sort((a, b) => values[a] - values[b]);
+    found.push(rising[rising.length >> 1]);
+  }
+  return found;
+}
+
+// Filter: words that all occur in name or state; setting=value, a number by its value, a text by its beginning.
+function matches(run, filter) {
+  return filter.toLowerCase().split(/\s+/).filter(Boolean).every(word => {
+    const [, name, asked] = word.match(/^([^=]+)=(.*)$/) ?? [];
+    if (name === undefined) return `${run.name} ${stateOf(run)}`.toLowerCase().includes(word);
+    const setting = Object.keys(run.settings).find(key => key.toLowerCase() === name);
+    if (setting === undefined) return false;
+    const value = run.settings[setting].toLowerCase();
+    return asked !== '' && Number(asked) === Number(value) || value.startsWith(asked) && Number.isNaN(Number(value));
+  });
+}
+
+const isMissing = value => value === null || value === undefined || value === '';
+
+// Numbers, also those written as text, by their size and before texts; what is missing last.
+function compare(a, b) {
+  if (isMissing(a) || isMissing(b)) return isMissing(a) - isMissing(b);
+  const difference = Number(a) - Number(b);
+  if (!Number.isNaN(difference)) return difference;
+  return Number.isNaN(Number(a)) - Number.isNaN(Number(b)) || String(a).localeCompare(String(b), 'en', {numeric: true});
+}
+
+// Sorted by one value; runs that have none come last in either direction.
+function sorted(list, value, ascending) {
+  const missing = run => isMissing(value(run));
+  return [...list].sort((a, b) => missing(a) - missing(b) || (ascending ? 1 : -1) * compare(value(a), value(b))
+                                  || compare(a.name, b.name));
+}
+
+// {differ: names of settings of which the runs have several values, same: [name, value] of the others}.
+function settingsOf(list) {
+  const values = new Map();
+  for (const run of list)
+    for (const name of Object.keys(run.settings)) values.set(name, new Set(list.map(other => other.settings[name])));
+  const differ = [...values].filter(([, found]) => found.size > 1).map(([name]) => name);
+  const same = [...values].filter(([, found]) => found.size === 1).map(([name, found]) => [name, [...found][0]]);
+  // where driver.py wrote the file, fappend is a part of its name
+  const isNamed = name => name === 'fappend' && list.every(run => run.name.includes(run.settings.fappend));
+  return {differ: differ.filter(name => !isNamed(name)), same};
+}
+
+// Names for the charts: without what all names begin with, up to its last underscore.
+function shortNames(list) {
+  let prefix = list.length > 1 ? list[0].name : '';
+  for (const run of list) while (!run.name.startsWith(prefix)) prefix = prefix.slice(0, -1);
+  const cut = prefix.lastIndexOf('_') + 1;
+  return new Map(list.map(run => [run.number, run.name.slice(cut) || run.name]));
+}
+
+// Which runs get a colour: the selected, or the best. One that had a colour keeps it.
+function giveColors(list) {
+  const chosen = list.filter(run => picked.has(run.number));
+  const strong = chosen.length ? chosen : sorted(list, run => run.best_val, true).filter(run => run.best_val);
+  const numbers = new Set(strong.slice(0, COLORS).map(run => run.number));
+  for (const key of slots.keys()) if (!numbers.has(key)) slots.delete(key);
+  for (const key of numbers) {
+    if (slots.has(key)) continue;
+    const taken = new Set(slots.values());
+    slots.set(key, [...Array(COLORS).keys()].find(slot => !taken.has(slot)));
+  }
+  for (const run of chosen.slice(COLORS)) slots.set(run.number, -1);    // beyond the colours: as dark as the text
+}
+
+function colorOf(run) {
+  if (!slots.has(run.number)) return 'var(--curve-other)';
+  return slots.get(run.number) < 0 ? 'var(--ink)' : `var(--curve-${slots.get(run.number)})`;
+}
+
+// Showing.
+
+function shownRuns() {
+  const column = COLUMNS.find(other => other.key === view.sort);
+  const value = column ? column.value : run => run.settings[view.sort.slice(1)];
+  return sorted([...runs.values()].filter(run => matches(run, view.filter)), value, view.ascending);
+}
+
+// All of the page; without the curves where only time went by.
+function show(curvesToo = true) {
+  const list = shownRuns();
+  giveColors(list);
+  showSummary(list);
+  if (curvesToo) showCharts(list);
+  showTable(list);
+  showValues(list);
+}
+
+function showSummary(list) {
+  const counts = {};
+  for (const run of runs.values()) counts[stateOf(run)] = (counts[stateOf(run)] ?? 0) + 1;
+  const present = Object.keys(STATES).filter(state => counts[state]);
+  const states = present.map(state => `${counts[state]} ${state}`).join(', ');
+  const best = sorted(runs.values(), run => run.best_val, true)[0];
+  setText(find('summary'), runs.size
+    ? `${runs.size} ${runs.size === 1 ? 'run' : 'runs'} in ${view.folder}: ${states}`
+      + (best.best_val ? `; the best is ${best.name}, perplexity ${number(best.best_val)} on val` : '')
+    : `No status file in ${view.folder} yet: driver.py writes one when it starts to train. This page waits for it.`);
+  document.title = runs.size ? `${states}${best.best_val ? `, best ${number(best.best_val)}` : ''} – Training monitor`
+                             : 'Training monitor';
+  setText(find('shown'), list.length < runs.size ? `${list.length} of ${runs.size} runs` : '');
+  find('unpick').hidden = !picked.size;
+}
+
+function setText(node, text) {
+  if (node.textContent !== text) node.textContent = text;    // else a screen reader would say it again
+}
+
+function showCharts(list) {
+  const names = shortNames(list), axis = AXES[view.axis];
+  const order = [...list].sort((a, b) => slots.has(b.number) - slots.has(a.number)
+                                         || compare(a.best_val, b.best_val));
+  showLegend(order.filter(run => slots.has(run.number)), names);
+  for (const {chart, metric, title, about} of charts) {
+    const curves = order.map(run => ({
+      key: run.number, run, name: run.name, label: slots.has(run.number) ? names.get(run.number) : null,
+      color: colorOf(run), strong: slots.has(run.number), ...curveOf(run, metric, view.axis)}));
+    const drawn = curves.filter(curve => curve.xs.length);
+    const last = drawn.slice(0, COLORS).map(curve => `${curve.name} ${chart.options.format(curve.ys.at(-1))}`);
+    setText(about, drawn.length ? '' : 'nothing reported yet');
+    chart.plot.setAttribute('aria-label', [`${title} of ${drawn.length} runs along ${axis.title}`, ...last].join('; '));
+    chart.update(curves, {log: view.log, xTitle: axis.title, xFormat: axis.format});
+  }
+}
+
+// The names of the coloured curves, where the charts are too narrow for them.
+function showLegend(list, names) {
+  const said = list.map(run => `${run.number} ${slots.get(run.number)} ${names.get(run.number)}`).join('\n');
+  if (find('legend').dataset.said === said) return;
+  find('legend').dataset.said = said;
+  find('legend').replaceChildren(...list.map(run => {
+    const swatch = element('span', {class: 'swatch'});
+    swatch.style.background = colorOf(run);
+    return element('li', {class: 'name'}, swatch, element('span', {class: 'text'}, names.get(run.number)));
+  }));
+}
+
+function describe(metric, format, curve, index) {
+  const {run} = curve, at = curve.order[index], {points} = run;
+  const where = [points.epoch[at] === null ? null : `epoch ${number(points.epoch[at])}`,
+                 points.iter[at] === null ? null : `iteration ${number(points.iter[at])}`,
+                 points.hours[at] === null ? null : duration(points.hours[at] * 3600)]
+    .map(text => text?.replaceAll(' ', '\u00a0'));                            // lines break between them
+  const value = `${metric === 'batch' ? '' : 'perplexity '}${format(curve.ys[index])}`;
+  return [run.name, value, where.filter(Boolean).join(' · ')];
+}
+
+// The table. Rows are kept from one showing to the next, so that neither the focus nor the place is lost.
+
+const rows = new Map();            // number -> tr
+
+function showTable(list) {
+  const {differ, same} = settingsOf(list);
+  const columns = [...COLUMNS, ...differ.map(name => ({
+    key: `=${name}`, title: name, value: run => run.settings[name], text: run => run.settings[name] ?? '–'}))];
+  showHead(columns);
+  const body = find('table').tBodies[0] ?? find('table').createTBody();
+  for (const [key, row] of rows) if (!runs.has(key)) { row.remove(); rows.delete(key); }
+  const wanted = list.map(run => {
+    if (!rows.has(run.number)) rows.set(run.number, newRow(run));
+    const row = rows.get(run.number);
+    fillRow(row, run, columns);
+    return row;
+  });
+  if (wanted.length !== body.rows.length || wanted.some((row, index) => row !== body.rows[index])) {
+    const focused = body.contains(document.activeElement) ? document.activeElement : null;
+    body.replaceChildren(...wanted);
+    focused?.focus();
+  }
+  const by = columns.find(column => column.key === view.sort)?.title ?? 'name';
+  setText(find('runs-title'), view.sort === 'best' && view.ascending ? 'Runs, best first' : `Runs, by ${by}`);
+  fillSettings(find('same').querySelector('dl'), same);
+  find('same').hidden = list.length < 2 || !same.length;
+}
+
+function showHead(columns) {
+  const table = find('table'), head = table.tHead ?? table.createTHead(), row = head.rows[0] ?? head.insertRow();
+  const keys = columns.map(column => column.key).join(' ');
+  if (row.dataset.keys !== keys) {
+    row.dataset.keys = keys;
+    row.replaceChildren(...columns.map(column => element('th', {scope: 'col', 'data-key': column.key,
+      ...(column.count ? {class: 'count'} : {})},
+      element('button', {type: 'button', class: 'text', onclick: () => sortBy(column.key)}, column.title))));
+  }
+  for (const cell of row.cells) {
+    if (cell.dataset.key === view.sort) cell.setAttribute('aria-sort', view.ascending ? 'ascending' : 'descending');
+    else cell.removeAttribute('aria-sort');
+  }
+}
+
+function sortBy(key) {
+  view.ascending = view.sort === key ? !view.ascending : true;
+  view.sort = key;
+  show();
+}
+
+function newRow(run) {
+  const row = element('tr', {onclick: () => pick(run.number), onmouseenter: () => point(run.number),
+                             onmouseleave: () => point(null)});
+  row.append(element('th', {scope: 'row'}, element('div', {class: 'name'}, element('span', {class: 'swatch'}),
+                     element('button', {type: 'button', class: 'run'}))));
+  return row;
+}
+
+function fillRow(row, run, columns) {
+  row.classList.toggle('picked', picked.has(run.number));
+  const [name] = row.cells, button = name.querySelector('button');
+  name.querySelector('.swatch').style.background = colorOf(run);
+  setText(button, run.name);
+  button.setAttribute('aria-pressed', picked.has(run.number));
+  const keys = columns.map(column => column.key).join(' ');
+  if (row.dataset.keys !== keys) {
+    row.dataset.keys = keys;
+    while (row.cells.length > 1) row.lastChild.remove();                       // the name stays: it may have the focus
+    row.append(...columns.slice(1).map(column => element('td', {class: column.count ? 'count' : 'text'})));
+  }
+  columns.slice(1).forEach((column, index) => {
+    const cell = row.cells[index + 1];
+    if (column.cell) column.cell(run, cell);
+    else setText(cell, column.text(run));
+  });
+}
+
+function stateCell(run, cell) {
+  const state = stateOf(run), said = state === 'silent' ? `no news for ${duration(run.age)}` : run.reason;
+  if (cell.dataset.said === `${state} ${said}`) return;
+  cell.dataset.said = `${state} ${said}`;
+  cell.className = `state ${state}`;
+  cell.replaceChildren(element('span', {'aria-hidden': 'true'}, `${STATES[state]} `), state,
+                       ...(said ? [element('small', {class: 'text', title: said}, said)] : []));
+}
+
+function progressCell(run, cell) {
+  const text = run.max_epoch === null ? number(run.epoch) : `${number(run.epoch)} of ${number(run.max_epoch)}`;
+  if (cell.dataset.said === text) return;
+  cell.dataset.said = text;
+  const part = run.max_iter ? run.iter / run.max_iter : null;
+  cell.replaceChildren(text, ...(part === null ? [] : [element('progress', {
+    max: '1', value: String(part), 'aria-label': 'part that is done'})]));
+}
+
+function fillSettings(list, pairs) {
+  const text = JSON.stringify(pairs);
+  if (list.dataset.said === text) return;
+  list.dataset.said = text;
+  list.replaceChildren(...pairs.map(([name, value]) => element('div', {}, element('dt', {}, name),
+                                                              element('dd', {}, value === '' ? '–' : value))));
+}
+
+// The values of one run as a table: what the charts show, for those who cannot or would not look at them.
+
+function showValues(list) {
+  const panel = find('values'), menu = find('values-run'), ranked = sorted(list, run => run.name, true);
+  const text = ranked.map(run => `${run.number} ${run.name}`).join('\n');
+  panel.hidden = !list.length;
+  if (menu.dataset.said !== text) {
+    const chosen = menu.value;
+    menu.dataset.said = text;
+    menu.replaceChildren(...ranked.map(run => element('option', {value: String(run.number)}, run.name)));
+    if (ranked.some(run => String(run.number) === chosen)) menu.value = chosen;
+    else if (list.length) menu.value = String(list[0].number);
+  }
+  const run = runs.get(Number(menu.value));
+  if (!panel.open || !run || !list.length) return;
+  setText(find('values-about'), `${run.name}: ${stateOf(run)}${run.reason ? `, ${run.reason}` : ''}`);
+  fillSettings(panel.querySelector('dl'), Object.entries(run.settings));
+  const table = panel.querySelector('table'), said = `${run.number} ${run.version}`;
+  if (table.dataset.said === said) return;
+  table.dataset.said = said;
+  const columns = [['epoch', 'Epoch', number], ['iter', 'Iteration', number],
+                   ['hours', 'Since the first report', hours => duration(hours === null ? null : hours * 3600)],
+                   ['val', 'Val', number], ['train', 'Training', number], ['batch', 'A batch', duration]];
+  const {points} = run, all = [...points.iter.keys()], step = Math.ceil(all.length / MOST_VALUES);
+  const kept = all.filter(i => i % step === 0 || i === all.length - 1).reverse();
+  table.replaceChildren(
+    element('caption', {class: 'soft'}, `${kept.length} of ${all.length} reports, the latest first; perplexities`),
+    element('thead', {}, element('tr', {}, ...columns.map(
+      ([, title]) => element('th', {scope: 'col', class: 'count'}, title)))),
+    element('tbody', {}, ...kept.map(i => element('tr', {}, ...columns.map(([key, , format]) =>
+      element('td', {class: 'count'}, format(points[key][i])))))));
+}
+
+// What the reader does.
+
+function pick(key) {
+  if (!picked.delete(key)) picked.add(key);
+  if (picked.has(key)) find('values-run').value = String(key);
+  show();
+}
+
+// Point at a run: its curve stands out in every chart but the one that the pointer is in, and so does its row.
+function point(key, from = null) {
+  rows.get(view.hovered)?.classList.remove('hovered');
+  rows.get(key)?.classList.add('hovered');
+  view.hovered = key;
+  for (const {chart} of charts) if (chart !== from) chart.highlight(key);
+}
+
+function setUp() {
+  find('tools').append(schemeButton());
+  for (const {metric, title, format} of CHARTS) {
+    const about = element('span', {class: 'soft small'});
+    const figure = element('figure', {class: 'card'}, element('figcaption', {}, element('h2', {}, title), about));
+    find('charts').append(figure);
+    const chart = new CurveChart(figure, {
+      format, describe: (curve, index) => describe(metric, format, curve, index), onPick: pick,
+      onHover: key => point(key, chart),
+      onZoom: x => {
+        for (const other of charts)
+          if (other.chart !== chart) other.chart.setZoom(x, x ? other.chart.zoom.y : null, false);
+      },
+    });
+    charts.push({chart, metric, title, about});
+  }
+  for (const [key, {name}] of Object.entries(AXES)) find('axis').append(element('option', {value: key}, name));
+  find('controls').addEventListener('submit', event => event.preventDefault());
+  find('filter').addEventListener('input', event => { view.filter = event.target.value; show(); });
+  find('axis').addEventListener('change', event => { view.axis = event.target.value; show(); });
+  find('log').addEventListener('change', event => { view.log = event.target.checked; show(); });
+  find('zoom-in').addEventListener('click', () => charts[0].chart.zoomBy(.5));
+  find('zoom-out').addEventListener('click', () => charts[0].chart.zoomBy(2));
+  find('zoom-all').addEventListener('click', () => charts[0].chart.setZoom(null, null));
+  find('unpick').addEventListener('click', () => { picked.clear(); show(); find('filter').focus(); });
+  find('values').addEventListener('toggle', () => show());
+  find('values-run').addEventListener('change', () => show());
+}
+
+// Fetching.
+
+async function fetched(url) {
+  const answer = await fetch(url, {cache: 'no-store'});
+  if (!answer.ok) throw new Error(`${url}: ${answer.status}`);
+  return answer.json();
+}
+
+async function look() {
+  const shown = runs.size, {folder, workers, problems} = await fetched('status.json');
+  const changed = workers.filter(({number, version}) => runs.get(number)?.version !== version);
+  const data = await Promise.all(changed.map(({number}) => fetched(`worker/${number}.json`)));
+  changed.forEach(({number}, index) => {
+    if (data[index].points) runs.set(number, {...data[index], curves: new Map()});
+  });
+  const there = new Set(workers.map(worker => worker.number));
+  for (const key of runs.keys()) if (!there.has(key)) { runs.delete(key); picked.delete(key); }
+  for (const {number, name, age} of workers) if (runs.has(number)) Object.assign(runs.get(number), {number, name, age});
+  const same = view.folder === folder && !changed.length && shown === runs.size;
+  view.folder = folder;
+  return {problems, same};
+}
+
+function showNotices(problems, failure) {
+  const said = JSON.stringify([problems, failure]);
+  if (view.problems === said) return;
+  view.problems = said;
+  const notices = [], list = element('ul', {}, ...problems.map(
+    ({file, problem}) => element('li', {class: 'text'}, element('b', {}, file), ` ${problem}`)));
+  if (failure) notices.push(element('p', {class: 'notice bad'}, failure));
+  if (problems.length) notices.push(element('div', {class: 'notice'}, 'Not all can be shown as it should be:', list));
+  find('notices').replaceChildren(...notices);
+}
+
+async function follow() {
+  let problems = [];
+  for (;;) {
+    try {
+      const news = await look();
+      problems = news.problems;
+      show(!news.same);
+      showNotices(problems, '');
+    } catch (error) {
+      showNotices(problems, 'The monitor does not answer: was it ended? What is here is as it last said. '
+                            + `This page keeps asking. (${error.message})`);
+    }
+    await new Promise(resolve => {
+      setTimeout(resolve, POLL_MILLISECONDS);
+      document.addEventListener('visibilitychange', resolve, {once: true});    // who comes back does not wait
+    });
+  }
+}
+
+setUp();
+follow();

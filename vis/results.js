@@ -1,0 +1,487 @@
+// The results page: cards of pictures with captions, made of what imagernn/pages.py's page_data describes.
+'use strict';
+
+const CHUNK = 12;                    // cards that come and go together; 1, 2, 3, 4 and 6 columns fill their rows
+const NEAR = '1200px 0px';           // of the window, where cards are
+const SEARCH_WAITS = 200;            // ms after the last key
+const SEARCH_ENDS = 2000;            // ms a search may take
+const LONGEST_TO_COMPARE = 1000;     // words of a caption
+const SURE = [.5, .2, .05, .01];     // probabilities that divide the shades of a word
+const SHADES = ['over 50%', '20–50%', '5–20%', '1–5%', 'under 1%'];
+const NAMES = 'AB';                  // of the files
+const FEW_WORDS = ['Bleu_1', 'Bleu_2', 'Bleu_3'];    // scores of an image that a card shows only when ordered by them
+const MEASURES = ['perplexity', ...FEW_WORDS, 'Bleu_4', 'METEOR', 'ROUGE_L', 'CIDEr'];    // shown of all images
+
+const byId = id => document.getElementById(id);
+const percent = new Intl.NumberFormat('en', {style: 'percent', maximumSignificantDigits: 2});
+const whole = new Intl.NumberFormat('en');
+
+let data, tools;
+const view = {hits: null, open: new Set(), references: false};
+
+async function start() {
+  data = byId('data') ? JSON.parse(byId('data').textContent) : await (await fetch('results.json')).json();
+  byId('data')?.remove();                                      // megabytes of text that nobody reads again
+  document.title = `${data.title} – captions`;
+  byId('title').textContent = data.title;
+  byId('manners').append(schemeButton());
+  showHeader();
+  tools = makeTools();
+  byId('keys').textContent = 'Keys: / search, j and k the next and the previous card, Tab to what folds out.';
+  document.addEventListener('keydown', onKey);
+  showCards();
+}
+
+// ---- numbers and names
+
+const comparing = () => data.files.length > 1;
+const scoreName = name => name.replace(/^Bleu_/, 'BLEU-').replaceAll('_', '-');
+const timesHundred = name => /^(Bleu|METEOR|ROUGE|CIDEr)/.test(name) ? 100 : 1;
+const scoreText = (name, value) => (value * timesHundred(name)).toFixed(1);
+const logText = value => value === null || value === undefined ? 'unknown' : value.toFixed(2).replace('-', '−');
+const gainText = (name, gain) => (gain < 0 ? '−' : '+') + scoreText(name, Math.abs(gain));
+const numberOf = (n, thing) => `${whole.format(n)} ${thing}${n === 1 ? '' : 's'}`;
+const wordsOf = text => text ? text.split(' ') : [];
+
+// A caption's ln p a word, END among them; so long captions and short ones can be compared.
+function perWord(caption) {
+  return caption.logprob === null ? null : caption.logprob / (caption.words.length || wordsOf(caption.text).length + 1);
+}
+
+const fileLabel = i => comparing() ?
+  element('b', {class: `file ${NAMES[i]}`, title: data.files[i].name}, NAMES[i]) : null;
+
+// ---- what stands above the cards
+
+function showHeader() {
+  byId('files').append(...data.files.map((file, i) => element('p', {class: 'soft text'}, fileLabel(i),
+    [file.name, file.about].filter(Boolean).join(' · '))));
+  const names = MEASURES.filter(name => data.files.some(file => name in file.measures));
+  if (comparing()) byId('measures').append(element('div', {class: 'measure files'}, element('dt', {}, 'file'),
+    ...data.files.map((_, i) => element('dd', {}, fileLabel(i)))));
+  byId('measures').append(...names.map(name => element('div', {class: 'measure'},
+    element('dt', {}, scoreName(name)), ...data.files.map(file => element('dd', {class: 'number'},
+      name in file.measures ? scoreText(name, file.measures[name]) : '–')), gainOf(name))));
+  byId('measures').hidden = !names.length;
+  showSettings();
+  const problems = data.images.filter(image => image.problem);
+  if (problems.length) notice(`${numberOf(problems.length, 'picture')} of ${whole.format(data.images.length)} cannot ` +
+    `be shown; the cards say why. The first: ${problems[0].problem}`);
+  if (comparing()) {
+    const lonely = data.images.filter(image => !image.captions[1]).length;
+    if (lonely) notice(`${NAMES[1]} has no caption of ${numberOf(lonely, 'image')}.`);
+    if (data.left_out[0]) notice(`${numberOf(data.left_out[0], 'image')} of ${NAMES[1]} ${data.left_out[0] === 1 ?
+      'is' : 'are'} not in ${NAMES[0]} and left out.`);
+  }
+}
+
+function gainOf(name) {
+  const [one, other] = data.files.map(file => file.measures[name]);
+  return one === undefined || other === undefined ? null :
+    element('dd', {class: 'gain soft number', title: `${NAMES[1]} less ${NAMES[0]}`}, gainText(name, other - one));
+}
+
+const notice = text => byId('notices').append(element('p', {class: 'notice text'}, text));
+
+function showSettings() {
+  const rows = new Map();
+  data.files.forEach((file, i) => file.settings.forEach(([part, name, value]) => {
+    const key = `${part} ${name}`;
+    rows.set(key, rows.get(key) ?? {part, name, values: data.files.map(() => '')});
+    rows.get(key).values[i] = value;
+  }));
+  if (!rows.size) return;
+  const table = element('table', {}, comparing() ? element('tr', {}, element('th', {}), element('th', {}),
+    ...data.files.map((_, i) => element('th', {scope: 'col'}, NAMES[i]))) : null);
+  for (const {part, name, values} of rows.values()) {
+    table.append(element('tr', {class: new Set(values).size > 1 ? 'differs' : ''}, element('td', {class: 'soft'}, part),
+      element('th', {scope: 'row'}, name), ...values.map(value => element('td', {class: 'text'}, value))));
+  }
+  byId('settings').append(element('div', {class: 'card wide'}, table));
+  byId('settings').hidden = false;
+}
+
+// ---- search and order
+
+function makeTools() {
+  const select = (label, options, onchange) => {
+    const made = element('select', {'aria-label': label, onchange});
+    made.append(...options.map(([value, text]) => element('option', {value}, text)));
+    return made;
+  };
+  const press = (text, onclick, pressed) => {
+    const button = element('button', {type: 'button', 'aria-pressed': String(pressed), onclick() {
+      button.setAttribute('aria-pressed', String(button.getAttribute('aria-pressed') !== 'true'));
+      onclick(button.getAttribute('aria-pressed') === 'true');
+    }}, text);
+    return button;
+  };
+  const made = {
+    search: element('input', {type: 'search', placeholder: 'Search: a word or a regular expression',
+      'aria-label': 'Search in captions and references, a word or a regular expression', 'aria-describedby': 'count',
+      spellcheck: 'false', oninput: () => search(SEARCH_WAITS)}),
+    where: select('Where to search', [['both', 'in all captions'], ['captions', "in the model's"],
+      ['references', 'in references'], ['name', 'in file names']], () => search(0)),
+    order: select('Order', orders(), () => showCards(true)),
+    rising: element('button', {type: 'button', onclick() {
+      made.rising.value = made.rising.value ? '' : 'rising';
+      showCards(true);
+    }}),
+    seed: element('input', {type: 'number', min: '0', step: '1', value: '1', oninput: () => showCards(true)}),
+    differing: press('Differing only', on => { view.differing = on; showCards(true); }, false),
+    references: press('References', on => { view.references = on; showCards(); }, false),
+    shades: press('Probabilities', on => { document.body.classList.toggle('shaded', on); showLegend(); }, true),
+  };
+  made.seedLabel = element('label', {class: 'soft'}, 'seed', made.seed);
+  const shadeable = data.images.some(image => image.captions.some(caption => caption?.words.length));
+  byId('tools').append(made.search, made.where, made.order, made.rising, made.seedLabel,
+    ...comparing() ? [made.differing] : [],
+    ...data.images.some(image => image.references.length) ? [made.references] : [],
+    ...shadeable ? [made.shades] : []);
+  document.body.classList.toggle('shaded', shadeable);
+  document.body.classList.toggle('comparing', comparing());
+  showLegend();
+  return made;
+}
+
+// What the cards can be ordered by: [value, text]; valuesOf says what the values mean.
+function orders() {
+  const captions = data.images.flatMap(image => image.captions);
+  const scores = [...new Set(captions.flatMap(caption => Object.keys(caption?.scores ?? {})))];
+  const of = i => comparing() ? `${NAMES[i]}: ` : '';
+  const each = data.files.flatMap((_, i) => [[`logprob ${i}`, `by ${of(i)}log probability`],
+    [`perWord ${i}`, `by ${of(i)}log probability a word`],
+    ...scores.map(name => [`score ${i} ${name}`, `by ${of(i)}${scoreName(name)}`])]);
+  const gains = comparing() ? scores.map(name => [`gain 1 ${name}`, `by what B gains in ${scoreName(name)}`]) : [];
+  return [['file', 'in file order'], ...each, ...gains, ['shuffle', 'shuffled']];
+}
+
+function valuesOf(order) {
+  const [kind, file, ...name] = order.split(' ');
+  const score = (image, i) => image.captions[i]?.scores[name.join(' ')] ?? null;
+  const caption = image => image.captions[file];
+  return data.images.map({
+    logprob: image => caption(image)?.logprob ?? null,
+    perWord: image => caption(image) ? perWord(caption(image)) : null,
+    score: image => score(image, file),
+    gain: image => score(image, 1) === null || score(image, 0) === null ? null : score(image, 1) - score(image, 0),
+  }[kind]);
+}
+
+// The images to show, as places in data.images. Those without the value that orders them come last.
+function ordered() {
+  const order = tools.order.value, rising = Boolean(tools.rising.value);
+  let places = [...data.images.keys()];
+  if (order === 'shuffle') shuffle(places, Number(tools.seed.value));
+  else if (order === 'file') { if (rising) places.reverse(); }
+  else {
+    const values = valuesOf(order), sign = rising ? 1 : -1;
+    places.sort((a, b) => (values[a] === null) - (values[b] === null) || sign * (values[a] - values[b]) || a - b);
+  }
+  if (view.hits) places = places.filter(place => view.hits.has(place));
+  if (view.differing) places = places.filter(place => {
+    const [one, other] = data.images[place].captions;
+    return other && one.text !== other.text;
+  });
+  return places;
+}
+
+// Fisher and Yates's, drawn by a linear congruential generator (Numerical Recipes' constants): a seed, an order.
+function shuffle(places, seed) {
+  let state = seed >>> 0;
+  const draw = n => {
+    state = (Math.imul(state, 1664525) + 1013904223) >>> 0;
+    return Math.floor(state / 2 ** 32 * n);
+  };
+  for (let i = 0; i < 9; i++) draw(1);                         // small seeds begin alike
+  for (let i = places.length - 1; i > 0; i--) {
+    const j = draw(i + 1);
+    [places[i], places[j]] = [places[j], places[i]];
+  }
+}
+
+// What is searched of an image, and whose it is: {of: 'caption 0', text}.
+function textsOf(image) {
+  const where = tools.where.value;
+  return [
+    ...where === 'both' || where === 'captions' ? image.captions.flatMap((caption, i) =>
+      caption ? [{of: `caption ${i}`, text: caption.text}] : []) : [],
+    ...where === 'both' || where === 'references' ? image.references.map((text, i) =>
+      ({of: `reference ${i}`, text})) : [],
+    ...where === 'name' ? [{of: 'name', text: image.name}] : [],
+  ];
+}
+
+// Search in a thread of its own, wait ms from now unless called again. view.hits becomes null (no search), or a Map of
+// place in data.images -> Map of whose text -> [[start, end], ...].
+function search(wait) {
+  search.end?.();
+  byId('cards').setAttribute('aria-busy', 'true');
+  const timer = setTimeout(() => {
+    const source = tools.search.value, texts = source ? data.images.map(textsOf) : [];
+    tools.search.removeAttribute('aria-invalid');
+    if (!source) return found(null);
+    const worker = new Worker(searchAddress());
+    const say = text => {
+      search.end();
+      byId('cards').removeAttribute('aria-busy');
+      tools.search.setAttribute('aria-invalid', 'true');
+      byId('count').textContent = text;
+    };
+    const limit = setTimeout(() => say('This expression takes too long here; make it simpler.'), SEARCH_ENDS);
+    search.end = () => { clearTimeout(limit); worker.terminate(); };
+    worker.onerror = () => say('The search does not run in this browser.');
+    worker.onmessage = ({data: {error, hits}}) => {
+      if (error) return say(`Not a regular expression: ${error.split(': ').pop()}`);
+      search.end();
+      const byImage = new Map();
+      for (let i = 0; i < hits.length; i += 4) {
+        const {of} = texts[hits[i]][hits[i + 1]];
+        if (!byImage.has(hits[i])) byImage.set(hits[i], new Map());
+        const ranges = byImage.get(hits[i]);
+        ranges.set(of, [...ranges.get(of) ?? [], [hits[i + 2], hits[i + 3]]]);
+      }
+      found(byImage);
+    };
+    worker.postMessage({source, texts: texts.map(list => list.map(({text}) => text))});
+  }, wait);
+  search.end = () => clearTimeout(timer);
+}
+
+function found(hits) {
+  byId('cards').removeAttribute('aria-busy');
+  view.hits = hits;
+  showCards(true);
+}
+
+// The thread's script: a file, or in the page of one file a text within it.
+function searchAddress() {
+  const inside = byId('search.js');
+  return inside ? searchAddress.made ??= URL.createObjectURL(new Blob([inside.textContent])) : 'search.js';
+}
+
+// ---- cards: empty chunks for all; near the window they are filled, one a frame so that no frame takes long
+
+const wanted = new Set();
+const nearing = new IntersectionObserver(entries => {
+  for (const {isIntersecting, target} of entries) {
+    if (isIntersecting) wanted.add(target);
+    else {
+      wanted.delete(target);
+      empty(target);
+    }
+  }
+  requestAnimationFrame(fillNearest);
+}, {rootMargin: NEAR});
+
+function fillNearest() {
+  const distance = chunk => Math.abs(chunk.getBoundingClientRect().top);
+  const nearest = [...wanted].reduce((one, other) => one && distance(one) <= distance(other) ? one : other, null);
+  if (!nearest) return;
+  wanted.delete(nearest);
+  fill(nearest);
+  requestAnimationFrame(fillNearest);
+}
+
+// fromTop: the order or choice is another, so go back to where it begins.
+function showCards(fromTop = false) {
+  const places = ordered(), feed = byId('cards'), order = tools.order.value;
+  const directions = order === 'file' ? ['First to last', 'Last to first'] : ['Highest first', 'Lowest first'];
+  tools.rising.textContent = directions[tools.rising.value ? 1 : 0];
+  tools.rising.hidden = order === 'shuffle';
+  tools.seedLabel.hidden = order !== 'shuffle';
+  nearing.disconnect();
+  wanted.clear();
+  const chunks = [];
+  for (let i = 0; i < places.length; i += CHUNK) {
+    const chunk = element('div', {class: 'chunk'});
+    chunk.places = places.slice(i, i + CHUNK);
+    chunk.first = i + 1;
+    chunks.push(chunk);
+  }
+  feed.replaceChildren(...chunks);
+  feed.total = places.length;
+  if (chunks.length) fill(chunks[0]);
+  if (chunks.length > 1) feed.style.setProperty('--chunk', `${chunks[0].offsetHeight}px`);
+  chunks.forEach(chunk => nearing.observe(chunk));
+  byId('count').textContent = places.length === data.images.length ? numberOf(places.length, 'image') :
+    places.length ? `${whole.format(places.length)} of ${numberOf(data.images.length, 'image')}` :
+      'No image fits; change the search, or clear it.';
+  const top = byId('legend').offsetTop - byId('tools').offsetHeight;    // where the tools, which stick, begin
+  if (fromTop && scrollY > top) scrollTo(0, top);
+}
+
+function fill(chunk) {
+  if (chunk.childElementCount) return;
+  chunk.style.height = '';
+  chunk.append(...chunk.places.map((place, i) => card(place, chunk.first + i)));
+}
+
+// It keeps its height, and its cards while one of them has the focus.
+function empty(chunk) {
+  if (!chunk.childElementCount || chunk.contains(document.activeElement)) return;
+  chunk.style.height = `${chunk.offsetHeight}px`;
+  chunk.replaceChildren();
+}
+
+function card(place, position) {
+  const image = data.images[place], hits = view.hits?.get(place);
+  const count = image.references.length;
+  const references = count ? foldOut(`${place} references`, numberOf(count, 'reference'), () => [
+    element('ul', {}, ...image.references.map((text, i) =>
+      element('li', {class: 'text', dir: 'auto'}, ...marked(text, hits?.get(`reference ${i}`)))))],
+    view.references || [...hits?.keys() ?? []].some(of => of.startsWith('reference'))) : null;
+  const parts = comparing() ? differences(image.captions) : [null];
+  return element('article', {class: 'card', tabindex: '-1', 'aria-label': image.captions[0].text || 'no words',
+    'aria-posinset': position, 'aria-setsize': byId('cards').total},
+  picture(image),
+  ...image.captions.map((caption, i) => captionPart(caption, i, place, parts[i], hits?.get(`caption ${i}`))),
+  references,
+  element('p', {class: 'name soft text', dir: 'auto'}, ...marked(image.name, hits?.get('name'))));
+}
+
+function picture(image) {
+  const problem = text => element('p', {class: 'problem text'}, text);
+  if (image.problem) return element('div', {class: 'picture'}, problem(image.problem));
+  const img = element('img', {src: image.picture, alt: image.captions[0].text, loading: 'lazy', decoding: 'async',
+    async onerror() {
+      let reason = `${image.name}: cannot be shown`;
+      try { reason = await (await fetch(image.picture)).text(); } catch { /* the server has ended */ }
+      img.replaceWith(problem(reason));
+    }});
+  return element('div', {class: 'picture'}, img);
+}
+
+// A caption with its figures and what folds out below it.
+function captionPart(caption, i, place, differing, ranges) {
+  if (!caption) return element('div', {class: 'caption'}, fileLabel(i), element('span', {class: 'soft'}, 'no caption'));
+  const figures = [['log p', logText(caption.logprob), 'ln of the probability of the words and the end'],
+    ...Object.entries(caption.scores)
+      .filter(([name]) => !FEW_WORDS.includes(name) || tools.order.value.endsWith(` ${name}`))
+      .map(([name, value]) => [scoreName(name), scoreText(name, value), 'against the references'])];
+  return element('div', {class: 'caption'},
+    element('p', {class: 'words text', dir: 'auto'}, fileLabel(i), ...captionWords(caption, differing, ranges)),
+    element('p', {class: 'figures soft number'}, ...figures.map(([name, value, title]) =>
+      element('span', {title}, `${name} `, element('b', {}, value)))),
+    caption.nbest.length > 1 ? foldOut(`${place} nbest ${i}`, `${caption.nbest.length} best captions`, () => [
+      element('ol', {}, ...caption.nbest.map(one => element('li', {class: 'text'}, ...captionWords(one), ' ',
+        element('span', {class: 'soft number'}, logText(one.logprob)))))]) : null,
+    caption.words.length ? foldOut(`${place} words ${i}`, 'Word by word', () => [wordTable(caption)]) : null);
+}
+
+// The words as spans: shaded by their probability, marked where a search found them (ranges: [[start, end], ...]) or
+// where the other file's caption has them not (differing: {tag, words: [bool, ...]}).
+function captionWords(caption, differing, ranges) {
+  const made = [];
+  let at = 0;
+  shades(caption).forEach(({word, shade, title}, i) => {
+    const isFound = ranges?.some(([start, end]) => start < at + word.length && at < end);
+    const tag = differing?.words[i] ? differing.tag : isFound ? 'mark' : 'span';
+    const span = element(tag, {class: `word ${shade}${isFound ? ' found' : ''}`}, word);
+    if (title) span.title = title;
+    made.push(...i && word !== '.' ? [' ', span] : [span]);
+    at += word.length + 1;
+  });
+  return made.length ? made : [element('span', {class: 'soft'}, 'no words')];
+}
+
+// Of each word, and of END (shown as a full stop): {word, p, shade, title}.
+function shades({text, words}) {
+  const list = wordsOf(text), known = words.length === list.length || words.length === list.length + 1;
+  if (known && words.length > list.length) list.push('.');
+  return list.map((word, i) => {
+    const p = known && words[i] !== null ? Math.exp(words[i]) : null;
+    if (p === null) return {word, p, shade: '', title: ''};
+    const rank = SURE.findIndex(bound => p >= bound);
+    const what = i === list.length - 1 && words.length > wordsOf(text).length ? 'the end' : word;
+    return {word, p, shade: `p${rank < 0 ? SURE.length : rank}`,
+      title: `${what}: ${percent.format(p)}, ln p ${logText(words[i])}`};
+  });
+}
+
+function wordTable(caption) {
+  return element('table', {class: 'bars'}, ...shades(caption).map(({word, p, shade}) => {
+    const bar = element('div', {class: `bar ${shade}`});
+    bar.style.width = `${100 * (p ?? 0)}%`;
+    return element('tr', {}, element('th', {scope: 'row', class: 'text', dir: 'auto'}, word),
+      element('td', {}, bar), element('td', {class: 'number'}, p === null ? 'unknown' : percent.format(p)));
+  }));
+}
+
+// The text in pieces, what a search found in <mark>.
+function marked(text, ranges) {
+  const made = [];
+  let at = 0;
+  for (const [start, end] of ranges ?? []) {
+    made.push(text.slice(at, start), element('mark', {}, text.slice(start, end)));
+    at = end;
+  }
+  return [...made, text.slice(at)];
+}
+
+// What folds out is made when it is first open; which are open outlives a new order.
+function foldOut(key, title, build, open = false) {
+  const body = element('div', {class: 'folded'});
+  const details = element('details', {ontoggle() {
+    if (details.open && !body.childElementCount) body.append(...build());
+    if (!open) view.open[details.open ? 'add' : 'delete'](key);
+  }}, element('summary', {}, title), body);
+  details.open = open || view.open.has(key);
+  if (details.open) body.append(...build());
+  return details;
+}
+
+// Which words of two captions are not in their longest common subsequence: for each {tag, words: [bool, ...]}, or null.
+function differences([one, other]) {
+  if (!other) return [null, null];
+  const a = wordsOf(one.text), b = wordsOf(other.text);
+  const inA = a.map(() => true), inB = b.map(() => true);
+  if (Math.max(a.length, b.length) <= LONGEST_TO_COMPARE) {
+    const length = Array.from({length: a.length + 1}, () => new Uint16Array(b.length + 1));
+    for (let i = a.length - 1; i >= 0; i--) {
+      for (let j = b.length - 1; j >= 0; j--) {
+        length[i][j] = a[i] === b[j] ? length[i + 1][j + 1] + 1 : Math.max(length[i + 1][j], length[i][j + 1]);
+      }
+    }
+    for (let i = 0, j = 0; i < a.length && j < b.length;) {
+      if (a[i] === b[j]) inA[i++] = inB[j++] = false;
+      else if (length[i + 1][j] >= length[i][j + 1]) i++;
+      else j++;
+    }
+  }
+  return [{tag: 'del', words: inA}, {tag: 'ins', words: inB}];
+}
+
+function showLegend() {
+  const spans = SHADES.flatMap((text, i) => [element('span', {class: `word p${i}`}, text), ' ']);
+  byId('legend').replaceChildren(
+    ...document.body.classList.contains('shaded') ? [element('p', {}, 'Probability of a word: ', ...spans)] : [],
+    ...comparing() ? [element('p', {}, element('del', {}, 'only in A'), element('ins', {}, 'only in B'))] : []);
+}
+
+// ---- keys
+
+function onKey(event) {
+  if (event.target.matches('input, select, textarea') || event.ctrlKey || event.metaKey || event.altKey) return;
+  if (event.key === '/') {
+    event.preventDefault();
+    tools.search.focus();
+  } else if (event.key === 'j' || event.key === 'k') {
+    neighbour(document.activeElement.closest('article'), event.key === 'j')?.focus();
+  }
+}
+
+function neighbour(article, next) {
+  if (!article) return byId('cards').querySelector('article');
+  const beside = next ? article.nextElementSibling : article.previousElementSibling;
+  if (beside) return beside;
+  const chunk = next ? article.parentElement.nextElementSibling : article.parentElement.previousElementSibling;
+  if (!chunk) return article;
+  fill(chunk);
+  return next ? chunk.firstElementChild : chunk.lastElementChild;
+}
+
+start().catch(error => {
+  notice(`The page cannot be shown: ${error.message}. Load it again; if it was served, start imagernn.view again.`);
+  throw error;
+});
