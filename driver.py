@@ -1,7 +1,7 @@
 """Train a captioning model: python driver.py -d flickr8k
 
 The loop in plain sight; the parts are in imagernn/. Writes checkpoints and a status file as it goes; stopped by Ctrl-C
-or SIGTERM it saves first, and goes on with --resume.
+or SIGTERM it saves first, and however it was stopped it goes on with --resume.
 """
 
 import argparse
@@ -11,6 +11,7 @@ import signal
 import socket
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from shlex import quote
 
@@ -22,19 +23,29 @@ from tqdm import tqdm
 
 from imagernn import gradcheck
 from imagernn.batch import make_batch
-from imagernn.captioner import GENERATORS, cost_and_grads, cost_of, draw_dropout, forward, init_model
-from imagernn.checkpoint import save_checkpoint
+from imagernn.captioner import GENERATORS, check_model, cost_and_grads, cost_of, draw_dropout, forward, init_model
 from imagernn.data_provider import getDataProvider
 from imagernn.errors import InputError, script
 from imagernn.evaluation import check_feature_size, load_captioner, split_perplexity, trained_data
 from imagernn.files import require_writable, write_json
-from imagernn.flags import MODEL_PARAMS, RUN_PARAMS, check_ranges, require_resumable, require_same, sound_params
+from imagernn.flags import (
+    MODEL_PARAMS,
+    RUN_PARAMS,
+    check_ranges,
+    require_near,
+    require_resumable,
+    require_same,
+    sound_params,
+)
 from imagernn.profiling import Profile
+from imagernn.run_files import Checkpoints, claimed_names, newest_sound, warn
 from imagernn.solver import CLIPS, SOLVERS, Solver
 from imagernn.vocab import build_vocab
+from imagernn.watch import MOST_ROLLBACKS, good_state, ran_away, roll_back, spoiled_cost, spoiled_state
 from imagernn.workers import Workers
 
 STATUS_SECONDS = 60
+STATUS_SHARE = .01
 GRAD_CHECK_PAIRS = 5
 GRAD_CHECK_BOUND = 1e-6
 STARTED = time.perf_counter()
@@ -57,7 +68,13 @@ def build_parser():
     add('--write_checkpoint_ppl_threshold', type=float, default=-1,
         help='save the best checkpoint only below this validation perplexity; -1: always')
     add('--init_model_from', default='', help='start from the model and vocabulary of this checkpoint')
-    add('--resume', default='', help='go on from this checkpoint as if never stopped; flags given beside it win')
+    add('--resume', default='', help='go on from this checkpoint as if never stopped; flags given beside it win; auto: '
+                                     'from the newest sound one of this name, or from the start if there is none')
+    add('--checkpoint_every', default='10m', help='save the last checkpoint after so many iterations (500) or minutes '
+                                                  '(10m), besides at every evaluation')
+    add('--on_divergence', choices=('stop', 'rollback'), default='stop',
+        help='when the cost explodes or a number is not finite; rollback: to the last good state, the learning rate '
+             'halved')
     add('--seed', type=int, default=0, help='of the initial weights, the batches and the dropout')
     add('--dtype', choices=('float32', 'float64'), default='float32', help='of all arithmetic')
     add('--profile', action='store_true', help='say where a step\'s time went when the run ends')
@@ -102,11 +119,15 @@ def main_params(argv):
     """The command line as a dict, checked; and the checkpoint that the run starts from, or None."""
     parser = build_parser()
     args = parser.parse_args(argv)
-    if args.resume and args.init_model_from:
+    if args.resume not in ('', 'auto') and args.init_model_from:
         raise InputError('--resume and --init_model_from exclude each other: the first goes on with a run, '
                          'the second starts a new one')
+    checkpoint = None
+    if args.resume == 'auto':
+        args.resume, checkpoint = newest_sound(vars(args))
     source = args.resume or args.init_model_from
-    checkpoint = load_captioner(source) if source else None
+    if source and checkpoint is None:
+        checkpoint = load_captioner(source)
     if args.resume:
         require_resumable(source, checkpoint)
         keep = set(vars(args)) - {'features', 'resume', 'init_model_from', 'profile'}
@@ -120,6 +141,8 @@ def main_params(argv):
         require_same(params, checkpoint['params'], source, (*MODEL_PARAMS, *(RUN_PARAMS if args.resume else ())))
         # the vocabulary is the checkpoint's
         params['word_count_threshold'] = saved.get('word_count_threshold', params['word_count_threshold'])
+    if args.resume:
+        require_near(params, vars(args), source)
     check_ranges(params)
     return params, checkpoint
 
@@ -138,16 +161,25 @@ def start_run(params, checkpoint, provider):
         check_feature_size(provider.features, model)
     run = {'model': model, 'wordtoix': wordtoix, 'ixtoword': ixtoword, 'it': 0, 'epoch': 0., 'history': [],
            'smooth_train_ppl2': None, 'val_ppl2': -1., 'top_val_ppl2': -1., 'cost0': None,
-           'best_checkpoint': None}
+           'best_checkpoint': None, 'trend': {}, 'rollbacks': 0, 'good': None}
     solver = Solver(params)
     if params['resume']:
         run.update({key: checkpoint[key] for key in run if key in checkpoint and key != 'model'})
         try:
             solver.load_state_dict(checkpoint['solver'], model)
             rng.bit_generator.state = checkpoint['rng_state']
+            if run['good']:
+                check_model(run['good']['model'], params, len(ixtoword))
+                roll_back(dict(run), Solver(params), np.random.default_rng())    # that it could be done
+        except InputError as error:
+            raise InputError(f'{params["resume"]}: {error}') from None
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise InputError(f'{params["resume"]}: its solver or random state is damaged ({error!r}); '
                              'use another checkpoint') from None
+    if params['on_divergence'] == 'stop':
+        run['good'] = None
+    elif not run['good']:
+        run['good'] = good_state(run, solver, rng)
     return run, solver, rng
 
 
@@ -159,17 +191,22 @@ def learning_rate_at(epoch, params):
 
 
 class Stop:
-    """Whether Ctrl-C or SIGTERM asked the loop to end; a second signal ends the program at once."""
+    """Whether Ctrl-C, SIGTERM or the end of the terminal asked the loop to end; a second signal ends it at once."""
 
     def __init__(self):
         self.signal = None
-        for number in (signal.SIGINT, signal.SIGTERM):
+        self._numbers = [signal.SIGINT, signal.SIGTERM]
+        if hasattr(signal, 'SIGHUP') and signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:    # as nohup sets it
+            self._numbers.append(signal.SIGHUP)
+        for number in self._numbers:
             signal.signal(number, self._note)
 
     def _note(self, number, frame):
         self.signal = number
-        signal.signal(number, signal.SIG_DFL)
-        os.write(2, b'\nstopping after this step, saving first; once more to leave at once\n')
+        for other in self._numbers:
+            signal.signal(other, signal.SIG_DFL)
+        with suppress(OSError):
+            os.write(2, b'\nstopping after this step, saving first; once more to leave at once\n')
 
 
 @script
@@ -184,28 +221,38 @@ def main(argv=None):
     run, solver, rng = start_run(params, checkpoint, provider)
     if params['do_grad_check']:
         return grad_check(run, provider, params, rng)
-    return train(run, solver, rng, provider, params)
+    status = StatusFile(params)
+    with claimed_names(params, status.path):
+        checkpoints = Checkpoints(params, provider.features, run)
+        try:
+            return train(run, solver, rng, provider, params, checkpoints, status)
+        except InputError as error:    # features that are not finite, or cannot be read any more
+            status.write(run, 'aborted', str(error))
+            raise InputError(f'iteration {run["it"] + 1}: {error}') from error
 
 
-def train(run, solver, rng, provider, params):
+def train(run, solver, rng, provider, params, checkpoints, status):
     """The training loop. Returns the exit code: 0, 1 if the run was aborted, 130 or 143 if it was stopped."""
+    stop, workers = Stop(), Workers(params['num_threads'])
     iters_per_epoch = max(1, provider.getSplitSize('train', 'sentences') // params['batch_size'])
     max_iters = max(1, round(params['max_epochs'] * iters_per_epoch))
     eval_period = max(1, int(params['eval_period'] * iters_per_epoch))
-    print(f'{provider.getSplitSize("train")} training sentences, {len(run["ixtoword"])} words with END, '
-          f'{sum(w.size for w in run["model"].values()):,} parameters; {iters_per_epoch} iterations an epoch, '
-          f'{max_iters} in all')
-    files, stop, workers = Outputs(params, provider.features), Stop(), Workers(params['num_threads'])
-    problem, first, profile = None, run['it'], profiled(solver, provider, params) if params['profile'] else None
-    files.write_status(run)
+    say(f'{provider.getSplitSize("train")} training sentences, {len(run["ixtoword"])} words with END, '
+        f'{sum(w.size for w in run["model"].values()):,} parameters; {iters_per_epoch} iterations an epoch, '
+        f'{max_iters} in all\n'
+        f'watch it: python -m imagernn.monitor {quote(params["worker_status_output_directory"])}')
+    profile = profiled(solver, provider, params) if params['profile'] else None
+    problem = too_perplexed(run, params)    # of a run that had ended for that reason, and is resumed
+    status.write(run)
     progress = tqdm(total=max_iters, initial=run['it'], unit='it', disable=None, smoothing=.05, dynamic_ncols=True)
 
     while run['it'] < max_iters and not problem and not stop.signal:
         started = time.perf_counter()
         run['epoch'] = (run['it'] + 1) / iters_per_epoch
-        train_ppl2, problem = training_step(run, solver, rng, provider, params, workers)
-        if problem:
-            break
+        train_ppl2, diverged = training_step(run, solver, rng, provider, params, workers)
+        if diverged:
+            problem = rolled_back(run, solver, rng, diverged, progress)
+            continue
         run['it'] += 1
         report = {'iter': [run['it'], max_iters], 'epoch': [run['epoch'], params['max_epochs']],
                   'time_per_batch': time.perf_counter() - started, 'train_ppl2': train_ppl2}
@@ -213,38 +260,40 @@ def train(run, solver, rng, provider, params):
                              val=f'{run["val_ppl2"]:.2f}', refresh=False)
         progress.update()
 
-        is_last = run['it'] == max_iters
-        if is_last or (run['it'] % eval_period == 0 and run['it'] < max_iters - 4):
-            problem = exploded(run, provider, params)
-            if problem:
-                break
+        evaluates = run['it'] == max_iters or (run['it'] % eval_period == 0 and run['it'] < max_iters - 4)
+        counted = evaluates or checkpoints.counted(run['it'])
+        saves, is_best = counted or checkpoints.due(), False
+        if saves and (diverged := exploded(run, solver, provider, params)):
+            if counted:
+                problem = rolled_back(run, solver, rng, diverged, progress)
+                continue
+            saves = False    # the clock decides nothing but when a file is written
+            checkpoints.put_off(diverged)
+        if evaluates:
             is_best, problem = evaluate(run, provider, params, workers)
-            files.add_to_history(run, report)
-            files.save(run, solver, rng, is_best)
-            files.write_status(run)
             say(f'epoch {run["epoch"]:.2f}: perplexity {run["val_ppl2"]:.4f} on val, '
                 f'{run["smooth_train_ppl2"]:.4f} on train (smoothed)')
-        elif files.seconds_since_report() > STATUS_SECONDS:
-            files.add_to_history(run, report)
-            files.write_status(run)
+        if evaluates or status.seconds_since_report() > STATUS_SECONDS:
+            status.add_to_history(run, report)
+            status.write(run)
+        if run['good'] and counted:
+            run['good'] = good_state(run, solver, rng)
+        if saves:
+            checkpoints.save(run, solver, rng, is_best)
     progress.close()
     if profile:
         say(profile.table())
 
-    if run['it'] < max_iters and not problem and run['it'] > first:
-        problem = exploded(run, provider, params)
-        if not problem:
-            files.save(run, solver, rng, is_best=False)
+    if checkpoints.unsaved(run) and not problem:    # it was stopped, or the disk was full
+        diverged = exploded(run, solver, provider, params)
+        if diverged:    # the last checkpoint stays; with a good state to go back to, the run that goes on will do that
+            problem = None if run['good'] else diverged
+        elif not checkpoints.save_at_the_end(run, solver, rng, stop):
+            problem = f'its last state could not be saved in {checkpoints.last_path}'
     if problem:
-        print(f'aborted at iteration {run["it"]}: {problem}; the best checkpoint so far: {run["best_checkpoint"]}',
-              file=sys.stderr)
-        return 1
-    if run['it'] < max_iters:
-        how = f'go on with: python driver.py --resume {quote(str(files.last_path))}'
-        say(f'stopped at iteration {run["it"]}; {how if run["it"] > first else "there was nothing new to save"}')
-        return 128 + stop.signal
-    say_ending(run, files, params)
-    return 0
+        checkpoints.save_best_at_the_end()
+    stopped_by = stop.signal if run['it'] < max_iters else None
+    return say_ending(run, problem, stopped_by, checkpoints, status, params)
 
 
 def profiled(solver, provider, params):
@@ -260,29 +309,56 @@ def profiled(solver, provider, params):
 
 def say(text):
     """A line on stdout. A reader that has left, or a full disk behind it, does not cost the run."""
-    try:
+    with suppress(OSError):
         tqdm.write(text, file=sys.stdout)
         sys.stdout.flush()
-    except OSError:
-        pass
 
 
-def say_ending(run, files, params):
-    """Where the best model is, and what to type next."""
+def say_ending(run, problem, stopped_by, checkpoints, status, params):
+    """How it ended, where the best model is, and what to type next. Returns the exit code."""
+    if problem:
+        status.write(run, 'aborted', problem)
+        print(f'aborted at iteration {run["it"]}: {problem}; the best checkpoint so far: {run["best_checkpoint"]}',
+              file=sys.stderr)
+        return 1
+    if stopped_by:
+        status.write(run, 'stopped', f'by {signal.Signals(stopped_by).name}')
+        how = f'go on with: python driver.py --resume {quote(str(checkpoints.last_path))}'
+        say(f'stopped at iteration {run["it"]}; {how if checkpoints.written else "there was nothing new to save"}')
+        return 128 + stopped_by
+    status.write(run, 'finished')
     if run['best_checkpoint']:
         root = '' if params['data_root'] == 'data' else f' --data_root {quote(params["data_root"])}'
         say(f'best perplexity on val: {run["top_val_ppl2"]:.2f}, in {run["best_checkpoint"]}\n'
             f'next: python eval_sentence_predictions.py {quote(run["best_checkpoint"])}{root}')
     else:
         say(f'perplexity on val: {run["val_ppl2"]:.2f}, no checkpoint below --write_checkpoint_ppl_threshold; '
-            f'the last model is in {files.last_path}')
+            f'the last model is in {checkpoints.last_path}')
+    return 0
 
 
-def exploded(run, provider, params):
+def rolled_back(run, solver, rng, reason, progress):
+    """Go back to the last good state where --on_divergence wants that: None. Else the reason to end the run."""
+    if not run['good']:
+        return reason
+    if run['rollbacks'] == MOST_ROLLBACKS:
+        return f'{reason}; it went back {MOST_ROLLBACKS} times before'
+    found_at = run['it']
+    roll_back(run, solver, rng)
+    progress.n = run['it']
+    warn(f'after iteration {found_at}: {reason}; back to iteration {run["it"]}, with 1/{2 ** run["rollbacks"]} of the '
+         'learning rate')
+    return None
+
+
+def exploded(run, solver, provider, params):
     """The reason to end a run whose weights are no good any more, before they are saved; or None.
 
-    The rule of training_step, on a batch without dropout that is drawn apart, so that the run's own stream stays.
+    Every number must be finite; and the rule of training_step, on a batch without dropout that is drawn apart, so that
+    the run's own stream stays.
     """
+    if problem := spoiled_state(run['model'], solver.state_dict()):
+        return problem
     rng = np.random.default_rng(0)
     pairs = provider.sampleImageSentencePairs('train', params['batch_size'], rng)
     batch = make_batch(pairs, provider.features, run['wordtoix'], np.dtype(params['dtype']))
@@ -304,11 +380,17 @@ def training_step(run, solver, rng, provider, params, workers):
     pairs = provider.sampleImageSentencePairs('train', params['batch_size'], rng)
     batch = make_batch(pairs, provider.features, run['wordtoix'], np.dtype(params['dtype']))
     cost, grads, stats = cost_and_grads(batch, run['model'], params, rng, workers)
+    if problem := spoiled_cost(cost, run['model'], grads):
+        return stats['ppl2'], problem
     if run['cost0'] is None:
         run['cost0'] = cost
-    if problem := too_costly(cost, run):
+    if problem := too_costly(cost, run) or ran_away(run['trend'], stats['ppl2'], params['batch_size']):
         return stats['ppl2'], problem
-    solver.step(run['model'], grads, learning_rate_at(run['epoch'], params), workers)
+    learning_rate = learning_rate_at(run['epoch'], params) * .5 ** run['rollbacks']
+    try:
+        solver.step(run['model'], grads, learning_rate, workers)
+    except FloatingPointError as error:
+        return stats['ppl2'], str(error)
     before = run['smooth_train_ppl2'] or stats['ppl2']
     run['smooth_train_ppl2'] = .99 * before + .01 * stats['ppl2']
     return stats['ppl2'], None
@@ -318,47 +400,30 @@ def evaluate(run, provider, params, workers):
     """Perplexity on val into run. Returns whether it is the best so far and, where training must end, the reason."""
     run['val_ppl2'] = split_perplexity(provider, 'val', run['model'], params, run['wordtoix'],
                                        params['eval_max_images'], params['eval_batch_size'], workers)
-    threshold, limit = params['write_checkpoint_ppl_threshold'], params['min_ppl_or_abort']
+    threshold = params['write_checkpoint_ppl_threshold']
     is_best = ((run['top_val_ppl2'] < 0 or run['val_ppl2'] < run['top_val_ppl2'])
                and (threshold < 0 or run['val_ppl2'] < threshold))
     if is_best:
         run['top_val_ppl2'] = run['val_ppl2']
+    return is_best, too_perplexed(run, params)
+
+
+def too_perplexed(run, params):
+    """The reason to end the run after its last evaluation, or None."""
+    limit = params['min_ppl_or_abort']
     if 0 < limit <= run['val_ppl2']:
-        return is_best, f'perplexity {run["val_ppl2"]:.2f} on val is not below --min_ppl_or_abort {limit}'
-    return is_best, None
+        return f'perplexity {run["val_ppl2"]:.2f} on val is not below --min_ppl_or_abort {limit}'
+    return None
 
 
-class Outputs:
-    """The files of a run: its best checkpoints, the last one, its status.
+class StatusFile:
+    """The file that a monitor reads, at path. InputError before the first step where it cannot be written."""
 
-    InputError before the first step where they cannot be written.
-    """
-
-    def __init__(self, params, features):
-        self._params, self._host, self._last_report = params, socket.gethostname(), time.monotonic()
-        self._features = {'file': params['features'] or features.path.name, 'dim': features.dim, **features.origin}
-        self.last_path = self._checkpoint_path('last')
-        self._status_path = (Path(params['worker_status_output_directory'])
-                             / f'{self._host}_{params["fappend"]}_status.json')
-        if self.last_path.exists() and not (params['resume'] and self.last_path.samefile(params['resume'])):
-            print(f'note: {self.last_path} of an earlier run will be replaced', file=sys.stderr)
-        for path in (self.last_path, self._status_path):
-            require_writable(path)
-
-    def _checkpoint_path(self, which):
-        dataset = Path(self._params['dataset']).name
-        name = f'model_checkpoint_{dataset}_{self._host}_{self._params["fappend"]}_{which}.h5'
-        return Path(self._params['checkpoint_output_directory']) / name
-
-    def save(self, run, solver, rng, is_best):
-        """The last checkpoint and, if is_best, one named by its perplexity."""
-        path = self._checkpoint_path(f'{run["val_ppl2"]:.2f}')
-        if is_best:
-            run['best_checkpoint'] = str(path)
-        checkpoint = {**run, 'params': self._params, 'solver': solver.state_dict(),
-                      'rng_state': rng.bit_generator.state, 'features': self._features, 'perplexity': run['val_ppl2']}
-        for target in [path, self.last_path] if is_best else [self.last_path]:
-            save_checkpoint(target, checkpoint)
+    def __init__(self, params):
+        self._params, self._last_report, self._next_status = params, time.monotonic(), 0.
+        self.path = (Path(params['worker_status_output_directory'])
+                     / f'{socket.gethostname()}_{params["fappend"]}_status.json')
+        require_writable(self.path)
 
     def seconds_since_report(self):
         return time.monotonic() - self._last_report
@@ -369,12 +434,22 @@ class Outputs:
         run['history'].append({'time': datetime.datetime.now().isoformat(), **report,
                                'smooth_train_ppl2': run['smooth_train_ppl2'], 'val_ppl2': run['val_ppl2']})
 
-    def write_status(self, run):
-        """The file that a monitor reads. One that cannot be written does not stop the training."""
+    def write(self, run, state='running', reason=None):
+        """Write it. A file that cannot be written does not stop the training.
+
+        state: running, finished, stopped or aborted, the last two with the reason. It holds the whole history, so while
+        running it is left for later where writing it would take more than STATUS_SHARE of the time.
+        """
+        started = time.monotonic()
+        if state == 'running' and started < self._next_status:
+            return
         try:
-            write_json(self._status_path, {'params': self._params, 'history': run['history']})
+            write_json(self.path, {'params': self._params, 'state': state, 'reason': reason,
+                                           'history': run['history']})
         except InputError as error:
-            tqdm.write(f'warning: {error}', file=sys.stderr)
+            warn(str(error))
+        ended = time.monotonic()
+        self._next_status = ended + (ended - started) / STATUS_SHARE
 
 
 def grad_check(run, provider, params, rng):

@@ -12,15 +12,16 @@ A checkpoint is a dict. These four it must have:
 Any further entry (solver, history, rng_state, features, it, epoch, perplexity, …) is kept as it is, if it is made of
 what JSON knows, or is a dict of such things and of numeric arrays, nested as deep as 16.
 
-The file is HDF5, with the root attributes format = 'imagernn checkpoint' and version = 1:
+The file is HDF5, with the root attributes format = 'imagernn checkpoint' and version = 2:
 
     /model/We, /model/Ws, …     arrays
     /params, /history, /it, …   one JSON text each, a string in UTF-8
     /solver/…                   a dict that holds arrays is a group, whose members follow these same rules
     /ixtoword                   JSON too, the indices written as text
 
-Every dataset is contiguous, uncompressed, without a time stamp, and has its CRC-32 in the attribute crc32; groups keep
-the order of the dict. Equal checkpoints make equal files.
+Every dataset is contiguous, uncompressed, without a time stamp; groups keep the order of the dict. After the HDF5 comes
+the seal, a line with the CRC-32 of all bytes before it. Equal checkpoints make equal files. Version 1, which is read
+too, had no seal, and each dataset's CRC-32 in its attribute crc32.
 """
 
 import io
@@ -28,6 +29,7 @@ import json
 import math
 import os
 import pickle
+import re
 import zlib
 from pathlib import Path
 
@@ -36,11 +38,14 @@ import numpy as np
 
 from imagernn.errors import InputError
 from imagernn.files import replacing
+from imagernn.hdf5 import in_child
 from imagernn.legacy_pickle import looks_like_pickle, read_pickle
 
 FORMAT = b'imagernn checkpoint'
-VERSION = 1
+VERSION = 2
 MAX_DEPTH = 16
+SEAL = b'\nimagernn CRC-32 %08x\n'
+SEAL_BYTES = len(SEAL % 0)
 HDF5_SIGNATURE = b'\x89HDF\r\n\x1a\n'
 ANOTHER_COPY = 'copy it again, or use an earlier checkpoint'
 
@@ -59,9 +64,13 @@ def save_checkpoint(path, checkpoint):
     Makes missing folders. Tuples become lists; numpy's numbers become Python's. Raises InputError if the file cannot
     be written, and ValueError if the checkpoint is not one that load_checkpoint would give back.
     """
-    contents = _file_bytes(checkpoint)
+    write_checkpoint(path, checkpoint_bytes(checkpoint))
+
+
+def write_checkpoint(path, contents):
+    """Write what checkpoint_bytes made, so that path holds the old file or the new one. InputError as above."""
     with replacing(path) as file:
-        file.write(contents.getbuffer())
+        file.write(contents)
 
 
 def load_checkpoint(path):
@@ -121,7 +130,8 @@ def _check(checkpoint):
     wordtoix, ixtoword = checkpoint['wordtoix'], checkpoint['ixtoword']
     for word, ix in [*wordtoix.items(), *((word, ix) for ix, word in ixtoword.items())]:
         if not isinstance(word, str) or not isinstance(ix, (int, np.integer)) or isinstance(ix, bool) or ix < 0:
-            raise _Refused(f'its vocabulary pairs {word!r:.60} with {ix!r:.60}, expected a word and a whole number')
+            word, ix = (' '.join(f'{value!r:.60}'.split()) for value in (word, ix))    # an array has several lines
+            raise _Refused(f'its vocabulary pairs {word} with {ix}, expected a word and a whole number')
     if strays := [word for word, ix in wordtoix.items() if ix not in ixtoword]:
         raise _Refused(f'its word {strays[0]!r:.60} has an index that ixtoword lacks')
 
@@ -129,8 +139,11 @@ def _check(checkpoint):
 # ---- writing
 
 
-def _file_bytes(checkpoint):
-    """The bytes of the file, made in memory, so that a full disk is met by plain file writing and not inside HDF5."""
+def checkpoint_bytes(checkpoint):
+    """The bytes of the file, made in memory, so that a full disk is met by plain file writing and not inside HDF5.
+
+    As many again as the checkpoint's arrays. Raises ValueError as save_checkpoint does.
+    """
     _check(checkpoint)
     ixtoword = {str(ix): word for ix, word in checkpoint['ixtoword'].items()}
     contents = io.BytesIO()
@@ -140,7 +153,9 @@ def _file_bytes(checkpoint):
         root.attrs['version'] = np.int64(VERSION)
         for name, value in (checkpoint | {'ixtoword': ixtoword}).items():
             _write(root, name, value, 1)
-    return contents
+    contents.seek(0, os.SEEK_END)
+    contents.write(SEAL % zlib.crc32(contents.getbuffer()))
+    return contents.getbuffer()
 
 
 def _write(group, name, value, depth):
@@ -166,8 +181,7 @@ def _write_array(group, name, array):
     if array.dtype.kind not in 'biuf' or array.dtype.itemsize > 8:
         raise _Refused(f'{name!r} under {group.name} is an array of {array.dtype}, expected numbers of up to 64 bits')
     array = np.asarray(array, order='C')
-    dataset = group.create_dataset(name, data=array, track_times=False)
-    dataset.attrs['crc32'] = np.uint32(zlib.crc32(array))
+    group.create_dataset(name, data=array, track_times=False)
 
 
 def _write_json(group, name, value):
@@ -177,8 +191,7 @@ def _write_json(group, name, value):
     except (TypeError, ValueError, RecursionError) as error:
         raise _Refused(f'{name!r} under {group.name} cannot be written as JSON ({error})') from error
     kind = h5py.string_dtype('utf-8', len(text))
-    dataset = group.create_dataset(name, shape=(), data=np.bytes_(text), dtype=kind, track_times=False)
-    dataset.attrs['crc32'] = np.uint32(zlib.crc32(text))
+    group.create_dataset(name, shape=(), data=np.bytes_(text), dtype=kind, track_times=False)
 
 
 def _check_keys(value):
@@ -203,19 +216,35 @@ def _python_number(value):
 
 
 def _read_hdf5(file):
+    sealed = _check_seal(file)
     try:
-        # h5py reads through this open file, so HDF5 itself opens nothing
-        with h5py.File(file, 'r') as root:
-            _check_format(root)
-            checkpoint = _Reading(os.fstat(file.fileno()).st_size).tree(root, 0)
-    except _Refused:
-        raise
+        found, refused = in_child(lambda: _survey(file, sealed))
     except Exception as error:  # h5py meets damage with errors of many kinds
         reason = str(error).partition('\n')[0]
         raise _Refused(f'damaged or cut short (HDF5: {reason:.200})') from error
+    if refused:
+        raise _Refused(*refused)
+    with open(file.fileno(), 'rb', closefd=False) as again:    # as the child has moved the old one's place
+        checkpoint = _read_parts(again, found)
     if isinstance(checkpoint.get('ixtoword'), dict):
         checkpoint['ixtoword'] = {_index(text): word for text, word in checkpoint['ixtoword'].items()}
     return checkpoint
+
+
+def _check_seal(file):
+    """Whether the file ends with a seal; _Refused if it is not the seal of what stands before it."""
+    left = file.seek(0, os.SEEK_END) - SEAL_BYTES
+    file.seek(max(0, left))
+    found = re.fullmatch(rb'\nimagernn CRC-32 ([0-9a-f]{8})\n', file.read(SEAL_BYTES))
+    if not found:
+        return False
+    file.seek(0)
+    checksum = 0
+    while left > 0 and (block := file.read(min(left, 1 << 20))):
+        checksum, left = zlib.crc32(block, checksum), left - len(block)
+    if checksum != int(found[1], 16):
+        raise _Refused('is damaged or was altered: the checksum differs')
+    return True
 
 
 def _index(text):
@@ -225,6 +254,7 @@ def _index(text):
 
 
 def _check_format(root):
+    """The version of the format; _Refused if this program does not read it."""
     if _attribute(root, 'format', 'S') != FORMAT:
         raise _Refused(
             'is HDF5, but no checkpoint (it lacks the attribute format = imagernn checkpoint)',
@@ -233,11 +263,12 @@ def _check_format(root):
     version = _attribute(root, 'version', 'iu')
     if version is not None and version > VERSION:
         raise _Refused(
-            f'is of version {version}, and this program reads version {VERSION}',
+            f'is of version {version}, and this program reads versions up to {VERSION}',
             'update the program',
         )
-    if version != VERSION:
-        raise _Refused(f'has the version {version}, expected {VERSION}')
+    if version is None or version < 1:
+        raise _Refused(f'has the version {version}, expected 1 to {VERSION}')
+    return version
 
 
 def _attribute(item, name, kinds):
@@ -250,11 +281,25 @@ def _attribute(item, name, kinds):
     return item.attrs[name]
 
 
-class _Reading:
-    """One reading of a file that may be hostile: what it has met, and how many bytes it may still claim."""
+def _survey(file, sealed):
+    """Where everything is, by the HDF5 library, for _read_parts -> a tree and None, or None and why it is refused."""
+    try:
+        # h5py reads through this open file, so HDF5 itself opens nothing
+        with h5py.File(file, 'r') as root:
+            version = _check_format(root)
+            if version > 1 and not sealed:
+                raise _Refused('is cut short, or its end was altered: the checksum is not there')
+            return _Survey(os.fstat(file.fileno()).st_size, version).tree(root, 0), None
+    except _Refused as error:
+        return None, (str(error), error.way_out)
 
-    def __init__(self, file_size):
+
+class _Survey:
+    """One look at a file that may be hostile: what it has met, and how many bytes it may still claim."""
+
+    def __init__(self, file_size, version):
         self.file_size = self.left = file_size
+        self.version = version
         self.seen = set()
 
     def tree(self, group, depth):
@@ -269,25 +314,11 @@ class _Reading:
             if address in self.seen:
                 raise _Refused(f'its {name!r:.60} is a second name of another part')
             self.seen.add(address)
-            result[name] = self.tree(item, depth + 1) if isinstance(item, h5py.Group) else self.value(item)
+            result[name] = self.tree(item, depth + 1) if isinstance(item, h5py.Group) else self.part(item)
         return result
 
-    def value(self, dataset):
-        self.check_storage(dataset)
-        value = dataset[()]
-        is_json = dataset.dtype.kind == 'S'
-        data = bytes(value) if is_json else np.asarray(value)
-        if _attribute(dataset, 'crc32', 'u') != zlib.crc32(data):
-            raise _Refused(f'its part {dataset.name!r:.60} is damaged: the CRC-32 differs')
-        if not is_json:
-            return data
-        try:
-            return json.loads(data.decode('utf-8', 'surrogatepass'))
-        except (ValueError, RecursionError) as error:
-            raise _Refused(f'its part {dataset.name!r:.60} is not JSON ({error})') from error
-
-    def check_storage(self, dataset):
-        """Refuse before any memory is taken: odd types, data elsewhere, and sizes that the file cannot hold."""
+    def part(self, dataset):
+        """What _read_parts wants to know. Refused: odd types, data elsewhere, and sizes that the file cannot hold."""
         if not isinstance(dataset, h5py.Dataset) or dataset.shape is None:
             raise _Refused(f'its part {dataset.name!r:.60} holds no data')
         dtype = dataset.dtype
@@ -303,6 +334,27 @@ class _Reading:
         self.left -= size
         if self.left < 0:
             raise _Refused('its parts claim more bytes than the file has')
+        checksum = _attribute(dataset, 'crc32', 'u') if self.version == 1 else None
+        checksum = None if checksum is None else int(checksum)
+        return dataset.name, dtype.str, dataset.shape, offset, checksum, int(self.version)
+
+
+def _read_parts(file, found):
+    """What _Survey.tree found, with the arrays and texts themselves."""
+    if isinstance(found, dict):
+        return {name: _read_parts(file, inner) for name, inner in found.items()}
+    name, dtype, shape, offset, checksum, version = found
+    array = np.empty(shape, dtype)
+    file.seek(offset)
+    file.readinto(array.reshape(-1).view(np.uint8))
+    if version == 1 and checksum != zlib.crc32(array):
+        raise _Refused(f'its part {name!r:.60} is damaged: the CRC-32 differs')
+    if array.dtype.kind != 'S':
+        return array
+    try:
+        return json.loads(array.item().decode('utf-8', 'surrogatepass'))
+    except (ValueError, RecursionError) as error:
+        raise _Refused(f'its part {name!r:.60} is not JSON ({error})') from error
 
 
 # ---- reading the original's

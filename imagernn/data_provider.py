@@ -18,6 +18,7 @@ from imagernn.image_store import build_store, fingerprint, load_store, save_stor
 
 SPLITS = ('train', 'val', 'test', 'restval')
 STORE_NAME = 'dataset.cache.npz'    # beside dataset.json, which may be changed or replaced at any time
+MAX_NESTING = 100                   # of fields that are kept as they are
 STORE_FROM = 16 << 20               # bytes of dataset.json: a smaller one is read as it is, in about a second
 
 
@@ -192,8 +193,8 @@ def _checked_images(path, data):
     """
     images = data.get('images')
     if not isinstance(images, list):
-        found = ', '.join(sorted(data)) or 'nothing'
-        raise InputError(f'{path}: there is no list "images" at the top level; found: {found}. '
+        found = ascii(', '.join(sorted(data)))[1:-1] or 'nothing'
+        raise InputError(f'{path}: there is no list "images" at the top level; found: {found:.300}. '
                          'Expected {"images": [{"filename", "imgid", "split", "sentences"}, ...]}.')
     if not images:
         raise InputError(f'{path}: the list "images" is empty; expected at least one image.')
@@ -202,7 +203,7 @@ def _checked_images(path, data):
         problem = _image_problem(image)
         if problem is None and image['imgid'] in first_with:
             first = first_with[image['imgid']]
-            problem = (f"imgid {image['imgid']} is that of {_place(first, images[first])} too; "
+            problem = (f"imgid {image['imgid']!s:.60} is that of {_place(first, images[first])} too; "
                        'expected each imgid once')
         if problem is not None:
             raise InputError(f'{path}: {_place(index, image)}: {problem}. Mend that entry or take it out.')
@@ -221,15 +222,17 @@ def _image_problem(image):
         if not isinstance(image.get(key, ''), str):
             return f"'{key}' is {_json_type(image[key])}; expected a string"
     if type(image['imgid']) is not int:  # bool is an int to isinstance
-        return f"imgid is {image['imgid']!r}; expected an integer, the image's row in the feature file"
+        return f"imgid is {image['imgid']!r:.60}; expected an integer, the image's row in the feature file"
     if image['imgid'] < 0:
-        return f"imgid is {image['imgid']}; expected 0 or more, the image's row in the feature file"
+        return f"imgid is {image['imgid']!s:.60}; expected 0 or more, the image's row in the feature file"
     if image['split'] not in SPLITS:
-        return f"split is {image['split']!r}; expected one of {', '.join(SPLITS)}"
+        return f"split is {image['split']!r:.60}; expected one of {', '.join(SPLITS)}"
     if not isinstance(image['sentences'], list):
         return f"'sentences' is {_json_type(image['sentences'])}; expected a list"
     if not image['sentences']:
         return 'has no sentences; expected at least one'
+    if deep := _too_deep(image, 'sentences'):
+        return f'{deep!r:.60} is nested more than {MAX_NESTING} deep'
     for number, sentence in enumerate(image['sentences']):
         problem = _sentence_problem(sentence)
         if problem is not None:
@@ -247,8 +250,21 @@ def _sentence_problem(sentence):
         return f"'tokens' is {_json_type(tokens)}; expected a list of strings"
     if not {str}.issuperset(map(type, tokens)):
         number, token = next((n, t) for n, t in enumerate(tokens) if type(t) is not str)
-        return f'token {number} is {_json_type(token)}, {token!r}; expected a string'
+        return f'token {number} is {_json_type(token)}, {token!r:.60}; expected a string'
+    if deep := _too_deep(sentence, 'tokens'):
+        return f'{deep!r:.60} is nested more than {MAX_NESTING} deep'
     return None
+
+
+def _too_deep(fields, besides):
+    """The first key whose value is so nested that to write or read it again may fail; or None."""
+    return next((key for key, value in fields.items()
+                 if type(value) in (dict, list) and key != besides and _deeper(value, MAX_NESTING)), None)
+
+
+def _deeper(value, levels):
+    return type(value) in (dict, list) and (levels == 0 or any(
+        _deeper(inner, levels - 1) for inner in (value.values() if type(value) is dict else value)))
 
 
 def _check_imgids(path, store, features):
@@ -264,14 +280,14 @@ def _check_imgids(path, store, features):
         raise InputError(f'{held}, while {path} lists {listed} images; expected at least as many. '
                          'Use the feature file made for this data set (--features).')
     if not enough:
-        raise InputError(f"{path}: {_place(store.highest, image)}: imgid {image['imgid']} is beyond the "
+        raise InputError(f"{path}: {_place(store.highest, image)}: imgid {image['imgid']!s:.60} is beyond the "
                          f'feature file, and {held}; expected an imgid from 0 to {features.num_images - 1}. '
                          'Use the feature file made for this data set (--features), or mend the imgid.')
 
 
 def _place(index, image):
     name = image.get('filename') if isinstance(image, dict) else None
-    return f'image {index}' + (f" ('{name}')" if isinstance(name, str) else '')
+    return f'image {index}' + (f' ({name!r:.100})' if isinstance(name, str) else '')
 
 
 def _json_type(value):

@@ -5,15 +5,16 @@ In a .mat a column of `feats` is an image (D x N, as MATLAB sees it); in .h5 and
 h5py shows MATLAB's column-major D x N as N x D, so a v7.3 .mat and an .h5 are read alike.
 """
 
+import os
 from collections import OrderedDict
-from contextlib import nullcontext
 from pathlib import Path
 
 import h5py
 import numpy as np
-import scipy.io
 
+from imagernn import hdf5, matlab
 from imagernn.errors import InputError
+from imagernn.npy import read_header
 
 DEFAULT_NAMES = ('vgg_feats.mat', 'vgg_feats.h5', 'vgg_feats.npy')
 LAYOUT = 'one image per column in .mat, one image per row in .h5 and .npy'
@@ -24,11 +25,12 @@ CACHE_BYTES = 1 << 30  # decoded chunks of a compressed file kept in memory
 class Features:
     """The features of all images of a data set: `num_images` rows of `dim` numbers, stored as `dtype` in `path`.
 
-    origin: what the file says of where they come from, those of ORIGIN that it names.
+    origin: what the file says of where they come from, those of ORIGIN that it names, as extract_features writes it:
+    into the attributes of an .h5, into a .mat beside the features.
     """
 
-    def __init__(self, path, source):
-        self.path, self.origin = path, _origin(path)
+    def __init__(self, path, source, origin):
+        self.path, self.origin = path, {name: value for name, value in origin.items() if isinstance(value, str)}
         self.num_images, self.dim = source.shape
         self.dtype = source.dtype.newbyteorder('=')
         self._source = source
@@ -51,7 +53,9 @@ class Features:
         try:
             with np.errstate(over='ignore'):  # an overflow becomes inf, which is reported below
                 out = np.ascontiguousarray(self._source[ids], dtype=dtype)  # (n, D)
-        except OSError as error:  # a damaged chunk shows only when it is read
+        except MemoryError:
+            raise
+        except Exception as error:  # a damaged chunk shows only when it is read
             raise _unreadable(self.path, error) from None
         finite = np.isfinite(out)
         if not finite.all():
@@ -63,8 +67,10 @@ class Features:
 
 
 def open_features(path):
-    """Open a feature file: .mat (v5 read whole; v7.3 when needed), .h5/.hdf5 or .npy. Returns Features.
+    """Open a feature file: .mat (v5 or v7.3), .h5/.hdf5 or .npy. Returns Features.
 
+    What is not compressed is mapped, a compressed .mat of v5 is unpacked at once, chunks of HDF5 when they are needed.
+    Nothing in the file can run; what it says of sizes is held against its own.
     Raises InputError naming the file when it is missing, damaged, of an unknown kind, or holds no 2-D array of
     real numbers (`feats` in .mat and .h5).
     """
@@ -77,28 +83,12 @@ def open_features(path):
         raise InputError(f'{path}: there is no such feature file. Extract the features first, or name another file '
                          'with --features.')
     try:
-        source = reader(path)
+        source, origin = reader(path)
     except (InputError, MemoryError):
         raise
     except Exception as error:  # a damaged file makes these readers raise anything from zlib.error to KeyError
         raise _unreadable(path, error) from None
-    return Features(path, source)
-
-
-def _origin(path):
-    """As extract_features writes it: into the attributes of an .h5, into a .mat beside the features."""
-    if path.suffix == '.npy':
-        return {}
-    try:
-        if h5py.is_hdf5(path):
-            with h5py.File(path, 'r') as file:
-                found = dict(file.attrs)
-        else:
-            found = {name: value.item() for name, value in scipy.io.loadmat(path, variable_names=ORIGIN).items()
-                     if name in ORIGIN}
-    except Exception:    # whatever else stands there under these names
-        return {}
-    return {name: found[name] for name in ORIGIN if isinstance(found.get(name), str)}
+    return Features(path, source, origin)
 
 
 def default_features(folder):
@@ -120,19 +110,24 @@ def default_features(folder):
 
 def _unreadable(path, error):
     reason = ' '.join(str(error).split()) or 'no reason given'
-    return InputError(f'{path}: cannot be read as a feature file ({type(error).__name__}: {reason}). '
+    return InputError(f'{path}: cannot be read as a feature file ({type(error).__name__}: {reason:.200}). '
                       'It may be cut short or not be what its name says: copy or extract it again.')
+
+
+def _checked_kind(path, dtype):
+    """Raise InputError unless these are real numbers."""
+    if dtype.kind not in 'fiu':  # integers too: MATLAB packs doubles that happen to be whole into them
+        raise InputError(f'{path}: the features are of type {dtype}; expected real numbers '
+                         '(float16, float32 or float64). Store them as a plain numeric array.')
 
 
 def _checked(path, shape, dtype, transposed=False):
     """Raise InputError unless this is a 2-D array of real numbers with something in it."""
-    if dtype.kind not in 'fiu':  # integers too: MATLAB packs doubles that happen to be whole into them
-        raise InputError(f'{path}: the features are of type {dtype}; expected real numbers '
-                         '(float16, float32 or float64). Store them as a plain numeric array.')
+    _checked_kind(path, dtype)
     shape = () if shape is None else tuple(shape)
     layout = 'D x N' if transposed else 'N x D'
     if len(shape) != 2:
-        raise InputError(f'{path}: the features have shape {shape}, {len(shape)} axes; expected 2, {layout}. '
+        raise InputError(f'{path}: the features have shape {shape!s:.60}, {len(shape)} axes; expected 2, {layout}. '
                          f'Store them with {LAYOUT}.')
     if 0 in shape:
         raise InputError(f'{path}: the features are empty, of shape {shape}; expected {layout} with at least '
@@ -140,67 +135,73 @@ def _checked(path, shape, dtype, transposed=False):
 
 
 def _no_feats(path, found):
-    found = ', '.join(sorted(found)) or 'nothing'
+    found = ascii(', '.join(sorted(found)))[1:-1][:300] or 'nothing'
     return InputError(f"{path}: holds no array called 'feats'; found: {found}. Store the features under that name.")
 
 
 def _read_mat(path):
-    if h5py.is_hdf5(path):
-        return _read_h5(path)
-    found = scipy.io.loadmat(path, variable_names=['feats'])
-    if 'feats' not in found:
-        raise _no_feats(path, [name for name, _, _ in scipy.io.whosmat(path)])
-    feats = found['feats']  # (D, N)
-    if not isinstance(feats, np.ndarray):
-        raise InputError(f"{path}: 'feats' is a {type(feats).__name__}; expected a full matrix, D x N. "
+    if hdf5.looks_like_hdf5(path):
+        return _read_hdf5(path)
+    variables = matlab.read_variables(path)
+    if 'feats' not in variables:
+        raise _no_feats(path, variables)
+    feats = variables['feats']()  # (D, N)
+    if not isinstance(feats, matlab.Numbers):
+        kind = feats.what if isinstance(feats, matlab.Other) else MATLAB_KINDS[type(feats)]
+        raise InputError(f"{path}: 'feats' is a {kind}; expected a full matrix of real numbers, D x N. "
                          'In MATLAB: feats = full(feats).')
     _checked(path, feats.shape, feats.dtype, transposed=True)
-    return np.ascontiguousarray(feats.T)  # (N, D)
+    return feats.read().T, {name: variables[name]() for name in ORIGIN if name in variables}    # (N, D), in C order
 
 
-def _read_h5(path):
+MATLAB_KINDS = {str: 'text', list: 'cell or struct', type(None): 'matrix that is empty'}
+
+
+def _read_hdf5(path):
+    described, origin = hdf5.in_child(lambda: _describe_hdf5(path))
+    numbers = hdf5.Numbers(path, described)
+    return _Blocks(numbers) if numbers.chunks else numbers.whole(), origin
+
+
+def _describe_hdf5(path):
     with h5py.File(path, 'r') as file:
-        feats = file.get('feats')
+        feats = hdf5.member(file, 'feats')
         if feats is None:
             raise _no_feats(path, [name for name in file if not name.startswith('#')])
         if not isinstance(feats, h5py.Dataset):
             raise InputError(f"{path}: 'feats' is a group (MATLAB's sparse matrix or struct); expected a full "
                              'matrix. In MATLAB: feats = full(feats).')
-        if feats.attrs.get('MATLAB_class') in (b'char', 'char'):  # kept as integers
-            _checked(path, feats.shape, np.dtype('S1'))
-        if feats.attrs.get('MATLAB_empty'):  # then the data are the size
-            _checked(path, tuple(feats[()].tolist()), np.dtype('f4'))
+        is_text = hdf5.small_attribute(feats, 'MATLAB_class') in (b'char', 'char')    # kept as integers
+        _checked_kind(path, np.dtype('S1') if is_text else feats.dtype)
+        if hdf5.small_attribute(feats, 'MATLAB_empty') and feats.shape and feats.shape[0] <= 32:
+            _checked(path, tuple(feats[()].tolist()), np.dtype('f4'))    # then the data are the size
         _checked(path, feats.shape, feats.dtype)
-        offset = feats.id.get_offset()
-        if offset is None:
-            return _Blocks(path, feats)
-        # in one piece and uncompressed: mapped, as h5py is slow for scattered rows
-        return np.memmap(path, dtype=feats.dtype, mode='r', offset=offset, shape=feats.shape)
+        return hdf5.describe(feats), {name: value for name in ORIGIN
+                                      if isinstance(value := hdf5.small_attribute(file, name), str)}
 
 
 def _read_npy(path):
     with path.open('rb') as file:
-        version = np.lib.format.read_magic(file)
-        header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-        shape, _, dtype = header(file)
+        shape, dtype, order, offset = header = read_header(file)
     _checked(path, shape, dtype)
-    return np.load(path, mmap_mode='r', allow_pickle=False)
+    size = os.path.getsize(path)
+    if offset + header.size > size:
+        raise ValueError(f'numbers of shape {shape!s:.60} would be {header.size:,} bytes, and the file has {size:,}')
+    return np.memmap(path, dtype=dtype, mode='r', offset=offset, shape=shape, order=order), {}
 
 
-READERS = {'.mat': _read_mat, '.h5': _read_h5, '.hdf5': _read_h5, '.npy': _read_npy}
+READERS = {'.mat': _read_mat, '.h5': _read_hdf5, '.hdf5': _read_hdf5, '.npy': _read_npy}
 
 
 class _Blocks:
     """A chunked HDF5 dataset, indexed by an array of rows like a numpy array.
 
-    HDF5 can only decode whole chunks, and decodes them again at every visit. So it is read a block of rows at a
-    time, a block being as high as a chunk, and the blocks last used stay in memory up to CACHE_BYTES.
+    Only whole chunks can be unpacked. So it is read a block of rows at a time, a block being as high as a chunk, and
+    the blocks last used stay in memory up to CACHE_BYTES.
     """
 
-    def __init__(self, path, dataset):
-        self.shape, self.dtype = dataset.shape, dataset.dtype
-        self._path = path
-        self._height = dataset.chunks[0] if dataset.chunks else 1
+    def __init__(self, numbers):
+        self.shape, self.dtype, self._numbers, self._height = numbers.shape, numbers.dtype, numbers, numbers.chunks[0]
         self._cache = OrderedDict()  # block number -> (height, D), least recently used first
         self._cached_bytes = 0
 
@@ -208,18 +209,16 @@ class _Blocks:
         numbers = ids // self._height
         wanted = np.unique(numbers).tolist()
         out = np.empty((len(ids), self.shape[1]), self.dtype)
-        # opened anew each time, not kept open: HDF5's handles do not survive a fork
-        with nullcontext() if self._cache.keys() >= set(wanted) else h5py.File(self._path, 'r') as file:
-            for number in wanted:
-                here = np.flatnonzero(numbers == number)
-                out[here] = self._block(number, file)[ids[here] - number * self._height]
+        for number in wanted:
+            here = np.flatnonzero(numbers == number)
+            out[here] = self._block(number)[ids[here] - number * self._height]
         return out
 
-    def _block(self, number, file):
+    def _block(self, number):
         if number in self._cache:
             self._cache.move_to_end(number)
             return self._cache[number]
-        block = file['feats'][number * self._height:(number + 1) * self._height]  # (height, D)
+        block = self._numbers.rows(number * self._height, (number + 1) * self._height)  # (height, D)
         self._cache[number] = block
         self._cached_bytes += block.nbytes
         while self._cached_bytes > CACHE_BYTES and len(self._cache) > 1:

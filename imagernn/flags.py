@@ -2,6 +2,7 @@
 
 import math
 import re
+from pathlib import Path
 
 from imagernn.errors import InputError
 
@@ -10,6 +11,9 @@ MODEL_PARAMS = ('generator', 'image_encoding_size', 'word_encoding_size', 'hidde
                 'rnn_relu_encoders', 'rnn_feed_once')
 # what a run that goes on cannot choose anew, besides
 RUN_PARAMS = ('dataset', 'seed', 'word_count_threshold', 'batch_size')
+
+# what a checkpoint of an earlier version of this program does not hold, and what a run has there in its stead
+NEW_ENTRIES = {'rollbacks': 0, 'trend': {}, 'good': None}
 
 
 def sound_params(parser, path, saved):
@@ -27,14 +31,34 @@ def sound_params(parser, path, saved):
 
 def require_resumable(path, checkpoint):
     """InputError unless the checkpoint holds all that a run needs to go on as if never stopped."""
-    number = (int, float)
-    kinds = {'solver': dict, 'rng_state': dict, 'it': int, 'history': list, 'val_ppl2': number, 'top_val_ppl2': number,
-             'cost0': (*number, type(None)), 'smooth_train_ppl2': (*number, type(None)),
+    number, perhaps = (int, float), (int, float, type(None))
+    trained = {'solver': dict, 'rng_state': dict, 'it': int, 'epoch': number, 'smooth_train_ppl2': perhaps}
+    kinds = {**trained, 'history': list, 'val_ppl2': number, 'top_val_ppl2': number, 'cost0': perhaps,
              'best_checkpoint': (str, type(None))}
     unsound = [key for key, kind in kinds.items() if not isinstance(checkpoint.get(key), kind)]
+    rollbacks, trend, good = (checkpoint.get(key, new) for key, new in NEW_ENTRIES.items())
+    unsound += [f'good {key}' for key, kind in (trained if good is not None else {}).items()
+                if not isinstance(good, dict) or not isinstance(good.get(key), kind)]
+    for each in (trend, good['trend'] if isinstance(good, dict) and 'trend' in good else {}):
+        if not isinstance(each, dict) or not all(isinstance(value, number) for value in each.values()):
+            unsound.append('trend')
+    if not isinstance(rollbacks, int) or not 0 <= rollbacks <= 1000:
+        unsound.append('rollbacks')
     if unsound or checkpoint['it'] < 0:
         raise InputError(f'{path}: cannot be resumed, it holds no sound {", ".join(unsound) or "it"}; '
                          'start a new run from its weights with --init_model_from')
+
+
+def require_near(params, given, path):
+    """InputError where the checkpoint at path, and not the command line, sends the run's files far away: to a folder
+    that is neither below this one, nor below the one beside which the checkpoint's own lies.
+    """
+    near = [Path.cwd(), Path(path).resolve().parent.parent]
+    for name in ('checkpoint_output_directory', 'worker_status_output_directory'):
+        folder = Path(params[name].replace('\0', '?')).resolve()
+        if params[name] != given[name] and not any(folder.is_relative_to(place) for place in near):
+            raise InputError(f'{path}: says that its run writes to {folder}; if it is to go on there, say so with '
+                             f'--{name}')
 
 
 def require_same(params, saved, path, names):
@@ -66,6 +90,19 @@ def check_ranges(params):
             raise InputError(f'--{name} {params[name]}: must be above 0 and at most 1e9')
     if params['eval_max_images'] == 0:
         raise InputError('--eval_max_images 0: nothing to evaluate on; give a number, or -1 for all')
+    checkpoint_period(params['checkpoint_every'])
+    if params['on_divergence'] == 'rollback' and params['solver'] == 'adadelta':
+        raise InputError('--on_divergence rollback: halves the learning rate, and --solver adadelta has none; '
+                         'choose another solver')
     if not re.fullmatch(r'[^/\\\x00-\x1f\ud800-\udfff]{1,100}', params['fappend']):
         raise InputError(f'--fappend {params["fappend"]}: becomes a part of file names, so give 1 to 100 characters, '
                          'without / or \\')
+
+
+def checkpoint_period(text):
+    """--checkpoint_every -> (iterations, None), from '500', or (None, seconds), from minutes, '10m'. InputError."""
+    if re.fullmatch(r'[0-9]{1,9}', text) and int(text):
+        return int(text), None
+    if re.fullmatch(r'[0-9]{1,6}(\.[0-9]{1,6})?m', text) and float(text[:-1]):
+        return None, 60 * float(text[:-1])
+    raise InputError(f'--checkpoint_every {text}: give a number of iterations, as 500, or of minutes, as 10m')

@@ -13,6 +13,7 @@ import numpy as np
 
 from imagernn.errors import InputError
 from imagernn.files import replacing
+from imagernn.npy import array_of, open_archive
 
 # To be raised when the arrays come to mean something else, or dataset.json is checked for more than before
 VERSION = 1
@@ -100,21 +101,38 @@ def save_store(path, store, key):
 def load_store(path, key):
     """What save_store kept under this key. None if there is nothing, or if one bit of it is not as it was written."""
     try:
-        with np.load(path, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in ImageStore._fields}
-            if not np.array_equal(file['seal'], _seal(arrays, key)):
-                return None
+        with open_archive(path) as archive:
+            arrays = {name: array_of(archive.read(f'{name}.npy')) for name in (*ImageStore._fields, 'seal')}
+        if not np.array_equal(arrays.pop('seal'), _seal(arrays, key)):
+            return None
         for name in ('words', 'text'):
             arrays[name] = str(arrays[name].data, 'ascii')
-        return ImageStore(**arrays | {'words': json.loads(arrays['words'])})
-    except Exception:       # a damaged file makes numpy raise anything from zlib.error to KeyError
+        return _sound(ImageStore(**arrays | {'words': json.loads(arrays['words'])}))
+    except Exception:       # a damaged file makes the readers raise anything from zlib.error to KeyError
         return None
+
+
+def _sound(store):
+    """The store; ValueError where a place that it names is not there. A forger can make a seal, but no such place."""
+    N, S, P = len(store.image_texts), len(store.sentence_texts), len(store.tokens)
+    within = [(store.tokens, len(store.words)), (store.image_texts, len(store.text)),
+              (store.sentence_texts, len(store.text)), (store.highest.reshape(1), N), (store.token_starts, P + 1),
+              (store.image_starts, S + 1)]
+    starts = [(store.token_starts, S, P), (store.image_starts, N, S)]
+    if (type(store.words) is not list or not all(type(word) is str for word in store.words)
+            or store.splits.shape != (N,)
+            or any(values.ndim != 1 or values.dtype.kind != 'i' or ((values < 0) | (values >= stop)).any()
+                   for values, stop in within)
+            or any(len(first) != count + 1 or first[0] != 0 or first[-1] != end or (np.diff(first) < 0).any()
+                   for first, count, end in starts)):
+        raise ValueError('a place that is not there')
+    return store
 
 
 def _seal(arrays, key):
     """A digest of the arrays, of the dataset.json they were made from, and of the version of their form.
 
-    So no array needs to be checked by itself. It is a guard against accidents, not against forgers.
+    It is a guard against accidents, not against forgers.
     """
     digest = hashlib.blake2b(key + bytes([VERSION]))
     for name, values in arrays.items():

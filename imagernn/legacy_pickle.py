@@ -16,6 +16,7 @@ import numpy as np
 
 MAX_DEPTH = 32
 MAX_DIGITS = 64
+MAX_STEPS = 2_000_000    # instructions, and parts of what they describe, of some 80 bytes each; COCO's need 100,000
 
 
 def looks_like_pickle(start):
@@ -30,16 +31,12 @@ def read_pickle(data):
     lists, numpy's numbers as Python's, arrays in C order and native byte order.
     Raises pickle.UnpicklingError for anything damaged, forbidden, or larger in memory than the pickle can honestly be.
     """
-    machine = _Machine(data)
-    try:
-        return machine.plain(machine.run())
-    except pickle.UnpicklingError:
-        raise
-    except Exception as error:  # whatever a nonsensical program stumbles over: an empty stack, a wrong type, …
-        raise pickle.UnpicklingError(f'damaged at byte {machine.position} ({type(error).__name__})') from error
+    machine = PickleMachine(data)
+    return machine.result(lambda: machine.plain(machine.run()))
 
 
-def _refuse(reason):
+def refuse(reason):
+    """Raise UnpicklingError."""
     raise pickle.UnpicklingError(reason)
 
 
@@ -54,7 +51,7 @@ class _Dtype:
         if isinstance(order, bytes):
             order = order.decode('latin-1')
         if order not in ('<', '>', '|', '=') or details != [None, None, None]:
-            _refuse('an array of records, where only numbers are allowed')
+            refuse('an array of records, where only numbers are allowed')
         self.order = order
 
     def numpy(self):
@@ -73,11 +70,11 @@ class _Array:
 
     def describe(self, shape, dtype, order, data):
         if not isinstance(dtype, _Dtype) or not isinstance(data, bytes):
-            _refuse('an array of objects, where only numbers are allowed')
+            refuse('an array of objects, where only numbers are allowed')
         if not isinstance(shape, tuple) or len(shape) > MAX_DEPTH or not all(type(n) is int and n >= 0 for n in shape):
-            _refuse('an array of impossible shape')
+            refuse('an array of impossible shape')
         if math.prod(shape) * dtype.numpy().itemsize != len(data):
-            _refuse(f'an array of shape {shape!s:.60} and type {dtype.code!r} with {len(data)} bytes')
+            refuse(f'an array of shape {shape!s:.60} and type {dtype.code!r} with {len(data)} bytes')
         self.dtype, self.shape, self.order, self.data = dtype, shape, order, data
 
     def numpy(self):
@@ -92,31 +89,45 @@ def _short(value):
     )  # the repr of a nest can be endless
 
 
-class _Machine:
-    """The stack machine. Nothing callable can get on its stack save the stand-ins in GLOBALS."""
+class PickleMachine:
+    """The stack machine. Nothing callable can get on its stack save the stand-ins in GLOBALS.
 
-    def __init__(self, data):
-        self.data, self.position = data, 0
+    data: bytes or a mapped file, where the program begins at position; after run() its end is there.
+    """
+
+    def __init__(self, data, position=0):
+        self.data, self.position, self.opcodes = data, position, OPCODES
         self.stack, self.outer_stacks, self.memo = [], [], {}
-        self.texts = {}
+        self.texts, self.parts = {}, 0
         self.allowance = 4 * len(data)  # honest pickles stay below 3: a node, a decoded and a copied byte per byte
 
     def run(self):
-        while True:
+        """The value that the program describes, of plain data and stand-ins."""
+        for _ in range(MAX_STEPS):
             at = self.position
             opcode = self.take(1)
             if opcode == b'.':
                 return self.stack.pop()
-            if opcode not in OPCODES:
-                _refuse(f'instruction {opcode!r} at byte {at} is not allowed here')
-            OPCODES[opcode](self)
+            if opcode not in self.opcodes:
+                refuse(f'instruction {opcode!r} at byte {at} is not allowed here')
+            self.opcodes[opcode](self)
+        refuse(f'more than {MAX_STEPS:,} instructions')
+
+    def result(self, function):
+        """function(), where whatever a nonsensical program makes it stumble over becomes an UnpicklingError."""
+        try:
+            return function()
+        except (pickle.UnpicklingError, MemoryError):
+            raise
+        except Exception as error:  # an empty stack, a wrong type, …
+            raise pickle.UnpicklingError(f'damaged at byte {self.position} ({type(error).__name__})') from error
 
     # -- reading the program
 
     def take(self, count):
         end = self.position + count
         if not self.position <= end <= len(self.data):
-            _refuse('cut short')
+            refuse('cut short')
         part = self.data[self.position : end]
         self.position = end
         return part
@@ -127,7 +138,7 @@ class _Machine:
     def line(self):
         end = self.data.find(b'\n', self.position)
         if end < 0:
-            _refuse('cut short')
+            refuse('cut short')
         part = self.take(end - self.position)
         self.position += 1
         return part
@@ -135,13 +146,13 @@ class _Machine:
     def digits(self):
         line = self.line()
         if len(line) > MAX_DIGITS:
-            _refuse(f'a number of {len(line)} digits')
+            refuse(f'a number of {len(line)} digits')
         return line
 
     def spend(self, count):
         self.allowance -= count
         if self.allowance < 0:
-            _refuse('it claims more memory than a file of its size can fill')
+            refuse('it claims more memory than a file of its size can fill')
 
     # -- instructions
 
@@ -155,10 +166,12 @@ class _Machine:
     def push_string_line(self):
         line = self.line().strip()
         if len(line) < 2 or line[0] != line[-1] or line[:1] not in (b'"', b"'"):
-            _refuse('a string without quotation marks')
+            refuse('a string without quotation marks')
         self.push(codecs.escape_decode(line[1:-1])[0])
 
     def mark(self):
+        if len(self.outer_stacks) > 4 * MAX_DEPTH:
+            refuse(f'nested more than {4 * MAX_DEPTH} deep')
         self.outer_stacks.append(self.stack)
         self.stack = []
 
@@ -173,17 +186,17 @@ class _Machine:
     def append(self, items):
         target = self.stack[-1]
         if type(target) is not list:
-            _refuse('appends to what is not a list')
+            refuse('appends to what is not a list')
         target.extend(items)
 
     def set_items(self, items):
         target = self.stack[-1]
         if type(target) is not dict:
-            _refuse('sets items of what is not a dict')
+            refuse('sets items of what is not a dict')
         for key, value in zip(items[::2], items[1::2], strict=True):
             # no tuples: the hash of nested ones can take for ever; no huge integers: they can be made to collide
             if type(key) not in (str, bytes) and not (type(key) is int and abs(key) < 2**63):
-                _refuse(f'a key of type {type(key).__name__}')
+                refuse(f'a key of type {type(key).__name__}')
             target[key] = value
 
     def set_item(self):
@@ -197,12 +210,12 @@ class _Machine:
 
     def remember(self, key):
         if not 0 <= key < 2**32:
-            _refuse('a memo place out of range')
+            refuse('a memo place out of range')
         self.memo[key] = self.stack[-1]
 
     def push_global(self, module, name):
         if (module, name) not in GLOBALS:
-            _refuse(f'it asks for {_short(module)}.{_short(name)}, which a checkpoint does not need')
+            refuse(f'it asks for {_short(module)}.{_short(name)}, which a checkpoint does not need')
         self.push(GLOBALS[module, name])
 
     def push_global_line(self):
@@ -211,19 +224,19 @@ class _Machine:
     def push_global_stack(self):
         name, module = self.stack.pop(), self.stack.pop()
         if not isinstance(name, str) or not isinstance(module, str):
-            _refuse('a global without a name')
+            refuse('a global without a name')
         self.push_global(module, name)
 
     def reduce(self):
         arguments, function = self.stack.pop(), self.stack.pop()
         if not callable(function) or not isinstance(arguments, tuple):
-            _refuse('it calls what is not a function')
+            refuse('it calls what is not a function')
         self.push(function(self, *arguments))
 
     def build(self):
         state, target = self.stack.pop(), self.stack[-1]
         if not isinstance(target, (_Array, _Dtype)) or not isinstance(state, tuple):
-            _refuse('it sets the state of what has none')
+            refuse('it sets the state of what has none')
         target.build(state)
 
     # -- stand-ins for the few functions that numpy's pickled form names
@@ -239,7 +252,7 @@ class _Machine:
     def stand_in_dtype(self, code, align=0, copy=0):
         code = self.text(code) if isinstance(code, bytes) else code
         if not isinstance(code, str) or not re.fullmatch('b1|[iu][1248]|f[248]', code):
-            _refuse(f'an array or number of type {_short(code)!r}, where only plain numbers are allowed')
+            refuse(f'an array or number of type {_short(code)!r}, where only plain numbers are allowed')
         return _Dtype(code)
 
     def stand_in_scalar(self, dtype, data):
@@ -249,7 +262,7 @@ class _Machine:
 
     def stand_in_encode(self, text, encoding):
         if encoding != 'latin1':
-            _refuse(f'a text encoding {_short(encoding)!r}')
+            refuse(f'a text encoding {_short(encoding)!r}')
         self.spend(len(text))
         return text.encode('latin-1')
 
@@ -265,8 +278,11 @@ class _Machine:
 
     def plain(self, value, depth=0):
         self.spend(1)  # shared parts can make a small program describe an endless tree
+        self.parts += 1
+        if self.parts > MAX_STEPS:
+            refuse(f'more than {MAX_STEPS:,} parts')
         if depth > MAX_DEPTH:
-            _refuse(f'nested more than {MAX_DEPTH} deep')
+            refuse(f'nested more than {MAX_DEPTH} deep')
         if value is None or type(value) in (bool, int, float, str):
             return value
         if isinstance(value, bytes):
@@ -276,78 +292,78 @@ class _Machine:
         if isinstance(value, dict):
             result = {self.plain(key): self.plain(item, depth + 1) for key, item in value.items()}
             if len(result) != len(value):
-                _refuse('two keys that read the same')
+                refuse('two keys that read the same')
             return result
         if isinstance(value, _Array) and value.dtype is not None:
             self.spend(len(value.data))
             return value.numpy()
-        _refuse('something other than plain data and arrays')
+        refuse('something other than plain data and arrays')
 
 
 # A Python 2 pickle says numpy.core.multiarray, a recent Python 3 one numpy._core.multiarray; bytes before protocol 3 go
 # through _codecs.encode; protocol 5 has numpy.core.numeric._frombuffer.
 GLOBALS = {
     ('numpy', 'ndarray'): 'numpy.ndarray',
-    ('numpy', 'dtype'): _Machine.stand_in_dtype,
-    ('numpy.core.multiarray', '_reconstruct'): _Machine.stand_in_reconstruct,
-    ('numpy._core.multiarray', '_reconstruct'): _Machine.stand_in_reconstruct,
-    ('numpy.core.multiarray', 'scalar'): _Machine.stand_in_scalar,
-    ('numpy._core.multiarray', 'scalar'): _Machine.stand_in_scalar,
-    ('numpy.core.numeric', '_frombuffer'): _Machine.stand_in_frombuffer,
-    ('numpy._core.numeric', '_frombuffer'): _Machine.stand_in_frombuffer,
-    ('_codecs', 'encode'): _Machine.stand_in_encode,
+    ('numpy', 'dtype'): PickleMachine.stand_in_dtype,
+    ('numpy.core.multiarray', '_reconstruct'): PickleMachine.stand_in_reconstruct,
+    ('numpy._core.multiarray', '_reconstruct'): PickleMachine.stand_in_reconstruct,
+    ('numpy.core.multiarray', 'scalar'): PickleMachine.stand_in_scalar,
+    ('numpy._core.multiarray', 'scalar'): PickleMachine.stand_in_scalar,
+    ('numpy.core.numeric', '_frombuffer'): PickleMachine.stand_in_frombuffer,
+    ('numpy._core.numeric', '_frombuffer'): PickleMachine.stand_in_frombuffer,
+    ('_codecs', 'encode'): PickleMachine.stand_in_encode,
 }
 
 # fmt: off
 # The names are those of the pickletools module.
 OPCODES = {
-    b'\x80': lambda m: m.take(1),                                              # PROTO
-    b'\x95': lambda m: m.take(8),                                              # FRAME
-    b'N': lambda m: m.push(None),                                              # NONE
-    b'\x88': lambda m: m.push(True),                                           # NEWTRUE
-    b'\x89': lambda m: m.push(False),                                          # NEWFALSE
-    b'I': _Machine.push_int_line,                                              # INT
-    b'L': lambda m: m.push(int(m.digits().rstrip(b'L'))),                      # LONG
-    b'J': lambda m: m.push(m.unpack('<i')),                                    # BININT
-    b'K': lambda m: m.push(m.unpack('<B')),                                    # BININT1
-    b'M': lambda m: m.push(m.unpack('<H')),                                    # BININT2
-    b'\x8a': lambda m: m.push(int.from_bytes(m.take(m.unpack('<B')), 'little', signed=True)),   # LONG1
-    b'F': lambda m: m.push(float(m.digits())),                                 # FLOAT
-    b'G': lambda m: m.push(m.unpack('>d')),                                    # BINFLOAT
-    b'S': _Machine.push_string_line,                                           # STRING
-    b'T': lambda m: m.push(m.take(m.unpack('<i'))),                            # BINSTRING
-    b'U': lambda m: m.push(m.take(m.unpack('<B'))),                            # SHORT_BINSTRING
-    b'C': lambda m: m.push(m.take(m.unpack('<B'))),                            # SHORT_BINBYTES
-    b'B': lambda m: m.push(m.take(m.unpack('<I'))),                            # BINBYTES
-    b'\x8e': lambda m: m.push(m.take(m.unpack('<Q'))),                         # BINBYTES8
-    b'\x96': lambda m: m.push(m.take(m.unpack('<Q'))),                         # BYTEARRAY8
-    b'V': lambda m: m.push(m.line().decode('raw-unicode-escape')),             # UNICODE
-    b'X': lambda m: m.push(m.take(m.unpack('<I')).decode('utf-8', 'surrogatepass')),        # BINUNICODE
-    b'\x8c': lambda m: m.push(m.take(m.unpack('<B')).decode('utf-8', 'surrogatepass')),     # SHORT_BINUNICODE
-    b'\x8d': lambda m: m.push(m.take(m.unpack('<Q')).decode('utf-8', 'surrogatepass')),     # BINUNICODE8
-    b'(': _Machine.mark,                                                       # MARK
-    b'}': lambda m: m.push({}),                                                # EMPTY_DICT
-    b']': lambda m: m.push([]),                                                # EMPTY_LIST
-    b')': lambda m: m.push(()),                                                # EMPTY_TUPLE
-    b'd': _Machine.push_dict,                                                  # DICT
-    b'l': lambda m: m.push(m.since_mark()),                                    # LIST
-    b't': lambda m: m.push(tuple(m.since_mark())),                             # TUPLE
-    b'\x85': lambda m: m.push_tuple(1),                                        # TUPLE1
-    b'\x86': lambda m: m.push_tuple(2),                                        # TUPLE2
-    b'\x87': lambda m: m.push_tuple(3),                                        # TUPLE3
-    b'a': lambda m: m.append([m.stack.pop()]),                                 # APPEND
-    b'e': lambda m: m.append(m.since_mark()),                                  # APPENDS
-    b's': _Machine.set_item,                                                   # SETITEM
-    b'u': lambda m: m.set_items(m.since_mark()),                               # SETITEMS
-    b'p': lambda m: m.remember(int(m.digits())),                               # PUT
-    b'q': lambda m: m.remember(m.unpack('<B')),                                # BINPUT
-    b'r': lambda m: m.remember(m.unpack('<I')),                                # LONG_BINPUT
-    b'\x94': lambda m: m.remember(len(m.memo)),                                # MEMOIZE
-    b'g': lambda m: m.push(m.memo[int(m.digits())]),                           # GET
-    b'h': lambda m: m.push(m.memo[m.unpack('<B')]),                            # BINGET
-    b'j': lambda m: m.push(m.memo[m.unpack('<I')]),                            # LONG_BINGET
-    b'c': _Machine.push_global_line,                                           # GLOBAL
-    b'\x93': _Machine.push_global_stack,                                       # STACK_GLOBAL
-    b'R': _Machine.reduce,                                                     # REDUCE
-    b'b': _Machine.build,                                                      # BUILD
+    b'\x80': lambda m: m.take(1),                                                             # PROTO
+    b'\x95': lambda m: m.take(8),                                                             # FRAME
+    b'N': lambda m: m.push(None),                                                             # NONE
+    b'\x88': lambda m: m.push(True),                                                          # NEWTRUE
+    b'\x89': lambda m: m.push(False),                                                         # NEWFALSE
+    b'I': PickleMachine.push_int_line,                                                        # INT
+    b'L': lambda m: m.push(int(m.digits().rstrip(b'L'))),                                     # LONG
+    b'J': lambda m: m.push(m.unpack('<i')),                                                   # BININT
+    b'K': lambda m: m.push(m.unpack('<B')),                                                   # BININT1
+    b'M': lambda m: m.push(m.unpack('<H')),                                                   # BININT2
+    b'\x8a': lambda m: m.push(int.from_bytes(m.take(m.unpack('<B')), 'little', signed=True)), # LONG1
+    b'F': lambda m: m.push(float(m.digits())),                                                # FLOAT
+    b'G': lambda m: m.push(m.unpack('>d')),                                                   # BINFLOAT
+    b'S': PickleMachine.push_string_line,                                                     # STRING
+    b'T': lambda m: m.push(m.take(m.unpack('<i'))),                                           # BINSTRING
+    b'U': lambda m: m.push(m.take(m.unpack('<B'))),                                           # SHORT_BINSTRING
+    b'C': lambda m: m.push(m.take(m.unpack('<B'))),                                           # SHORT_BINBYTES
+    b'B': lambda m: m.push(m.take(m.unpack('<I'))),                                           # BINBYTES
+    b'\x8e': lambda m: m.push(m.take(m.unpack('<Q'))),                                        # BINBYTES8
+    b'\x96': lambda m: m.push(m.take(m.unpack('<Q'))),                                        # BYTEARRAY8
+    b'V': lambda m: m.push(m.line().decode('raw-unicode-escape')),                            # UNICODE
+    b'X': lambda m: m.push(m.take(m.unpack('<I')).decode('utf-8', 'surrogatepass')),          # BINUNICODE
+    b'\x8c': lambda m: m.push(m.take(m.unpack('<B')).decode('utf-8', 'surrogatepass')),       # SHORT_BINUNICODE
+    b'\x8d': lambda m: m.push(m.take(m.unpack('<Q')).decode('utf-8', 'surrogatepass')),       # BINUNICODE8
+    b'(': PickleMachine.mark,                                                                 # MARK
+    b'}': lambda m: m.push({}),                                                               # EMPTY_DICT
+    b']': lambda m: m.push([]),                                                               # EMPTY_LIST
+    b')': lambda m: m.push(()),                                                               # EMPTY_TUPLE
+    b'd': PickleMachine.push_dict,                                                            # DICT
+    b'l': lambda m: m.push(m.since_mark()),                                                   # LIST
+    b't': lambda m: m.push(tuple(m.since_mark())),                                            # TUPLE
+    b'\x85': lambda m: m.push_tuple(1),                                                       # TUPLE1
+    b'\x86': lambda m: m.push_tuple(2),                                                       # TUPLE2
+    b'\x87': lambda m: m.push_tuple(3),                                                       # TUPLE3
+    b'a': lambda m: m.append([m.stack.pop()]),                                                # APPEND
+    b'e': lambda m: m.append(m.since_mark()),                                                 # APPENDS
+    b's': PickleMachine.set_item,                                                             # SETITEM
+    b'u': lambda m: m.set_items(m.since_mark()),                                              # SETITEMS
+    b'p': lambda m: m.remember(int(m.digits())),                                              # PUT
+    b'q': lambda m: m.remember(m.unpack('<B')),                                               # BINPUT
+    b'r': lambda m: m.remember(m.unpack('<I')),                                               # LONG_BINPUT
+    b'\x94': lambda m: m.remember(len(m.memo)),                                               # MEMOIZE
+    b'g': lambda m: m.push(m.memo[int(m.digits())]),                                          # GET
+    b'h': lambda m: m.push(m.memo[m.unpack('<B')]),                                           # BINGET
+    b'j': lambda m: m.push(m.memo[m.unpack('<I')]),                                           # LONG_BINGET
+    b'c': PickleMachine.push_global_line,                                                     # GLOBAL
+    b'\x93': PickleMachine.push_global_stack,                                                 # STACK_GLOBAL
+    b'R': PickleMachine.reduce,                                                               # REDUCE
+    b'b': PickleMachine.build,                                                                # BUILD
 }

@@ -11,6 +11,7 @@ import math
 import os
 import re
 import shlex
+import sys
 from pathlib import Path, PurePath
 from typing import NamedTuple
 
@@ -124,6 +125,13 @@ def thumbnail(path, size):
     return file.getvalue()
 
 
+def note_problems(problems):
+    """A line on stderr of how many pictures cannot be shown. problems: of each what is wrong, or None."""
+    if wrong := [problem for problem in problems if problem]:
+        print(f'note: {len(wrong):,} of {len(problems):,} pictures cannot be shown; the first: {wrong[0]}',
+              file=sys.stderr)
+
+
 def view_command(path, img_paths, base='.'):
     """The command that shows the result file at path, with --root where its pictures need it.
 
@@ -210,6 +218,7 @@ def write_page(path, results, places, size=THUMBNAIL):
     """Write the page of one Result, or of two, as a single file with thumbnails of at most size pixels in it."""
     pictures = [_embedded(image['img_path'], places, size)
                 for image in tqdm(results[0].images, desc='thumbnails', unit='picture', disable=None, leave=False)]
+    note_problems([problem for _, problem in pictures])
     write_text(path, single_file(page_data(results, pictures)))
 
 

@@ -77,6 +77,12 @@ def _scaled_step(w, g, squares, params):
     w -= root
 
 
+def _require_finite(name, w, g):
+    for array, what in ((w, 'the parameter'), (g, 'the gradient of')):
+        if not np.isfinite(array).all():
+            raise FloatingPointError(f'{what} {name} holds numbers that are not finite')
+
+
 # each rule, and the arrays it keeps for every parameter; all start at 0
 RULES = {
     'vanilla': (vanilla, ()),
@@ -113,7 +119,8 @@ class Solver:
         """One update of model, in place, with the learning rate of params or the one given. grads is used up.
 
         The threads of workers, where they are given, take the blocks in turn; the numbers are the same. Raises
-        ValueError for a parameter that is not C-contiguous: its blocks would be copies.
+        FloatingPointError, which names the parameter, where it or its gradient is not finite: then model is spoiled,
+        some of it updated; and ValueError for a parameter that is not C-contiguous: its blocks would be copies.
         """
         params = self.params if learning_rate is None else {**self.params, 'learning_rate': learning_rate}
         clip = self.params['grad_clip']
@@ -131,10 +138,14 @@ class Solver:
                 if name not in cache:
                     cache[name] = np.zeros_like(w)
             arrays = [a.reshape(-1) for a in (w, grads[name], *(cache[name] for cache in self._cache.values()))]
-            blocks += [[a[start:start + BLOCK] for a in arrays] for start in range(0, w.size, BLOCK)]
+            blocks += [(name, [a[start:start + BLOCK] for a in arrays]) for start in range(0, w.size, BLOCK)]
 
         def update(block):
-            w, g, *slots = block
+            name, (w, g, *slots) = block
+            with np.errstate(all='ignore'):
+                product = np.dot(w, g)    # cheap: NaN or an infinity on either side leaves nothing finite
+            if not math.isfinite(product):
+                _require_finite(name, w, g)
             if clip > 0 and self.params['grad_clip_by'] == 'value':
                 np.clip(g, -clip, clip, out=g)
             self._rule(w, g, params, self._steps, *slots)

@@ -18,6 +18,7 @@ from imagernn.pages import (
     THUMBNAIL,
     default_places,
     find_picture,
+    note_problems,
     page_data,
     read_result,
     thumbnail,
@@ -28,15 +29,15 @@ SHOWN = 800    # pixels of the longer side of a picture that is served
 
 
 def build_parser():
-    parser = argparse.ArgumentParser(prog='python -m imagernn.view', description='Look at captions in a browser.',
-                                     formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    parser = argparse.ArgumentParser(prog='python -m imagernn.view', description='Look at captions in a browser.')
     add = parser.add_argument
     add('results', nargs='+', metavar='RESULT_STRUCT.json', help='one result file, or two to compare')
     add('--root', default=None, help='the pictures\' folder: they are looked for there, and none outside it is shown '
                                      '(default: the working directory and the folder of the result file)')
     add('--export', default=None, metavar='FILE.html', help='write the page as one file instead of serving it')
-    add('--thumbnail_size', type=int, default=THUMBNAIL, help='pixels of the longer side of the pictures in that file')
-    add('--port', type=int, default=0, help='port to serve at; 0: any')
+    add('--thumbnail_size', type=int, default=THUMBNAIL,
+        help='pixels of the longer side of the pictures in that file (default: %(default)s)')
+    add('--port', type=int, default=0, help='port to serve at; 0: any (default: %(default)s)')
     add('--no_browser', action='store_true', help='print the address, open no browser')
     return parser
 
@@ -65,9 +66,7 @@ def routes(results, places):
     """Every URL of the page: its files, its data, the pictures that may be shown."""
     found = [find_picture(image['img_path'], places) for image in results[0].images]
     urls = [(None if problem else f'/picture/{i}', problem) for i, (_, problem) in enumerate(found)]
-    if problems := [problem for _, problem in found if problem]:
-        print(f'note: {len(problems):,} of {len(found):,} pictures cannot be shown; the first: {problems[0]}',
-              file=sys.stderr)
+    note_problems([problem for _, problem in found])
     data = json.dumps(page_data(results, urls)).encode()
     served = {**page_routes(PAGE, *FILES), '/results.json': lambda: ('application/json', data)}
     for image, (url, _) in zip(results[0].images, urls, strict=True):

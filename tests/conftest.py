@@ -1,3 +1,17 @@
-"""Matrix products take one thread in the tests, as they do in the scripts."""
+"""For all tests: matrix products take one thread, as they do in the scripts; signals are what they were before."""
+
+import signal
+
+import pytest
 
 import imagernn.blas  # noqa: F401  before numpy
+
+
+@pytest.fixture(autouse=True)
+def signals():
+    """The driver takes over Ctrl-C and others, and leaves them to end the process at once: give them back."""
+    numbers = signal.SIGINT, signal.SIGTERM, getattr(signal, 'SIGHUP', signal.SIGTERM)
+    before = {number: signal.getsignal(number) for number in numbers}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)

@@ -13,11 +13,12 @@ import h5py
 import numpy as np
 import pytest
 
-from imagernn.checkpoint import load_checkpoint, save_checkpoint
+from imagernn.checkpoint import SEAL, SEAL_BYTES, load_checkpoint, save_checkpoint
 from imagernn.errors import InputError
 from imagernn.legacy_pickle import read_pickle
 
-SHARED = Path(__file__).resolve().parents[2] / 'shared' / 'golden' / 'neuraltalk'
+REPOSITORY = Path(__file__).resolve().parents[1]
+SHARED = REPOSITORY.parent / 'shared' / 'golden' / 'neuraltalk'
 WORDS = ['a', '"quoted"', 'and/or', '..', 'back\\slash', 'naïve', '犬', '🏄', '\u200d', ' ', '', '\x00', '\udc80', "'"]
 
 
@@ -210,12 +211,31 @@ def test_foreign_files(tmp_path):
     assert 'no checkpoint' in refusal(path)
 
 
+def seal(path):
+    """Put a right checksum under whatever is in the file, as one who means harm would."""
+    contents = path.read_bytes()
+    path.write_bytes(contents + SEAL % zlib.crc32(contents))
+
+
+def make_version_1(path):
+    """A checkpoint as it was written before there was a seal: a checksum beside each dataset."""
+    os.truncate(path, path.stat().st_size - SEAL_BYTES)
+
+    def add_checksum(name, item):
+        if isinstance(item, h5py.Dataset):
+            value = item[()]
+            item.attrs['crc32'] = np.uint32(zlib.crc32(value if isinstance(value, bytes) else np.asarray(value)))
+
+    with h5py.File(path, 'r+') as root:
+        root.attrs.modify('version', np.int64(1))
+        root.visititems(add_checksum)
+
+
 def put(group, name, value):
-    """Write a dataset as save_checkpoint would, its checksum right."""
+    """Write a dataset as save_checkpoint would."""
     if name in group:
         del group[name]
-    value = np.bytes_(value) if isinstance(value, bytes) else value
-    group.create_dataset(name, data=value).attrs['crc32'] = np.uint32(zlib.crc32(value))
+    group.create_dataset(name, data=np.bytes_(value) if isinstance(value, bytes) else value)
 
 
 def link_to_itself(root):
@@ -250,7 +270,7 @@ def named_type(root):
 
 
 HOSTILE = {
-    'newer': (lambda root: root.attrs.modify('version', 2), 'version 2'),
+    'newer': (lambda root: root.attrs.modify('version', 3), 'update the program'),
     'version 0': (lambda root: root.attrs.modify('version', 0), 'version 0'),
     'no version': (lambda root: root.attrs.pop('version'), 'version None'),
     'no model': (lambda root: root.pop('model'), "no 'model'"),
@@ -271,8 +291,6 @@ HOSTILE = {
     'array of text': (lambda root: put(root, 'model/We', np.full((2, 2), b'x')), 'type'),
     'objects': (lambda root: root.create_dataset('x', data=['text']), 'type object'),
     'no data': (lambda root: root.create_dataset('x', data=h5py.Empty('f4')), 'no data'),
-    'no checksum': (lambda root: root.create_dataset('x', data=np.zeros(3)), 'CRC'),
-    'wrong checksum': (lambda root: root['model/We'].attrs.modify('crc32', np.uint32(1)), 'CRC'),
     'a terabyte': (lambda root: root['model'].create_dataset('X', (2**18, 2**20), 'f4'), 'claims'),
     'a zip bomb': (lambda root: root.create_dataset('x', data=np.zeros(10**5), compression='gzip'), 'compressed'),
     'chunks': (lambda root: root.create_dataset('x', (2**30, 2**20), 'f4', chunks=(8, 8)), 'chunks'),
@@ -294,7 +312,26 @@ def test_hdf5_that_is_not_as_it_should_be(tmp_path, checkpoint, name):
     save_checkpoint(tmp_path / 'c', checkpoint)
     with h5py.File(tmp_path / 'c', 'r+') as root:
         change(root)
+    seal(tmp_path / 'c')
     assert reason in refusal(tmp_path / 'c')
+
+
+@pytest.mark.parametrize('change', [
+    lambda root: root.create_dataset('x', data=np.zeros(3)),
+    lambda root: root['model/We'].attrs.modify('crc32', np.uint32(1)),
+])
+def test_version_1_is_read_and_its_own_checksums_are_believed(tmp_path, checkpoint, change):
+    path = tmp_path / 'c'
+    save_checkpoint(path, checkpoint)
+    make_version_1(path)
+    assert_same(load_checkpoint(path), checkpoint)
+    with h5py.File(path, 'r+') as root:
+        change(root)
+    assert 'CRC-32 differs' in refusal(path)
+
+
+def test_the_checkpoint_that_is_given_away_loads():
+    assert load_checkpoint(REPOSITORY / 'cv/flickr8k_lstm_lite0.h5')['model']['Wd'].dtype == np.float16
 
 
 def damaged(data, count, seed):
@@ -310,20 +347,38 @@ def damaged(data, count, seed):
         yield bytes(copy)
 
 
-def test_a_damaged_file_is_refused_or_comes_back_unchanged(tmp_path, checkpoint):
+@pytest.mark.parametrize('version', [1, 2])
+def test_a_damaged_file_is_refused_or_in_version_1_comes_back_unchanged(tmp_path, checkpoint, version):
     path = tmp_path / 'c'
     save_checkpoint(path, checkpoint)
-    refused = 0
-    for data in damaged(path.read_bytes(), 100, seed=1):
+    if version == 1:
+        make_version_1(path)
+    whole, refused = path.read_bytes(), 0
+    for data in damaged(whole, 100, seed=1):
         path.write_bytes(data)
         try:
             loaded = load_checkpoint(path)
         except InputError as error:
-            assert '\n' not in str(error)
+            assert '\n' not in str(error) and str(path) in str(error)
             refused += 1
         else:
+            assert version == 1 or data == whole
             assert_same(loaded, checkpoint)
     assert refused > 50
+
+
+def test_not_a_bit_may_differ_and_not_a_byte_be_missing_or_too_many(tmp_path, checkpoint):
+    path = tmp_path / 'c'
+    save_checkpoint(path, checkpoint)
+    whole = path.read_bytes()
+    places = [*range(0, len(whole) - 40, len(whole) // 300), *range(len(whole) - 40, len(whole))]
+    for place in places:
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 1 << place % 8]) + whole[place + 1:])
+        refusal(path)
+        path.write_bytes(whole[:place])
+        refusal(path)
+    path.write_bytes(whole + b'\n')
+    refusal(path)
 
 
 # ---- the original's pickles

@@ -28,7 +28,7 @@ DEFAULTS = {  # those of the original's driver.py
 @pytest.fixture(autouse=True)
 def signals():
     """The driver takes over Ctrl-C and SIGTERM: give them back."""
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
     yield
     for number, handler in before.items():
         signal.signal(number, handler)
@@ -227,13 +227,14 @@ def test_a_stop_right_after_an_explosion_keeps_the_last_good_checkpoint(root, mo
 def test_a_stop_before_the_first_step_saves_nothing(root, monkeypatch, capsys):
     driver.main(train_flags(root))
     last = checkpoint_named(root, 'last')
-    before, write_status = last.read_bytes(), driver.Outputs.write_status
+    before, write = last.read_bytes(), driver.StatusFile.write
 
-    def stop_at_once(self, run):
-        write_status(self, run)
-        os.kill(os.getpid(), signal.SIGINT)
+    def stop_at_once(self, run, *ending):
+        write(self, run, *ending)
+        if not ending:
+            os.kill(os.getpid(), signal.SIGINT)
 
-    monkeypatch.setattr(driver.Outputs, 'write_status', stop_at_once)
+    monkeypatch.setattr(driver.StatusFile, 'write', stop_at_once)
     assert driver.main(train_flags(root)) == 130
     assert 'nothing new to save' in capsys.readouterr().out and last.read_bytes() == before
 

@@ -1,10 +1,13 @@
+import errno
 import json
 import os
+import signal
 
 import pytest
+from faults import in_a_child, kill
 
 from imagernn.errors import InputError, script
-from imagernn.files import replacing, require_writable, write_json, write_text
+from imagernn.files import claimed, remove_leftovers, replacing, require_writable, write_json, write_text
 
 
 def test_json_is_what_any_reader_takes(tmp_path):
@@ -46,6 +49,124 @@ def test_require_writable_changes_nothing(tmp_path):
     for path in tmp_path, tmp_path / 'old' / 'x', tmp_path / ('x' * 300):
         with pytest.raises(InputError):
             require_writable(path)
+
+
+def test_a_folder_that_cannot_be_synced_does_not_matter_and_one_that_fails_does(tmp_path, monkeypatch):
+    fsync = os.fsync
+
+    def refuse(number):
+        def of_a_folder(descriptor):
+            if os.path.isdir(f'/proc/self/fd/{descriptor}'):
+                raise OSError(number, os.strerror(number))
+            fsync(descriptor)
+        return of_a_folder
+
+    if not os.path.isdir('/proc/self/fd'):
+        pytest.skip('no /proc to tell a folder by')
+    monkeypatch.setattr(os, 'fsync', refuse(errno.EINVAL))
+    write_text(tmp_path / 'x', 'text')
+    monkeypatch.setattr(os, 'fsync', refuse(errno.EIO))
+    with pytest.raises(InputError, match='Input/output'):
+        write_text(tmp_path / 'x', 'new text')
+    assert (tmp_path / 'x').read_text() == 'new text'
+
+
+def test_the_longest_name_there_is_can_be_written(tmp_path):
+    for name in 'x' * 255, 'ü' * 127:
+        write_text(tmp_path / name, 'text')
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_leftovers_go_by_their_files_names_alone(tmp_path):
+    names = ['.a_last.h5.0123abcd.tmp', '.a_b_last.h5.0123abcd.tmp', '.a_last.h5.tmp', 'a_last.h5.0123abcd.tmp',
+             '.a_last.h5.0123abcx.tmp', 'a_last.h5']
+    for name in names:
+        (tmp_path / name).touch()
+    remove_leftovers(tmp_path, r'a_last\.h5')
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(names[1:])
+    remove_leftovers(tmp_path / 'absent', '.*')
+
+
+def test_a_claim_keeps_others_out_and_leaves_nothing(tmp_path):
+    path = tmp_path / 'new' / 'name'
+    with claimed(path, 'wait'):
+        with pytest.raises(InputError, match=f'name: belongs .* alive, process {os.getpid()} on .*; wait'):
+            with claimed(path, 'wait'):
+                pass
+        with claimed(tmp_path / 'new' / 'other', 'wait'):
+            pass
+    with claimed(path, 'wait'):
+        pass
+    assert list(path.parent.iterdir()) == []
+
+
+def test_a_claim_ends_with_its_process_however_that_ends(tmp_path):
+    def killed():
+        with claimed(tmp_path / 'name', ''):
+            kill('')
+
+    assert in_a_child(killed) == -signal.SIGKILL
+    assert [path.name for path in tmp_path.iterdir()] == ['.name.lock']
+    with claimed(tmp_path / 'name', ''):
+        pass
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_claim_that_its_owner_gives_up_in_between_is_made_on_a_new_file(tmp_path, monkeypatch):
+    """Else two would have one each: on the file that was removed, and on the next of its name."""
+    import fcntl
+    flock, path = fcntl.flock, tmp_path / '.name.lock'
+
+    def late(*args):
+        monkeypatch.undo()
+        path.unlink()
+        flock(*args)
+
+    monkeypatch.setattr(fcntl, 'flock', late)
+    with claimed(tmp_path / 'name', ''):
+        with pytest.raises(InputError), claimed(tmp_path / 'name', ''):
+            pass
+
+
+def test_of_many_who_claim_at_once_there_is_one_at_a_time(tmp_path):
+    """Each holds the claim for a moment; whoever has it writes a file that must not be there yet."""
+    def claim():
+        done = 0
+        while done < 20:
+            try:
+                with claimed(tmp_path / 'name', ''):
+                    (tmp_path / 'mine').open('x').close()
+                    (tmp_path / 'mine').unlink()
+                    done += 1
+            except InputError:
+                pass
+
+    def four():
+        pids = []
+        for _ in range(4):
+            pids.append(os.fork())
+            if not pids[-1]:
+                code = 1
+                try:
+                    claim()
+                    code = 0
+                finally:
+                    os._exit(code)
+        return max(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in pids)
+
+    assert in_a_child(four) == 0
+
+
+def test_where_there_are_no_locks_that_is_said(tmp_path, monkeypatch, capsys):
+    import fcntl
+
+    def unsupported(*args):
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(fcntl, 'flock', unsupported)
+    with claimed(tmp_path / 'name', ''), claimed(tmp_path / 'name', ''):
+        pass
+    assert 'keeps no locks' in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(('error', 'code', 'words'), [

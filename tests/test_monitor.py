@@ -6,6 +6,7 @@ import os
 import re
 import signal
 from datetime import datetime, timedelta
+from types import SimpleNamespace
 
 import pytest
 from browser import chromium_or_skip, watched_page
@@ -78,7 +79,7 @@ def test_driver_does_not_rewrite_a_long_history_all_the_time(tmp_path, monkeypat
         clock[0] += 2.
 
     monkeypatch.setattr(driver, 'write_json', slow_write)
-    monkeypatch.setattr(driver.time, 'monotonic', lambda: clock[0])
+    monkeypatch.setattr(driver, 'time', SimpleNamespace(monotonic=lambda: clock[0]))
     file = driver.StatusFile({'worker_status_output_directory': str(tmp_path), 'fappend': 'x'})
     for _ in range(1000):
         file.write({'history': []})

@@ -6,6 +6,7 @@ import threading
 import time
 import urllib.request
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -287,9 +288,9 @@ def test_serve_prints_the_address_opens_the_browser_and_ends_with_ctrl_c(routes,
 
     monkeypatch.setenv('DISPLAY', ':0')
     monkeypatch.setattr(page_server.webbrowser, 'open', opened.append)
+    monkeypatch.setattr(page_server, 'time', SimpleNamespace(sleep=interrupted, monotonic=time.monotonic))
     with socket.create_server(('127.0.0.1', 0)) as taken:
         port = taken.getsockname()[1]
-        monkeypatch.setattr(page_server.time, 'sleep', interrupted)
         serve(routes, port, first='/given.txt')
     out = capsys.readouterr().out
     assert f'port {port} is taken' in out and opened[0] in out and opened[0].endswith('/given.txt')

@@ -26,12 +26,20 @@ MAY_IMPORT = {
     'solver': {'errors'},
     'gradcheck': {'errors'},
     'files': {'errors'},
-    'features': {'errors'},
-    'image_store': {'files', 'errors'},
+    'watch': set(),
+    'run_files': {'checkpoint', 'evaluation', 'flags', 'files', 'errors'},
+    'hdf5': {'errors'},
+    'matlab': set(),
+    'npy': set(),
+    'features': {'hdf5', 'matlab', 'npy', 'errors'},
+    'image_store': {'npy', 'files', 'errors'},
     'data_provider': {'image_store', 'features', 'errors'},
-    'checkpoint': {'legacy_pickle', 'files', 'errors'},
+    'checkpoint': {'legacy_pickle', 'files', 'errors', 'hdf5'},
     'legacy_pickle': {'errors'},
+    'page_server': {'errors'},
+    'monitor': {'page_server', 'errors'},
     'metrics': {'metrics', 'files', 'errors'},
+    'caption_files': {'errors'},
 }
 LATER_ROOMS = {'ranking', 'textgen', 'parallel', 'convnet'}
 

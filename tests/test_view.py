@@ -189,12 +189,13 @@ def test_the_page_of_one_file_holds_its_data_as_text_and_runs_only_its_own_scrip
     assert single_file({}).count('<script') == len(scripts)
 
 
-def test_thumbnails_are_inside_and_small(folder):
+def test_thumbnails_are_inside_and_small(folder, capsys):
     assert view.main(['r.json', '--export', 'p.html', '--thumbnail_size', '100']) == 0
     data = json.loads(re.search('id="data">(.*?)</script>', Path('p.html').read_text(encoding='utf-8'))[1])
     picture = base64.b64decode(data['images'][0]['picture'].removeprefix('data:image/jpeg;base64,'))
     assert Image.open(io.BytesIO(picture)).size == (100, 50)
     assert 'page.jpg: is not a picture' in data['images'][8]['problem'] and data['images'][4]['picture'] is None
+    assert 'note: 11 of 15 pictures cannot be shown; the first: link.jpg: lies outside' in capsys.readouterr().err
 
 
 def test_the_title_says_what_one_sees():

@@ -21,6 +21,9 @@ ORIENTATION = 0x0112    # the EXIF tag: how the camera was held
 UPRIGHT = {2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180, 4: Image.Transpose.FLIP_TOP_BOTTOM,
            5: Image.Transpose.TRANSPOSE, 6: Image.Transpose.ROTATE_270, 7: Image.Transpose.TRANSVERSE,
            8: Image.Transpose.ROTATE_90}
+# so that none takes 1 GB: a pixel of a JPEG takes 8 bytes while it is read, of the others up to 18
+MAX_PIXELS, MAX_PIXELS_OF = 50_000_000, {'JPEG': 110_000_000, 'MPO': 110_000_000}
+SCAN, MAX_SCANNED = b'\xff\xda', 2_000_000_000    # of a JPEG: the mark of a scan; pixels times scans, a minute's work
 WHITES = {'I': (65535,), 'F': (1, 255, 65535)}    # of numbers of 32 bits: the first that none exceeds is white
 
 RESIZE = {'size': 224, 'resize': 'Pillow bicubic, antialiased, the aspect ratio not kept'}
@@ -37,16 +40,16 @@ def load_picture(path):
 
     Transparent parts are white; an animation is its first frame; 16-bit grey is scaled to 8 bits. The kind of file is
     told from its content. Raises InputError naming the file and what is wrong: a picture that is missing, cut short, of
-    no known kind, or of more than 178,956,970 pixels (Pillow's guard against files that unpack to fill the memory).
+    no known kind, or of more than 50 million pixels, a JPEG 110: a few bytes can unpack to fill the memory.
     A large JPEG is decoded in full: at a fraction of its size, which Pillow offers, prepare would give other numbers.
     """
     path = Path(path)
     _require_file(path)
     try:
-        with path.open('rb') as file, Image.open(file) as image:
-            if image.format not in FORMATS:
-                raise InputError(f'{path}: is a file of the kind {image.format}, which is not read here; '
-                                 'save it as JPEG or PNG')
+        Image.init()
+        known = [kind for kind in FORMATS if kind in Image.OPEN]    # MPO is a JPEG that is opened; AVIF may be absent
+        with path.open('rb') as file, Image.open(file, formats=known) as image:
+            _require_size(path, image)
             image.load()
             turn = _orientation(image)
             image = _rgb(image)
@@ -77,6 +80,15 @@ def _require_file(path):
         raise InputError(f'{path}: is not a regular file; name a picture')
     if found.st_size == 0:
         raise InputError(f'{path}: is empty; copy it again')
+
+
+def _require_size(path, image):
+    """InputError where an image that is not loaded yet would take too much memory, or time."""
+    pixels, most = image.width * image.height, MAX_PIXELS_OF.get(image.format, MAX_PIXELS)
+    if pixels > most:
+        raise InputError(f'{path}: is too large ({pixels} pixels; a {image.format} may have {most}); make it smaller')
+    if image.format in ('JPEG', 'MPO') and pixels * (scans := path.read_bytes().count(SCAN)) > MAX_SCANNED:
+        raise InputError(f'{path}: has {scans} scans of {pixels} pixels, which would take too long; save it again')
 
 
 def _orientation(image):

@@ -10,10 +10,7 @@ Caffe, which pip does not have, or than onnx with protobuf, for files that these
 
 import math
 import mmap
-import pickle
-import struct
 import zipfile
-import zlib
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
@@ -22,12 +19,16 @@ import h5py
 import numpy as np
 from numpy.lib.stride_tricks import as_strided
 
+from imagernn import hdf5
 from imagernn.errors import InputError
-from imagernn.legacy_pickle import OPCODES, _Machine, _refuse
+from imagernn.legacy_pickle import OPCODES, PickleMachine, refuse
+from imagernn.matlab import Numbers, looks_like_matlab, read_variables
+from imagernn.npy import array_of, open_archive, read_header
 
 MAX_ARRAYS, MAX_FIELDS = 10_000, 1_000_000    # more than any network here could need
 MAX_PICKLE_BYTES = 64 << 20                   # of the description of the arrays in a .pth
-MAX_UNPACKED_BYTES = 1 << 30                  # of a compressed .mat
+MAX_NAME, MAX_NAMES = 1000, 1_000_000         # characters of a layer's name, and of those of all arrays
+MAX_AXES = 32
 TORCH_MAGIC = b'\x80\x02\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19.'    # of a .pth before PyTorch 1.6
 TYPES = {'FloatStorage': 'f4', 'DoubleStorage': 'f8', 'HalfStorage': 'f2', 'LongStorage': 'i8', 'IntStorage': 'i4',
          'ShortStorage': 'i2', 'CharStorage': 'i1', 'ByteStorage': 'u1', 'BoolStorage': '?'}
@@ -55,8 +56,9 @@ def stored_arrays(path):
             raise InputError(f'{path}: is not a weight file of a known format; expected one of '
                              f'{", ".join(READERS)}')
         arrays = READERS[form](path)
-    if len(arrays) > MAX_ARRAYS:
-        raise InputError(f'{path}: holds {len(arrays):,} arrays, which no network has; name a file of weights')
+    if len(arrays) > MAX_ARRAYS or sum(map(len, arrays)) > MAX_NAMES:
+        raise InputError(f'{path}: holds {len(arrays):,} arrays, or names so long, as no network has; name a file of '
+                         'weights')
     return form, arrays
 
 
@@ -77,13 +79,13 @@ def _format(path):
     with path.open('rb') as file:
         start = file.read(128)
     if zipfile.is_zipfile(path):
-        with zipfile.ZipFile(path) as archive:
+        with open_archive(path) as archive:
             return '.pth' if any(name.endswith('data.pkl') for name in archive.namelist()) else '.npz'
-    if h5py.is_hdf5(path):
+    if hdf5.looks_like_hdf5(path):
         return '.h5'
     if start.startswith(TORCH_MAGIC):
         return '.pth'
-    if start.startswith(b'MATLAB 5.0 MAT-file'):
+    if looks_like_matlab(start):
         return '.mat'
     if start.startswith(b'PK'):
         raise InputError(f'{path}: is a zip archive (.pth or .npz) that ends too early; copy or download it again')
@@ -94,144 +96,83 @@ def _format(path):
 # -- HDF5 (Keras)
 
 def _read_h5(path):
+    return {name: Stored(tuple(shape), lambda described=described: _h5_array(path, described))
+            for name, (shape, described) in hdf5.in_child(lambda: _describe_h5(path)).items()}
+
+
+def _describe_h5(path):
+    """{name: (shape, how to read it, or why it cannot be read)}."""
     found = {}
 
-    def visit(name, item):
+    def visit(name, item):    # of what is in the file itself: links elsewhere are not followed
+        if len(found) > MAX_ARRAYS:
+            return True
         if isinstance(item, h5py.Dataset) and item.dtype.kind == 'f' and not name.startswith('optimizer'):
-            found[name] = Stored(item.shape, lambda: _h5_array(path, name))
+            try:
+                found[name] = item.shape, hdf5.describe(item)
+            except ValueError as error:
+                found[name] = item.shape, str(error)
+        return None
 
     with h5py.File(path, 'r') as file:
         file.visititems(visit)
     return found
 
 
-def _h5_array(path, name):
-    with h5py.File(path, 'r') as file:
-        return file[name][()]
+def _h5_array(path, described):
+    if isinstance(described, str):
+        raise ValueError(described)
+    return hdf5.Numbers(path, described).whole()
 
 
 # -- numpy
 
 def _read_npz(path):
     found = {}
-    with zipfile.ZipFile(path) as archive:
-        for member in archive.namelist():
-            if member.endswith('.npy'):
-                with archive.open(member) as file:
-                    version = np.lib.format.read_magic(file)
-                    header = np.lib.format
-                    header = header.read_array_header_1_0 if version == (1, 0) else header.read_array_header_2_0
-                    shape, _, dtype = header(file)
-                if dtype.kind == 'f':
-                    name = member.removesuffix('.npy')
-                    found[name] = Stored(shape, lambda name=name: _npz_array(path, name))
+    with open_archive(path) as archive:
+        for info in archive.infolist():
+            if not info.filename.endswith('.npy'):
+                continue
+            with archive.open(info) as file:
+                header = read_header(file)
+            if header.dtype.kind == 'f':
+                if header.offset + header.size != info.file_size:
+                    raise ValueError(f'{ascii(info.filename):.60} claims an array of shape {header.shape!s:.60} and '
+                                     f'holds {info.file_size:,} bytes')
+                found[info.filename.removesuffix('.npy')] = Stored(
+                    header.shape, lambda member=info.filename: _npz_array(path, member))
     return found
 
 
-def _npz_array(path, name):
-    with np.load(path, allow_pickle=False) as archive:
-        return archive[name]
+def _npz_array(path, member):
+    with zipfile.ZipFile(path) as archive:    # open_archive has found it sound
+        return array_of(archive.read(member))
 
 
-# -- MATLAB v5 (MatConvNet): https://www.mathworks.com/help/pdf_doc/matlab/matfile_format.pdf
-
-MATLAB_TYPES = {1: 'i1', 2: 'u1', 3: 'i2', 4: 'u2', 5: 'i4', 6: 'u4', 7: 'f4', 9: 'f8', 12: 'i8', 13: 'u8'}
-MATRIX, COMPRESSED = 14, 15                        # kinds of elements
-CELL, STRUCT, CHAR, NUMBERS = 1, 2, 4, range(6, 16)    # classes of matrices
-
+# -- MATLAB v5 (MatConvNet)
 
 def _read_mat(path):
     """A MatConvNet network: `layers`, a cell of structs, each with a name and weights, or in old files filters, biases.
 
-    The weights of a layer are called name.0, name.1. Not by scipy.io, which a damaged file can make crash Python.
+    The weights of a layer are called name.0, name.1.
     """
-    with path.open('rb') as file:
-        data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)    # closed when no array needs it any more
-    variables, position = {}, 128
-    order = {b'IM': '<', b'MI': '>'}[data[126:128]]
-    while position < len(data):
-        place = _MatlabData(data, order)
-        kind, start, stop, _ = place.element(position, len(data))
-        position = stop if kind == COMPRESSED else stop + -stop % 8
-        if kind == COMPRESSED:
-            unpacked = zlib.decompressobj().decompress(data[start:stop], MAX_UNPACKED_BYTES + 1)
-            if len(unpacked) > MAX_UNPACKED_BYTES:
-                raise ValueError(f'it unpacks to more than {MAX_UNPACKED_BYTES >> 20:,} MiB, more than a network has')
-            place = _MatlabData(unpacked, order)
-            kind, start, stop, _ = place.element(0, len(unpacked))
-        if kind == MATRIX and (name := place.name(start, stop)) in ('layers', 'net'):
-            variables[name] = place.matrix(start, stop)
-    network = variables['net'][0] if 'net' in variables else variables
-    found = {}
-    for layer, in network['layers']:
+    network = variables = read_variables(path)
+    if 'net' in variables:
+        network, = variables['net']()
+    layers, found = network['layers'], {}
+    for layer, in layers() if callable(layers) else layers:
         weights = layer.get('weights') or [layer[field] for field in ('filters', 'biases') if field in layer]
-        found.update({f'{layer["name"]}.{i}': w for i, w in enumerate(weights) if isinstance(w, Stored)})
+        for i, w in enumerate(weights):
+            if isinstance(w, Numbers):
+                found[_name(layer['name'], i)] = Stored(w.shape, w.read)
     return found
 
 
-class _MatlabData:
-    """The elements of a MATLAB v5 file in a run of bytes."""
-
-    def __init__(self, data, order):
-        self.data, self.order = data, order
-
-    def element(self, position, stop):
-        """-> kind, start and stop of its content, where the next one begins. ValueError where it is cut short."""
-        kind, size = struct.unpack_from(f'{self.order}2I', self.data, position)
-        start, after = position + 8, position + 8 + size + -size % 8
-        if kind >> 16:                                             # a small one: all in eight bytes
-            kind, size, start, after = kind & 0xffff, kind >> 16, position + 4, position + 8
-        if start + size > stop:
-            raise ValueError('an element reaches beyond what it is in: cut short')
-        return kind, start, start + size, after
-
-    def head(self, start, stop):
-        """Of a matrix: its class, its size, its name, where its content begins."""
-        _, flags, _, position = self.element(start, stop)
-        _, begin, end, position = self.element(position, stop)
-        size = np.frombuffer(self.data[begin:end], f'{self.order}i4').tolist()
-        _, begin, end, position = self.element(position, stop)
-        if len(size) > 32 or min(size, default=0) < 0:
-            raise ValueError(f'a matrix of size {size!s:.60}')
-        return struct.unpack_from(f'{self.order}I', self.data, flags)[0] & 255, tuple(size), (begin, end), position
-
-    def name(self, start, stop):
-        return bytes(self.data[slice(*self.head(start, stop)[2])]).decode('latin-1')
-
-    def matrix(self, start, stop, depth=0):
-        """Stored of numbers, str of characters, a list of a cell's contents, a list of dicts of a struct; else None."""
-        if start == stop or depth > 16:
-            return None
-        kind, size, _, position = self.head(start, stop)
-        if kind == CELL:
-            return self._matrices(math.prod(size), position, stop, depth)[0]
-        if kind == STRUCT:
-            _, begin, end, position = self.element(position, stop)
-            width = int.from_bytes(self.data[begin:end], {'<': 'little', '>': 'big'}[self.order])
-            _, begin, end, position = self.element(position, stop)
-            fields = [bytes(self.data[i:i + width]).rstrip(b'\0').decode('latin-1') for i in range(begin, end, width)]
-            structs = []
-            for _ in range(math.prod(size) if fields else 0):
-                values, position = self._matrices(len(fields), position, stop, depth)
-                structs.append(dict(zip(fields, values, strict=True)))
-            return structs
-        if kind != CHAR and kind not in NUMBERS:
-            return None
-        what, begin, end, _ = self.element(position, stop)
-        if kind == CHAR:
-            return bytes(self.data[begin:end]).replace(b'\0', b'').decode('utf-8', 'replace')
-        dtype = np.dtype(self.order + MATLAB_TYPES[what])          # MATLAB stores whole numbers in fewer bytes
-        if math.prod(size) * dtype.itemsize != end - begin:
-            raise ValueError(f'a matrix of size {size!s:.60} with {end - begin} bytes')
-        return Stored(size, lambda: np.frombuffer(self.data, dtype, math.prod(size), begin).reshape(size, order='F'))
-
-    def _matrices(self, count, position, stop, depth):
-        """The next so many matrices, and where they end."""
-        values = []
-        for _ in range(count):
-            _, begin, end, position = self.element(position, stop)
-            values.append(self.matrix(begin, end, depth + 1))
-        return values, position
+def _name(layer, number):
+    """What the arrays of a layer are called here. A long name, repeated for each of them, would fill the memory."""
+    if len(layer) > MAX_NAME:
+        raise ValueError(f'a layer whose name is of {len(layer):,} characters')
+    return f'{layer}.{number}'
 
 
 # -- PyTorch
@@ -266,21 +207,13 @@ class _Tensor(NamedTuple):
         return Stored(self.shape, array)
 
 
-class _TorchPickle(_Machine):
+class _TorchPickle(PickleMachine):
     """legacy_pickle's machine with what torch.save names: storages, tensors, ordered dicts. Still nothing can run."""
 
     def __init__(self, data, position=0):
-        super().__init__(data)
-        self.position = position
+        super().__init__(data, position)
+        self.opcodes = {**OPCODES, b'Q': _TorchPickle.push_persistent, b'b': _TorchPickle.build}    # BINPERSID, BUILD
         self.storages = {}    # in the order in which they are met
-
-    def run(self):
-        opcodes = {**OPCODES, b'Q': _TorchPickle.push_persistent, b'b': _TorchPickle.build}    # BINPERSID, BUILD
-        while (opcode := self.take(1)) != b'.':
-            if opcode not in opcodes:
-                _refuse(f'instruction {opcode!r} at byte {self.position - 1} is not allowed here')
-            opcodes[opcode](self)
-        return self.stack.pop()
 
     def push_global(self, module, name):
         if module == 'torch' and name in TYPES:
@@ -288,30 +221,30 @@ class _TorchPickle(_Machine):
         elif (module, name) in TORCH_GLOBALS:
             self.push(TORCH_GLOBALS[module, name])
         else:
-            _refuse(f'it asks for {ascii(module)[1:-1]:.60}.{ascii(name)[1:-1]:.60}, which weights do not need; '
+            refuse(f'it asks for {ascii(module)[1:-1]:.60}.{ascii(name)[1:-1]:.60}, which weights do not need; '
                     'in PyTorch, save the state_dict() alone')
 
     def push_persistent(self):
         what, dtype, key, _, size, *_ = self.stack.pop()
         if what != 'storage' or not isinstance(dtype, np.dtype) or type(key) is not str or not _is_count(size):
-            _refuse('a storage that is none')
+            refuse('a storage that is none')
         storage = _Storage(key, dtype, size)
         if self.storages.setdefault(key, storage) != storage:
-            _refuse('a storage of two sizes')
+            refuse('a storage of two sizes')
         self.push(storage)
 
     def build(self):
         state, target = self.stack.pop(), self.stack[-1]
         if type(target) is not dict or type(state) is not dict:    # the _metadata of a state_dict, which says nothing
-            _refuse('it sets the state of what has none')
+            refuse('it sets the state of what has none')
 
     def tensor(self, storage, offset, shape, strides, *_):
-        plain = [offset, *shape, *strides]
-        if not isinstance(storage, _Storage) or len(shape) != len(strides) or not all(map(_is_count, plain)):
-            _refuse('a tensor that is none')
+        sound = isinstance(storage, _Storage) and len(shape) == len(strides) <= MAX_AXES
+        if not sound or not all(map(_is_count, [offset, *shape, *strides])):
+            refuse('a tensor that is none')
         tensor = _Tensor(storage, offset, shape, strides)
         if offset + tensor.extent() > storage.size or math.prod(shape) > storage.size:
-            _refuse(f'a tensor of shape {shape!s:.60} in a storage of {storage.size} numbers')
+            refuse(f'a tensor of shape {shape!s:.60} in a storage of {storage.size} numbers')
         return tensor
 
     def parameter(self, data, *_):
@@ -319,7 +252,7 @@ class _TorchPickle(_Machine):
 
     def ordered_dict(self, *items):
         if items:
-            _refuse('a dict with contents of its own')
+            refuse('a dict with contents of its own')
         return {}
 
 
@@ -335,23 +268,13 @@ def _is_count(value):
     return type(value) is int and 0 <= value < 1 << 48
 
 
-def _run(machine):
-    """The value that a pickle describes; UnpicklingError whatever a nonsensical program stumbles over."""
-    try:
-        return machine.run()
-    except pickle.UnpicklingError:
-        raise
-    except Exception as error:
-        raise pickle.UnpicklingError(f'damaged at byte {machine.position} ({type(error).__name__})') from error
-
-
 def _tensors(value):
     """{name: _Tensor} of a state_dict, or of a training checkpoint around one."""
     for wrapper in ('state_dict', 'model'):
         if type(value) is dict and type(value.get(wrapper)) is dict:
             value = value[wrapper]
     if type(value) is not dict:
-        _refuse('it holds no dict of tensors; in PyTorch, save the state_dict()')
+        refuse('it holds no dict of tensors; in PyTorch, save the state_dict()')
     return {name: tensor for name, tensor in value.items() if isinstance(tensor, _Tensor)}
 
 
@@ -361,19 +284,19 @@ def _read_pth(path):
 
 def _read_torch_zip(path):
     """A zip: <folder>/data.pkl describes the tensors, <folder>/data/<key> are the numbers of each storage."""
-    with zipfile.ZipFile(path) as archive:
+    with open_archive(path) as archive:
         description = next(name for name in archive.namelist() if name.endswith('data.pkl'))
         folder, size = description.removesuffix('data.pkl'), archive.getinfo(description).file_size
         if size > MAX_PICKLE_BYTES:
-            _refuse(f'a description of {size:,} bytes')
+            refuse(f'a description of {size:,} bytes')
         sizes = {info.filename: info.file_size for info in archive.infolist()}
-        if f'{folder}byteorder' in sizes and archive.read(f'{folder}byteorder') != b'little':
-            _refuse('numbers in big-endian order')
+        if f'{folder}byteorder' in sizes and archive.open(f'{folder}byteorder').read(9) != b'little':
+            refuse('numbers in big-endian order')
         machine = _TorchPickle(archive.read(description))
-    tensors = _tensors(_run(machine))
+    tensors = _tensors(machine.result(machine.run))
     for storage in machine.storages.values():
         if sizes.get(f'{folder}data/{storage.key}') != storage.size * storage.dtype.itemsize:
-            _refuse(f'storage {ascii(storage.key)[:60]} is missing or not as long as it should be')
+            refuse(f'storage {ascii(storage.key)[:60]} is missing or not as long as it should be')
 
     def reader(storage):
         def read(first, count):
@@ -393,22 +316,22 @@ def _read_torch_legacy(path):
         values = []
         for _ in range(4):
             machine = _TorchPickle(data, position)
-            values.append(_run(machine))
+            values.append(machine.result(machine.run))
             position = machine.position
             if len(values) == 3:
                 storages = machine.storages
         _, system, value, keys = values
         if type(system) is not dict or not system.get('little_endian'):
-            _refuse('numbers in big-endian order')
+            refuse('numbers in big-endian order')
         tensors, places = _tensors(value), {}
         for key in keys:
             storage = storages[key]
             places[key] = position + 8
             position += 8 + storage.size * storage.dtype.itemsize
             if position > len(data):
-                _refuse('cut short')
+                refuse('cut short')
             if int.from_bytes(data[places[key] - 8:places[key]], 'little') != storage.size:
-                _refuse(f'storage {ascii(key)[:60]} is not as long as it should be')
+                refuse(f'storage {ascii(key)[:60]} is not as long as it should be')
 
     def reader(storage):
         return lambda first, count: np.fromfile(path, storage.dtype, count,
@@ -471,16 +394,18 @@ class _Wire:
         return bytes(self.data[slice(*texts[-1])]).decode('utf-8', 'replace') if texts else ''
 
     def numbers(self, message, number):
-        """A repeated whole number, packed or not."""
+        """A repeated whole number, packed or not: the sizes of an array's axes."""
         found = []
         for n, kind, value in self.fields(message):
             if n == number and kind == VARINT:
                 found.append(value)
             elif n == number and kind == BYTES:
                 position, stop = value
-                while position < stop and len(found) < 32:
+                while position < stop and len(found) <= MAX_AXES:
                     one, position = self._varint(position, stop)
                     found.append(one)
+            if len(found) > MAX_AXES:
+                raise ValueError(f'an array of more than {MAX_AXES} axes')
         return tuple(found)
 
 
@@ -517,7 +442,7 @@ def _read_caffemodel(path):
                     shape = tuple(fields.get(axis, 1) for axis in (1, 2, 3, 4))
                     while len(shape) > 1 and shape[0] == 1:
                         shape = shape[1:]
-                found[f'{name}.{i}'] = _numbers_at(path, fields[5], 'f4', shape)
+                found[_name(name, i)] = _numbers_at(path, fields[5], 'f4', shape)
     return found
 
 

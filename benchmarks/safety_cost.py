@@ -1,0 +1,144 @@
+"""What keeping a training run safe costs, at COCO's size: python benchmarks/safety_cost.py [--folder .]
+
+An LSTM of 512 with 8,800 words trains on batches that are in memory, as a run does with its defaults: a batch of 100,
+a checkpoint every ten minutes and at every evaluation. Measured, each as the median of several, on the clock and in
+processor time of all threads: a training step; what watching the numbers adds to it; a checkpoint saved, that is the
+check of all its numbers, the batch that is looked at before, its bytes, and their way to the disk; a checkpoint loaded,
+and what of that is its checksum. From the clock's figures, the share of a training hour.
+"""
+
+import argparse
+import os
+import sys
+import tempfile
+import time
+from pathlib import Path
+from unittest import mock
+
+import imagernn.blas  # noqa: F401  before numpy
+
+# isort: split
+import numpy as np
+from machine import describe_cpu
+from ours import Ours
+from work import SIZES, random_batch
+
+import imagernn.solver
+from imagernn.captioner import cost_of, forward
+from imagernn.checkpoint import _check_seal, checkpoint_bytes, load_checkpoint, write_checkpoint
+from imagernn.errors import script
+from imagernn.solver import Solver
+from imagernn.watch import spoiled_state
+
+EVERY_MINUTES = 10                    # --checkpoint_every
+ITERATIONS_AN_EPOCH = 5664            # at its end an evaluation, a checkpoint, and if it is the best so far a copy
+
+
+def timed(run, times):
+    """Medians of the seconds on the clock and of the processor's seconds that a run takes."""
+    clock, processor = [], []
+    for _ in range(times):
+        started, used = time.perf_counter(), time.process_time()
+        run()
+        clock.append(time.perf_counter() - started)
+        processor.append(time.process_time() - used)
+    return float(np.median(clock)), float(np.median(processor))
+
+
+class NoDot:
+    """numpy whose dot does nothing: with it, the solver's step does not watch its numbers."""
+
+    @staticmethod
+    def dot(one, other):
+        return 0.
+
+    def __getattr__(self, name):
+        return getattr(np, name)
+
+
+def watch_of_an_update(update, times):
+    """What watching adds to the solver's update: medians of updates with it less those of updates without, in turn."""
+    took = {np: [], NoDot(): []}
+    for _ in range(times):
+        for module, each in took.items():
+            with mock.patch.object(imagernn.solver, 'np', module):
+                each.append(timed(update, 1))
+    watched, unwatched = (np.median(each, axis=0) for each in took.values())
+    return tuple(watched - unwatched)
+
+
+def build_parser():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0],
+                                     formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    parser.add_argument('--steps', type=int, default=40, help='training steps to time')
+    parser.add_argument('--saves', type=int, default=7, help='checkpoints to time')
+    parser.add_argument('--solver', default='rmsprop', help='adam keeps twice as much')
+    parser.add_argument('--folder', default='.', help='a folder on the disk that checkpoints would go to')
+    return parser
+
+
+@script
+def main(argv=None):
+    args = build_parser().parse_args(argv)
+    rng = np.random.default_rng(0)
+    ours, batches = Ours(SIZES['coco'], 'lstm', rng), [random_batch(SIZES['coco'], rng) for _ in range(5)]
+    turn = iter(range(10 ** 9))
+    solver = Solver({**ours.params, 'solver': args.solver, 'learning_rate': 1e-5, 'decay_rate': .999,
+                     'smooth_eps': 1e-8, 'grad_clip': 5})
+    grads = {name: rng.standard_normal(w.shape, np.float32) for name, w in ours.model.items()}
+
+    def update():
+        solver.step(ours.model, grads, workers=ours.workers)    # which uses them up: the next time they are others
+
+    update()
+
+    def step():
+        ours.train_step(batches[next(turn) % len(batches)])
+
+    def look_before_saving():
+        spoiled_state(ours.model, solver.state_dict())
+        logprobs, _ = forward(batches[0], ours.model, ours.params)
+        cost_of(logprobs, batches[0].num_sentences, ours.model, ours.params)
+
+    def make_bytes():
+        return checkpoint_bytes({'model': ours.model, 'params': ours.params, 'wordtoix': {'#START#': 0},
+                                 'ixtoword': ours.ixtoword, 'solver': solver.state_dict(), 'history': []})
+
+    took = {}
+    timed(step, 5)
+    took['a step'] = timed(step, args.steps)
+    took['of that, watching its numbers'] = watch_of_an_update(update, 2 * args.steps)
+    took['a look before saving'] = timed(look_before_saving, args.saves)
+    took['a checkpoint\'s bytes'] = timed(make_bytes, args.saves)
+    contents = make_bytes()
+    with tempfile.TemporaryDirectory(dir=args.folder) as folder:
+        path = Path(folder) / 'checkpoint.h5'
+        took['writing them, to the disk'] = timed(lambda: write_checkpoint(path, contents), args.saves)
+        size = os.path.getsize(path)
+        took['loading a checkpoint'] = timed(lambda: load_checkpoint(path), args.saves)
+
+        def verify():
+            with path.open('rb') as file:
+                _check_seal(file)
+
+        took['of that, its checksum'] = timed(verify, args.saves)
+
+    print(f'{describe_cpu()}; a checkpoint of {size / 1e6:.0f} MB\n')
+    print('| | ms | ms of processor time |\n|---|---:|---:|')
+    for name, seconds in took.items():
+        print(f'| {name} | {1e3 * seconds[0]:.1f} | {1e3 * seconds[1]:.1f} |')
+    save = sum(took[name][0] for name in took if name in ('a look before saving', 'a checkpoint\'s bytes',
+                                                          'writing them, to the disk'))
+    best = took['writing them, to the disk'][0]
+    steps = 3600 / took['a step'][0]
+    by_clock, at_epochs = 60 / EVERY_MINUTES, steps / ITERATIONS_AN_EPOCH
+    shares = {'watch': took['of that, watching its numbers'][0] / took['a step'][0],
+              'checkpoints': ((by_clock + at_epochs) * save + at_epochs * best) / 3600}
+    print(f'\nOf an hour of training, {steps:.0f} steps, {by_clock + at_epochs:.1f} checkpoints: '
+          + ', '.join(f'{name} {share:.2%}' for name, share in shares.items())
+          + f', together {sum(shares.values()):.2%}')
+    return 0
+
+
+if __name__ == '__main__':
+    sys.exit(main())

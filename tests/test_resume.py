@@ -1,0 +1,360 @@
+"""A run that is stopped, killed, or cannot write goes on and ends as if nothing had been."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import kill_driver
+import numpy as np
+import pytest
+from datasets import checkpoint_named, train_flags, write_tiny_dataset
+from faults import in_a_child
+
+import driver
+from imagernn import run_files
+from imagernn.checkpoint import load_checkpoint, save_checkpoint
+from imagernn.errors import InputError
+from imagernn.files import claimed
+
+TESTS = Path(__file__).resolve().parent
+
+
+@pytest.fixture(autouse=True)
+def signals():
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+@pytest.fixture
+def root(tmp_path):
+    write_tiny_dataset(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def killed_at(monkeypatch):
+    """killed_at(n): the driver ends, as by kill -9, where training step n would begin."""
+    def set_up(number):
+        step, count = driver.training_step, iter(range(10 ** 6))
+
+        def stops(*args):
+            if next(count) == number:
+                raise Killed
+            return step(*args)
+
+        monkeypatch.setattr(driver, 'training_step', stops)
+    return set_up
+
+
+class Killed(BaseException):
+    pass
+
+
+def last_of(root):
+    return load_checkpoint(checkpoint_named(root, 'last'))
+
+
+def test_killed_at_random_moments_it_ends_as_if_never_stopped():
+    """The quick form: tests/kill_driver.py, which `make soak` runs with 200 kills."""
+    command = [sys.executable, TESTS / 'kill_driver.py', '--kills', '4', '--variants', '2', '--seed', '1']
+    if os.access('/dev/shm', os.W_OK):    # where nothing waits for a disk
+        command += ['--folder', '/dev/shm']
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0 and '4 of 4 killed runs ended' in done.stdout, done.stdout + done.stderr
+
+
+def test_the_comparison_of_endings_sees_a_single_bit(root):
+    driver.main(train_flags(root))
+    whole, other = kill_driver.ending(root), kill_driver.ending(root)
+    assert kill_driver.differences(whole, other) == []
+    other['model']['Wd'].view(np.uint32)[0, 0] ^= 1
+    other['rng_state']['state']['state'] += 1
+    assert kill_driver.differences(whole, other) == ['/model/Wd', '/rng_state/state/state']
+
+
+@pytest.mark.parametrize('every', ['1', '3', '0.00001m'])
+def test_saving_changes_no_numbers_and_a_kill_costs_what_came_after_the_last_one(root, monkeypatch, killed_at, every):
+    driver.main(train_flags(root, '--max_epochs', '3'))
+    whole = kill_driver.ending(root)
+    shutil.rmtree(root / 'cv')
+    flags = train_flags(root, '--max_epochs', '3', '--checkpoint_every', every)
+    with pytest.raises(Killed):
+        killed_at(12)
+        driver.main(flags)
+    monkeypatch.undo()
+    assert last_of(root)['it'] == 12
+    assert driver.main([*flags, '--resume', 'auto']) == 0
+    assert kill_driver.differences(whole, kill_driver.ending(root)) == ['/params/checkpoint_every']
+
+
+@pytest.mark.parametrize('killed_in', [2, 5, 9, 14, 25])
+def test_going_back_does_not_depend_on_the_clock_nor_on_a_kill(root, monkeypatch, killed_at, killed_in):
+    """Whatever has been saved when, it goes back from the same place to the same place."""
+    driver.main(train_flags(root, *kill_driver.DIVERGING, '--max_epochs', '2'))
+    whole = kill_driver.ending(root)
+    assert whole['rollbacks'] > 1
+    shutil.rmtree(root / 'cv')
+    flags = train_flags(root, *kill_driver.DIVERGING, '--max_epochs', '2', '--checkpoint_every', '0.00001m')
+    monkeypatch.setattr(run_files, 'RETRY_SECONDS', 0)
+    with pytest.raises(Killed):
+        killed_at(killed_in)
+        driver.main(flags)
+    monkeypatch.undo()
+    assert driver.main([*flags, '--resume', 'auto']) == 0
+    assert kill_driver.differences(whole, kill_driver.ending(root)) == ['/params/checkpoint_every']
+
+
+@pytest.mark.parametrize(('every', 'code'), [('0.00001m', 0), ('10m', 0), ('3', 1)])
+def test_the_clock_ends_no_run(root, monkeypatch, every, code):
+    """What looks spoilt when the clock wants a file is not saved; only what is looked at in every run ends one."""
+    right = driver.exploded
+    monkeypatch.setattr(driver, 'exploded', lambda run, *more: 'planted' if run['it'] == 3 else right(run, *more))
+    assert driver.main(train_flags(root, '--checkpoint_every', every)) == code
+
+
+def test_without_checkpoint_every_there_is_one_every_ten_minutes(root, monkeypatch):
+    now, saves = [1000.], []
+    monkeypatch.setattr(run_files.time, 'monotonic', lambda: now[0])
+    step, save = driver.training_step, run_files.Checkpoints.save
+    monkeypatch.setattr(driver, 'training_step', lambda *args: now.__setitem__(0, now[0] + 100) or step(*args))
+    monkeypatch.setattr(run_files.Checkpoints, 'save',
+                        lambda self, run, *args: saves.append(run['it']) or save(self, run, *args))
+    driver.main(train_flags(root, '--eval_period', '100', '--max_epochs', '3'))
+    assert saves == [6, 12, 18, 21]
+
+
+@pytest.mark.parametrize('every', ['0', '-1', '1.5', 'm', '0m', '10', '1h', '', '²'])
+def test_checkpoint_every_is_iterations_or_minutes(root, every, capsys):
+    assert driver.main(train_flags(root, '--checkpoint_every', every)) == (0 if every == '10' else 2)
+    assert every == '10' or f'--checkpoint_every {every}: ' in capsys.readouterr().err
+
+
+# ---- --resume auto
+
+
+def test_auto_starts_anew_where_there_is_nothing_and_says_so(root, capsys):
+    assert driver.main(train_flags(root, '--resume', 'auto')) == 0
+    assert 'the run starts anew' in capsys.readouterr().out and last_of(root)['it'] == 14
+
+
+@pytest.mark.parametrize('spoil', [
+    lambda path: os.truncate(path, path.stat().st_size // 2),
+    lambda path: path.write_bytes(path.read_bytes()[:-100] + b'x' + path.read_bytes()[-99:]),
+    lambda path: path.write_bytes(b''),
+    lambda path: save_checkpoint(path, {**load_checkpoint(path), 'solver': None}),
+], ids=['cut', 'altered', 'empty', 'not resumable'])
+def test_auto_passes_over_what_is_not_sound_and_says_so(root, spoil, capsys):
+    driver.main(train_flags(root, '--max_epochs', '4'))
+    whole = kill_driver.ending(root)
+    last, best = checkpoint_named(root, 'last'), checkpoint_named(root, '')
+    os.utime(best, ns=(0, last.stat().st_mtime_ns - 1))
+    spoil(last)
+    os.utime(last)
+    capsys.readouterr()
+    assert driver.main(train_flags(root, '--max_epochs', '4', '--resume', 'auto')) == 0
+    said = capsys.readouterr()
+    assert f'passed over {last}: ' in said.err and f'goes on from {best}, iteration ' in said.out
+    assert kill_driver.differences(whole, kill_driver.ending(root)) == []
+
+
+def test_auto_takes_the_newest_and_no_other_runs(root):
+    flags = train_flags(root)
+    driver.main(flags)
+    driver.main([*flags, '--fappend', 'test_9.99', '--max_epochs', '3'])
+    driver.main([*flags, '--fappend', 'test_x', '--max_epochs', '3'])
+    params = vars(driver.build_parser().parse_args(flags))
+    assert run_files.newest_sound(params)[0] == str(checkpoint_named(root, '_test_last'))
+    os.utime(checkpoint_named(root, '_test_last'), ns=(0, 0))
+    assert run_files.newest_sound(params)[1]['it'] in (7, 14) and '_test_last' not in run_files.newest_sound(params)[0]
+
+
+def test_auto_does_not_start_anew_where_a_checkpoint_cannot_be_read(root, monkeypatch, capsys):
+    driver.main(train_flags(root))
+
+    def broken_disk(path):
+        raise InputError(f'{path}: cannot be read') from OSError(5, 'Input/output error')
+
+    monkeypatch.setattr(run_files, 'load_captioner', broken_disk)
+    assert driver.main(train_flags(root, '--resume', 'auto')) == 2
+    assert 'cannot be read' in capsys.readouterr().err
+
+
+def test_killed_between_the_best_and_the_last_checkpoint_it_writes_the_last_one(root, monkeypatch):
+    write = run_files.write_checkpoint
+
+    def killed(path, contents):
+        if 'last' in Path(path).name:
+            raise Killed
+        write(path, contents)
+
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(run_files, 'write_checkpoint', killed)
+        driver.main(train_flags(root, '--max_epochs', '1'))
+    assert driver.main(train_flags(root, '--max_epochs', '1', '--resume', 'auto')) == 0
+    assert last_of(root)['it'] == 7
+
+
+def test_a_run_that_ended_early_does_not_go_on_by_itself(root, capsys):
+    flags = train_flags(root, '--min_ppl_or_abort', '1.5', '--resume', 'auto')
+    for _ in range(2):
+        assert driver.main(flags) == 1
+        assert 'aborted at iteration 7: perplexity ' in capsys.readouterr().err and last_of(root)['it'] == 7
+    assert driver.main([*flags, '--min_ppl_or_abort', '-1']) == 0
+
+
+def test_auto_may_stand_beside_the_checkpoint_to_start_from(root):
+    driver.main(train_flags(root))
+    start = ['--init_model_from', str(checkpoint_named(root, '')), '--fappend', 'second', '--resume', 'auto']
+    for epochs in '1', '2':
+        assert driver.main(train_flags(root, *start, '--max_epochs', epochs)) == 0
+    assert load_checkpoint(checkpoint_named(root, 'second_last'))['it'] == 14
+
+
+def test_a_checkpoint_of_before_these_flags_is_gone_on_with(root):
+    driver.main(train_flags(root, '--max_epochs', '4'))
+    whole = kill_driver.ending(root)
+    driver.main(train_flags(root))
+    old = last_of(root)
+    for name in ('trend', 'rollbacks', 'good'):
+        del old[name]
+    for name in ('checkpoint_every', 'on_divergence'):
+        del old['params'][name]
+    save_checkpoint(checkpoint_named(root, 'last'), old)
+    assert driver.main(['--resume', str(checkpoint_named(root, 'last')), '--max_epochs', '4']) == 0
+    assert set(kill_driver.differences(whole, kill_driver.ending(root))) <= {
+        '/history', '/trend/recent', '/trend/slow', '/trend/lowest'}    # the history names --max_epochs
+
+
+# ---- a disk that does not take it
+
+
+@pytest.fixture
+def full_disk(monkeypatch):
+    """full_disk(which): writes of checkpoints fail where which(number of the write) says so."""
+    monkeypatch.setattr(run_files, 'RETRY_SECONDS', 0)
+
+    def set_up(which):
+        write, count = run_files.write_checkpoint, iter(range(10 ** 6))
+
+        def writes(path, contents):
+            if which(next(count)):
+                raise InputError(f'{path}: cannot be written (No space left on device)')
+            write(path, contents)
+
+        monkeypatch.setattr(run_files, 'write_checkpoint', writes)
+    return set_up
+
+
+def test_a_full_disk_is_said_and_tried_again_and_costs_nothing(root, full_disk, monkeypatch, capsys):
+    driver.main(train_flags(root, '--max_epochs', '3'))
+    whole = kill_driver.ending(root)
+    shutil.rmtree(root / 'cv')
+    full_disk(lambda number: number < 4)
+    assert driver.main(train_flags(root, '--max_epochs', '3')) == 0
+    err = capsys.readouterr().err
+    assert err.count('No space left on device') == 4 and 'tried again in 0 s' in err
+    assert kill_driver.differences(whole, kill_driver.ending(root)) == []
+
+
+def test_what_cannot_be_saved_at_the_end_is_an_exit_code(root, full_disk, capsys):
+    driver.main(train_flags(root))
+    before = checkpoint_named(root, 'last').read_bytes()
+    full_disk(lambda number: True)
+    assert driver.main(train_flags(root, '--resume', 'auto', '--max_epochs', '3')) == 1
+    assert 'its last state could not be saved' in capsys.readouterr().err
+    assert checkpoint_named(root, 'last').read_bytes() == before
+
+
+def test_a_disk_that_has_room_again_when_the_run_has_ended_gets_the_best_one_too(root, full_disk):
+    full_disk(lambda number: number < 12)
+    assert driver.main(train_flags(root)) == 0
+    last = last_of(root)
+    assert last['it'] == 14 and load_checkpoint(last['best_checkpoint'])['perplexity'] == last['top_val_ppl2']
+
+
+def test_a_signal_ends_the_waiting_for_room(root, full_disk, monkeypatch, capsys):
+    full_disk(lambda number: True)
+    monkeypatch.setattr(run_files, 'RETRY_SECONDS', 3600)
+    monkeypatch.setattr(run_files.time, 'sleep', lambda seconds: os.kill(os.getpid(), signal.SIGTERM))
+    assert driver.main(train_flags(root)) == 1
+    assert 'could not be saved' in capsys.readouterr().err
+
+
+def test_a_folder_that_vanishes_is_made_again(root, monkeypatch):
+    evaluate = driver.evaluate
+    monkeypatch.setattr(driver, 'evaluate', lambda *args: shutil.rmtree(root / 'cv') or evaluate(*args))
+    assert driver.main(train_flags(root)) == 0
+    assert last_of(root)['it'] == 14
+
+
+# ---- signals
+
+
+@pytest.mark.parametrize('number', [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+def test_any_second_signal_leaves_at_once_and_the_next_run_cleans_up(root, monkeypatch, number):
+    def run():
+        def stop(*args):
+            os.kill(os.getpid(), signal.SIGTERM)
+            return step(*args)
+
+        def again(path, contents):
+            (Path(path).parent / f'.{Path(path).name}.0123abcd.tmp').write_bytes(contents[:100])
+            os.kill(os.getpid(), number)
+
+        step, driver.training_step, run_files.write_checkpoint = driver.training_step, stop, again
+        return driver.main(train_flags(root))
+
+    assert in_a_child(run) == -number
+    assert len(list(root.rglob('*.tmp'))) == 1
+    assert driver.main(train_flags(root, '--resume', 'auto')) == 0
+    assert not list(root.rglob('.*'))
+
+
+def test_a_signal_in_the_last_step_finds_a_finished_run(root, monkeypatch):
+    evaluate = driver.evaluate
+    monkeypatch.setattr(driver, 'evaluate', lambda *args: os.kill(os.getpid(), signal.SIGTERM) or evaluate(*args))
+    assert driver.main(train_flags(root, '--max_epochs', '1')) == 0
+    assert last_of(root)['it'] == 7
+
+
+def test_nohup_is_respected(root, monkeypatch):
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    evaluate = driver.evaluate
+    monkeypatch.setattr(driver, 'evaluate', lambda *args: os.kill(os.getpid(), signal.SIGHUP) or evaluate(*args))
+    assert driver.main(train_flags(root)) == 0
+
+
+# ---- many at once
+
+
+def test_a_second_run_of_the_same_name_is_refused_while_the_first_lives(root, capsys):
+    flags, cv = train_flags(root), root / 'cv'
+    cv.mkdir()
+    half = cv / '.model_checkpoint_tiny_x_test_last.h5.0123abcd.tmp'
+    half.write_bytes(b'half')
+    for path in driver.StatusFile(vars(driver.build_parser().parse_args(flags))).path, run_files._stem(
+            vars(driver.build_parser().parse_args(flags))):
+        with claimed(path, ''):
+            assert driver.main(flags) == 2
+        err = capsys.readouterr().err
+        assert f'process {os.getpid()} on ' in err and '--fappend' in err and 'is alive' in err
+    assert half.exists() and not list(cv.glob('*.h5'))
+    assert driver.main([*flags, '--fappend', 'other']) == 0
+    assert driver.main(flags) == 0
+
+
+def test_two_runs_at_the_same_time_with_the_same_name_do_not_harm_each_other(root):
+    driver.main(train_flags(root, '--max_epochs', '5'))
+    whole = kill_driver.ending(root)
+    shutil.rmtree(root / 'cv')
+    flags = train_flags(root, '--max_epochs', '5', '--checkpoint_every', '1')
+    children = [kill_driver.start(root, flags) for _ in range(2)]
+    codes = sorted(kill_driver.ended(pid) for pid in children)
+    assert codes.count(0) >= 1 and set(codes) <= {0, 2}
+    assert kill_driver.differences(whole, kill_driver.ending(root)) == ['/params/checkpoint_every']
+    assert not list(root.rglob('.*'))

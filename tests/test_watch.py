@@ -1,0 +1,209 @@
+"""What is not finite, and a perplexity that runs away, end a run or send it back; and nothing else does."""
+
+import signal
+
+import numpy as np
+import pytest
+from datasets import checkpoint_named, train_flags, write_tiny_dataset
+
+import driver
+from imagernn.checkpoint import load_checkpoint, save_checkpoint
+from imagernn.solver import BLOCK, SOLVERS, Solver
+from imagernn.watch import MOST_ROLLBACKS, RISE, ran_away, spoiled_cost, spoiled_state
+from imagernn.workers import Workers
+
+
+@pytest.fixture(autouse=True)
+def signals():
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+@pytest.fixture
+def root(tmp_path):
+    write_tiny_dataset(tmp_path)
+    return tmp_path
+
+
+def last_of(root):
+    return load_checkpoint(checkpoint_named(root, 'last'))
+
+
+# ---- the parts
+
+
+def test_the_parameter_to_blame_is_named():
+    good, bad = np.ones((2, 3)), np.array([[1, np.inf]])
+    assert spoiled_cost(3., {'We': bad}, {}) is None    # the solver's step looks at these
+    assert 'parameter Wd' in spoiled_cost(np.nan, {'We': good, 'Wd': bad}, {'We': bad})
+    assert 'gradient of Wd' in spoiled_cost(np.inf, {'We': good, 'Wd': good}, {'We': good, 'Wd': -bad})
+    assert 'too large' in spoiled_cost(np.inf, {'We': good}, {'We': good})
+    assert spoiled_state({'We': good}, {'cache': {'squares': {'We': good}}}) is None
+    assert 'parameter Wd' in spoiled_state({'We': good, 'Wd': bad}, {'cache': {}})
+    assert 'squares of Wd' in spoiled_state({'We': good}, {'cache': {'squares': {'Wd': bad}}})
+
+
+@pytest.mark.parametrize('value', [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize('place', [0, BLOCK, 2 * BLOCK + 6])
+@pytest.mark.parametrize('clip', ['value', 'norm'])
+@pytest.mark.filterwarnings('ignore::RuntimeWarning')
+def test_a_step_stops_at_any_number_that_is_not_finite(value, place, clip):
+    rng = np.random.default_rng(0)
+    for spoilt, said in ('weights', 'the parameter W'), ('gradients', 'the gradient of W'):
+        for workers in None, Workers(2):
+            weights, gradients = rng.normal(size=(2, 1, 2 * BLOCK + 7)).astype(np.float32)
+            weights[0, place] = gradients[0, place] = 0    # 0 times infinity must be seen, too
+            {'weights': weights, 'gradients': gradients}[spoilt][0, place] = value
+            solver = Solver({'solver': 'rmsprop', 'learning_rate': .1, 'decay_rate': .9, 'smooth_eps': 1e-8,
+                             'grad_clip': 5, 'grad_clip_by': clip})
+            with pytest.raises(FloatingPointError, match=said):
+                solver.step({'W': weights}, {'W': gradients}, workers=workers)
+
+
+@pytest.mark.parametrize('name', SOLVERS)
+def test_large_and_tiny_numbers_are_no_fault(name):
+    solver = Solver({'solver': name, 'learning_rate': 1e-9, 'decay_rate': .9, 'smooth_eps': 1e-8, 'grad_clip': 5})
+    model = {'W': np.array([[1e30, -1e30, 1e-40]], np.float32)}
+    solver.step(model, {'W': np.array([[1e30, 1e30, 1e-40]], np.float32)})
+    assert np.isfinite(model['W']).all()
+
+
+def trend_of(perplexities, batch_size=100):
+    """Where in a list of perplexities it is said to have run away, or None."""
+    trend = {}
+    return next((at for at, ppl2 in enumerate(perplexities) if ran_away(trend, ppl2, batch_size)), None)
+
+
+def test_the_run_of_the_originals_tracker_is_stopped():
+    """Thread 4: perplexity 29, then 237,360 at iteration 255. The cost need not be twice the first one."""
+    falling = list(np.geomspace(2500, 29, 255))
+    assert 255 < trend_of([*falling, *[237360] * 50]) < 265
+    assert trend_of([*falling, *[29] * 1000]) is None
+    assert trend_of([*falling, 237360, *[29] * 100]) is None    # one batch proves nothing
+    assert trend_of([np.inf]) == 0 and trend_of([29, np.inf]) == 1
+
+
+@pytest.mark.parametrize('batch_size', [1, 10, 100, 1000])
+def test_noise_is_no_divergence(batch_size):
+    """A sentence's mean of ln p varies by about 1; a batch's by as much less as it has more sentences."""
+    rng = np.random.default_rng(0)
+    for scale in 1, 1.5:
+        nats = 3 + rng.normal(size=5000) * scale / np.sqrt(batch_size)
+        assert trend_of(np.exp(nats), batch_size) is None
+    assert trend_of(np.exp(np.r_[nats, nats + 1.5 * np.log(RISE)]), batch_size) is not None
+
+
+# ---- the driver
+
+
+def spoil(monkeypatch, at, name, value, what):
+    """From iteration `at` on, a number of the gradient or of the parameter of that name is value."""
+    right, count = driver.cost_and_grads, iter(range(10 ** 6))
+
+    def wrong(batch, model, *args):
+        late = next(count) >= at - 1
+        if late and what == 'weights':
+            model[name][0, 0] = value
+        cost, grads, stats = right(batch, model, *args)
+        if late and what == 'gradients':
+            grads[name][0, 0] = value
+        return cost, grads, stats
+
+    monkeypatch.setattr(driver, 'cost_and_grads', wrong)
+
+
+@pytest.mark.parametrize(('name', 'what', 'said'), [
+    ('Wd', 'gradients', 'the gradient of Wd holds numbers that are not finite'),
+    ('Ws', 'weights', 'the parameter Ws holds numbers that are not finite'),
+    ('bd', 'weights', 'the parameter bd holds numbers that are not finite'),
+])
+@pytest.mark.filterwarnings('ignore::RuntimeWarning')
+def test_numbers_that_are_not_finite_end_the_run_and_spare_the_last_checkpoint(root, monkeypatch, capsys, name, what,
+                                                                               said):
+    spoil(monkeypatch, 10, name, np.nan, what)
+    assert driver.main(train_flags(root, '--max_epochs', '3', '--checkpoint_every', '1')) == 1
+    err = capsys.readouterr().err
+    assert 'aborted at iteration 9: ' in err and said in err
+    assert last_of(root)['it'] == 9 and all(np.isfinite(w).all() for w in last_of(root)['model'].values())
+
+
+def test_features_that_are_not_finite_end_the_run_with_the_iteration(root, capsys):
+    features = np.load(root / 'tiny' / 'vgg_feats.npy')
+    features[3, 2] = np.inf
+    np.save(root / 'tiny' / 'vgg_feats.npy', features)
+    assert driver.main(train_flags(root, '--batch_size', '2')) == 2
+    err = capsys.readouterr().err
+    assert err.startswith('error: iteration ') and 'imgid 3' in err and 'number 2 is inf' in err
+
+
+def test_a_spoilt_solver_state_is_not_saved(root, monkeypatch, capsys):
+    step, count = Solver.step, iter(range(100))
+
+    def spoils(self, *args, **kwargs):
+        step(self, *args, **kwargs)
+        if next(count) == 8:
+            self.state_dict()['cache']['squares']['We'][0, 0] = np.inf
+
+    monkeypatch.setattr(Solver, 'step', spoils)
+    assert driver.main(train_flags(root, '--checkpoint_every', '1')) == 1
+    assert 'squares of We' in capsys.readouterr().err and last_of(root)['it'] == 8
+
+
+def test_a_rising_perplexity_ends_the_run(root, monkeypatch, capsys):
+    right, count = driver.cost_and_grads, iter(range(10 ** 6))
+
+    def wrong(*args):
+        cost, grads, stats = right(*args)
+        return cost, grads, {**stats, 'ppl2': stats['ppl2'] * (1e9 if next(count) > 9 else 1)}
+
+    monkeypatch.setattr(driver, 'cost_and_grads', wrong)
+    assert driver.main(train_flags(root, '--max_epochs', '10')) == 1
+    assert f'is more than {RISE} times' in capsys.readouterr().err and last_of(root)['it'] in range(7, 28, 7)
+
+
+EXPLODING = ['--solver', 'vanilla', '--grad_clip', '0', '-l', '60', '--on_divergence', 'rollback', '--max_epochs', '4']
+
+
+def test_rollback_halves_the_learning_rate_until_it_trains(root, capsys):
+    assert driver.main(train_flags(root, *EXPLODING)) == 0
+    last, err = last_of(root), capsys.readouterr().err
+    assert 1 < last['rollbacks'] < MOST_ROLLBACKS and err.count('back to iteration') == last['rollbacks']
+    assert 'with 1/2 of the learning rate' in err and f'with 1/{2 ** last["rollbacks"]} of' in err
+    assert last['it'] == 28 and last['good'] is None and np.isfinite(last['val_ppl2'])
+
+
+def test_without_rollback_the_same_run_is_aborted(root, capsys):
+    flags = EXPLODING[:EXPLODING.index('--on_divergence')]
+    assert driver.main(train_flags(root, *flags)) == 1
+    assert 'twice the first one' in capsys.readouterr().err
+
+
+def test_going_back_has_an_end(root, monkeypatch, capsys):
+    spoil(monkeypatch, 9, 'Wd', np.nan, 'gradients')
+    assert driver.main(train_flags(root, *EXPLODING[4:], '-l', '.001')) == 1
+    err = capsys.readouterr().err
+    assert f'it went back {MOST_ROLLBACKS} times before' in err and err.count('; back to iteration 7') == MOST_ROLLBACKS
+    assert last_of(root)['it'] == 7
+
+
+def test_rollback_without_a_learning_rate_is_a_mistake(root, capsys):
+    assert driver.main(train_flags(root, '--on_divergence', 'rollback', '--solver', 'adadelta')) == 2
+    assert '--on_divergence rollback' in capsys.readouterr().err
+
+
+def test_a_good_state_that_does_not_fit_is_refused(root, capsys):
+    flags = train_flags(root, *EXPLODING, '--checkpoint_every', '0.00001m')
+    assert driver.main(flags) == 0
+    last = last_of(root)
+    good = {**{key: last[key] for key in ('it', 'epoch', 'smooth_train_ppl2', 'trend', 'model', 'solver', 'rng_state')}}
+    few = {**last['model'], 'We': np.ones((2, 6), np.float32)}
+    for change in ({'good': []}, {'good': {'it': 1}}, {'good': {**good, 'model': {'We': np.ones((2, 2))}}},
+                   {'good': {**good, 'model': few}}, {'good': {**good, 'trend': {'recent': 'x'}}},
+                   {'good': {**good, 'rng_state': {}}}, {'trend': {'recent': None}}, {'trend': []},
+                   {'rollbacks': 10 ** 400}, {'rollbacks': -1}):
+        checkpoint = {**last, **change}
+        save_checkpoint(root / 'bad.h5', checkpoint)
+        assert driver.main(['--resume', str(root / 'bad.h5')]) == 2, change
+        assert 'bad.h5' in capsys.readouterr().err
