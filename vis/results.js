@@ -4,7 +4,7 @@
 const CHUNK = 12;                    // cards that come and go together; 1, 2, 3, 4 and 6 columns fill their rows
 const NEAR = '1200px 0px';           // of the window, where cards are
 const SEARCH_WAITS = 200;            // ms after the last key
-const SEARCH_ENDS = 2000;            // ms a search may take
+const SEARCH_ENDS = 2000;            // ms a search may take, once its thread runs
 const LONGEST_TO_COMPARE = 1000;     // words of a caption
 const SURE = [.5, .2, .05, .01];     // probabilities that divide the shades of a word
 const SHADES = ['over 50%', '20–50%', '5–20%', '1–5%', 'under 1%'];
@@ -152,7 +152,7 @@ function orders() {
   const each = data.files.flatMap((_, i) => [[`logprob ${i}`, `by ${of(i)}log probability`],
     [`perWord ${i}`, `by ${of(i)}log probability a word`],
     ...scores.map(name => [`score ${i} ${name}`, `by ${of(i)}${scoreName(name)}`])]);
-  const gains = comparing() ? scores.map(name => [`gain 1 ${name}`, `by what B gains in ${scoreName(name)}`]) : [];
+  const gains = comparing() ? scores.map(name => [`gain 1 ${name}`, `by B's gain in ${scoreName(name)}`]) : [];
   return [['file', 'in file order'], ...each, ...gains, ['shuffle', 'shuffled']];
 }
 
@@ -228,10 +228,14 @@ function search(wait) {
       tools.search.setAttribute('aria-invalid', 'true');
       byId('count').textContent = text;
     };
-    const limit = setTimeout(() => say('This expression takes too long here; make it simpler.'), SEARCH_ENDS);
+    let limit;
     search.end = () => { clearTimeout(limit); worker.terminate(); };
     worker.onerror = () => say('The search does not run in this browser.');
-    worker.onmessage = ({data: {error, hits}}) => {
+    worker.onmessage = ({data: {runs, error, hits}}) => {
+      if (runs) {    // its file may have come late, after many pictures
+        limit = setTimeout(() => say('This expression takes too long here; make it simpler.'), SEARCH_ENDS);
+        return;
+      }
       if (error) return say(`Not a regular expression: ${error.split(': ').pop()}`);
       search.end();
       const byImage = new Map();
@@ -304,9 +308,11 @@ function showCards(fromTop = false) {
   if (chunks.length) fill(chunks[0]);
   if (chunks.length > 1) feed.style.setProperty('--chunk', `${chunks[0].offsetHeight}px`);
   chunks.forEach(chunk => nearing.observe(chunk));
-  byId('count').textContent = places.length === data.images.length ? numberOf(places.length, 'image') :
-    places.length ? `${whole.format(places.length)} of ${numberOf(data.images.length, 'image')}` :
-      'No image fits; change the search, or clear it.';
+  if (!tools.search.hasAttribute('aria-invalid')) {    // else it says what is wrong with the search
+    byId('count').textContent = places.length === data.images.length ? numberOf(places.length, 'image') :
+      places.length ? `${whole.format(places.length)} of ${numberOf(data.images.length, 'image')}` :
+        'No image fits; change the search, or clear it.';
+  }
   const top = byId('legend').offsetTop - byId('tools').offsetHeight;    // where the tools, which stick, begin
   if (fromTop && scrollY > top) scrollTo(0, top);
 }

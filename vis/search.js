@@ -4,7 +4,7 @@
 const MOST_MARKS = 50;    // in one text
 
 // {source, texts: for each image a list of texts} -> {hits}: for each match four numbers, the image, the text's place
-// in its list, start and end; or {error}.
+// in its list, start and end; or {error}. Before that, once: {runs}.
 onmessage = ({data: {source, texts}}) => {
   let pattern;
   try {
@@ -23,3 +23,4 @@ onmessage = ({data: {source, texts}}) => {
   }));
   postMessage({hits: Int32Array.from(hits)});
 };
+postMessage({runs: true});
