@@ -173,7 +173,7 @@ def start_run(params, checkpoint, provider):
                 roll_back(dict(run), Solver(params), np.random.default_rng())    # that it could be done
         except InputError as error:
             raise InputError(f'{params["resume"]}: {error}') from None
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
             raise InputError(f'{params["resume"]}: its solver or random state is damaged ({error!r}); '
                              'use another checkpoint') from None
     if params['on_divergence'] == 'stop':

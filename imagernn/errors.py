@@ -24,6 +24,9 @@ def script(main):
 
     @functools.wraps(main)
     def guarded(argv=None):
+        for name in ('stdout', 'stderr'):
+            if getattr(sys, name) is None:    # closed; else the next file would get its number, and what is said there
+                setattr(sys, name, open(os.devnull, 'w', encoding='utf-8'))
         for stream in (sys.stdout, sys.stderr):
             if hasattr(stream, 'reconfigure'):
                 stream.reconfigure(errors='backslashreplace')

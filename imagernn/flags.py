@@ -35,18 +35,23 @@ def require_resumable(path, checkpoint):
     trained = {'solver': dict, 'rng_state': dict, 'it': int, 'epoch': number, 'smooth_train_ppl2': perhaps}
     kinds = {**trained, 'history': list, 'val_ppl2': number, 'top_val_ppl2': number, 'cost0': perhaps,
              'best_checkpoint': (str, type(None))}
-    unsound = [key for key, kind in kinds.items() if not isinstance(checkpoint.get(key), kind)]
+    unsound = [key for key, kind in kinds.items() if not _is(checkpoint.get(key), kind)]
     rollbacks, trend, good = (checkpoint.get(key, new) for key, new in NEW_ENTRIES.items())
     unsound += [f'good {key}' for key, kind in (trained if good is not None else {}).items()
-                if not isinstance(good, dict) or not isinstance(good.get(key), kind)]
+                if not isinstance(good, dict) or not _is(good.get(key), kind)]
     for each in (trend, good['trend'] if isinstance(good, dict) and 'trend' in good else {}):
-        if not isinstance(each, dict) or not all(isinstance(value, number) for value in each.values()):
+        if not isinstance(each, dict) or not all(_is(value, number) for value in each.values()):
             unsound.append('trend')
     if not isinstance(rollbacks, int) or not 0 <= rollbacks <= 1000:
         unsound.append('rollbacks')
     if unsound or checkpoint['it'] < 0:
         raise InputError(f'{path}: cannot be resumed, it holds no sound {", ".join(unsound) or "it"}; '
                          'start a new run from its weights with --init_model_from')
+
+
+def _is(value, kind):
+    """Whether value is of this kind, and no whole number so large that it has no float."""
+    return isinstance(value, kind) and not (isinstance(value, int) and abs(value) >> 63)
 
 
 def require_near(params, given, path):

@@ -3,8 +3,8 @@
 Damaged files make the HDF5 library crash, turn in circles and write where they should not. So a child process opens
 them, and says what is where; the numbers are then read, and unpacked, without the library, once the places are held
 against the file's size. A data set may also lie in another file, be claimed without being there, or unpack to a
-thousand times its size: only what is in the file itself is described, whole or in chunks, plain or packed by gzip and
-shuffle. Knows nothing of what it means.
+thousand times its size: only what is in the file itself is described, whole or in chunks, plain or packed by gzip or
+LZF and shuffle. Knows nothing of what it means.
 """
 
 import itertools
@@ -13,7 +13,7 @@ import math
 import os
 import signal
 import sys
-import threading
+import warnings
 import zlib
 
 import h5py
@@ -24,7 +24,8 @@ from imagernn.errors import InputError
 MAX_RATIO, ALWAYS = 100, 16 << 20    # a packed data set may be so many times its size in the file, or so many bytes
 MAX_ATTRIBUTE = 4096
 SIGNATURE = b'\x89HDF\r\n\x1a\n'
-GZIP, SHUFFLE = h5py.h5z.FILTER_DEFLATE, h5py.h5z.FILTER_SHUFFLE
+GZIP, SHUFFLE, LZF = h5py.h5z.FILTER_DEFLATE, h5py.h5z.FILTER_SHUFFLE, h5py.h5z.FILTER_LZF
+FLETCHER32 = h5py.h5z.FILTER_FLETCHER32    # four bytes of checksum after the data
 MAX_SECONDS, MAX_WAIT, MAX_MEMORY = 4, 60, 1 << 29    # of a child: processor time, time, bytes beyond what there was
 
 
@@ -46,12 +47,15 @@ def in_child(function):
     """What function() returns, which a child process calls: what JSON knows, tuples as lists.
 
     Its errors come back: an InputError as it is, any other as a ValueError; so is a crash, or a need for too much
-    memory or time. A fork is made where that is safe, on Linux without threads; elsewhere function is called as it is.
+    memory or time. On Linux a fork is made, elsewhere function is called as it is. Other threads may run: what they had
+    locked, Python, h5py and the C library put right in the child, and one that hung all the same would be timed out.
     """
-    if sys.platform != 'linux' or threading.active_count() > 1:
+    if sys.platform != 'linux':
         return json.loads(json.dumps(function()))
     reading, writing = os.pipe()
-    child = os.fork()
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore', DeprecationWarning)    # Python 3.12 and later, of the threads
+        child = os.fork()
     if child == 0:
         _run_limited(function, writing)
     os.close(writing)
@@ -126,7 +130,7 @@ def describe(dataset):
         # without an offset it is kept in the header, which is small
         return found | ({'numbers': dataset[()].tolist()} if offset is None else {'offset': offset})
     filters = [creation.get_filter(i)[0] for i in range(creation.get_nfilters())]
-    if strange := [code for code in filters if code not in (GZIP, SHUFFLE)]:
+    if strange := [code for code in filters if code not in (GZIP, SHUFFLE, LZF, FLETCHER32)]:
         raise ValueError(f'{name} is packed in a way that is not read here (HDF5 filter {strange[0]}); '
                          'store it plain or with gzip')
     if stored > file_size or claimed > max(ALWAYS, MAX_RATIO * stored):
@@ -177,7 +181,7 @@ class Numbers:
     def rows(self, start, stop):
         """Rows of what is in chunks, all axes but the first whole: a new array.
 
-        Raises ValueError, zlib.error or OSError where a chunk is missing or damaged.
+        Raises ValueError, IndexError, zlib.error or OSError where a chunk is missing or damaged.
         """
         stop, (height, *others) = min(stop, self.shape[0]), self.chunks
         corners = itertools.product(range(start // height * height, stop, height),
@@ -208,8 +212,36 @@ class Numbers:
                 continue
             if code == GZIP:
                 data = zlib.decompressobj().decompress(data, size + 1)
+            elif code == LZF:
+                data = _unpacked_lzf(data, size)
+            elif code == FLETCHER32:
+                data = data[:-4]
             elif len(data) == size:
                 data = np.frombuffer(data, np.uint8).reshape(self.dtype.itemsize, -1).T.tobytes()
         if len(data) != size:
             raise ValueError(f'{self._name}: its part at {corner} is of {len(data):,} bytes, expected {size:,}')
         return np.frombuffer(data, self.dtype).reshape(self.chunks)
+
+
+def _unpacked_lzf(data, size):
+    """What h5py's compression='lzf' packed, bytes; a little more than size at most.
+
+    A byte below 32 is followed by so many bytes and one as they are. Of any other one the upper three bits, and a byte
+    more where all are set, are a length less 2, the lower five and the next byte how far back, less 1, a repeat begins.
+    """
+    out, place = bytearray(), 0
+    while place < len(data) and len(out) <= size:
+        control, place = data[place], place + 1
+        if control < 32:
+            out += data[place:place + control + 1]
+            place += control + 1
+            continue
+        length = (control >> 5) + 2
+        if length == 9:
+            length, place = length + data[place], place + 1
+        start, place = len(out) - ((control & 31) << 8) - data[place] - 1, place + 1
+        if start < 0:
+            raise ValueError('it repeats what is before its start')
+        repeated = out[start:start + length]
+        out += (repeated * (length // len(repeated) + 1))[:length]    # may go on into what it writes
+    return bytes(out)

@@ -51,7 +51,7 @@ def read_variables(path):
     with open(path, 'rb') as file:
         data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)    # closed when no array needs it any more
     if not looks_like_matlab(data[:128]):
-        raise ValueError('it does not begin as a MATLAB file of version 5 does')
+        raise ValueError('it does not begin as a MATLAB file of version 5 does; in MATLAB, save it with -v7')
     order = '<' if data[126:128] == b'IM' else '>'
     whole, variables, position = _Elements(data, order), {}, 128
     while position < len(data):

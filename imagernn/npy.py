@@ -86,7 +86,8 @@ def open_archive(path):
                              f'{MAX_RATIO} times as many')
         for info in archive.infolist():
             if info.compress_size > size:    # for which Python would make room before it reads
-                raise ValueError(f'{ascii(info.filename):.60} claims {info.compress_size:,} bytes of a file of {size:,}')
+                raise ValueError(f'{ascii(info.filename):.60} claims {info.compress_size:,} bytes of a file of '
+                                 f'{size:,}')
             if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
                 raise ValueError(f'{ascii(info.filename):.60} is packed in a way that is not read here; pack it as zip')
     except ValueError:

@@ -161,11 +161,16 @@ class Solver:
         return {'rule': self._name, 'step': self._steps, 'cache': self._cache}
 
     def load_state_dict(self, state, model):
-        """Go on from a state_dict() with model, in its dtype; InputError where it is another rule's or model's."""
+        """Go on from a state_dict() with model, in its dtype; InputError where it is another rule's or model's.
+
+        KeyError, TypeError, ValueError or AttributeError where it is no state_dict().
+        """
         if state['rule'] != self._name:
             raise InputError(f'--solver {self.params["solver"]} --momentum {self.params["momentum"]}: the saved state '
                              f'is of another update rule, {state["rule"]}; leave both flags out, or start anew from '
                              'the weights with --init_model_from')
+        if type(state['step']) is not int or state['step'] < 0:
+            raise ValueError(f'the step {state["step"]!r:.60}')
         for slot in self._slots:
             shapes = {name: array.shape for name, array in state['cache'][slot].items()}
             if (state['step'] or shapes) and shapes != {name: w.shape for name, w in model.items()}:

@@ -53,6 +53,8 @@ FORMATS = {
     'contiguous.h5': save_h5,
     'contiguous.hdf5': save_h5,
     'compressed.h5': lambda path, feats: save_h5(path, feats, chunks=(5, D), compression='gzip', shuffle=True),
+    'lzf.h5': lambda path, feats: save_h5(path, feats, chunks=(5, D), compression='lzf', shuffle=True),
+    'with checksums.h5': lambda path, feats: save_h5(path, feats, compression='gzip', fletcher32=True),
     'tiled.h5': lambda path, feats: save_h5(path, feats, chunks=(1, 2)),
     'compact.h5': save_compact_h5,
     'plain.npy': np.save,
@@ -75,6 +77,14 @@ def test_every_format_gives_exact_rows(tmp_path, name, dtype):
     np.testing.assert_array_equal(rows, feats[IDS].astype(np.float32))
     np.testing.assert_array_equal(opened.rows(np.array(IDS), np.float64), feats[IDS].astype(np.float64))
     np.testing.assert_array_equal(opened.rows(range(N), opened.dtype), feats)
+
+
+def test_lzf_of_repeats_near_and_far_short_and_long(tmp_path):
+    rng = np.random.default_rng(0)
+    sparse = np.maximum(rng.standard_normal((60, 200), np.float32), 1)
+    for feats in (np.zeros((60, 200)), np.repeat(np.arange(60.), 200).reshape(60, 200), np.tile(sparse, 3), sparse):
+        save_h5(tmp_path / 'a.h5', feats, chunks=(60, feats.shape[1]), compression='lzf')
+        np.testing.assert_array_equal(open_features(tmp_path / 'a.h5').rows(range(60), feats.dtype), feats)
 
 
 @pytest.mark.parametrize('name', FORMATS)

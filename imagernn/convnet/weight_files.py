@@ -107,7 +107,8 @@ def _describe_h5(path):
     def visit(name, item):    # of what is in the file itself: links elsewhere are not followed
         if len(found) > MAX_ARRAYS:
             return True
-        if isinstance(item, h5py.Dataset) and item.dtype.kind == 'f' and not name.startswith('optimizer'):
+        if isinstance(item, h5py.Dataset) and item.shape is not None and item.dtype.kind == 'f' \
+                and not name.startswith('optimizer'):
             try:
                 found[name] = item.shape, hdf5.describe(item)
             except ValueError as error:
