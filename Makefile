@@ -46,7 +46,7 @@ caption: .venv/lite0
 
 # The whole story on pictures that the project draws itself: data, features, training, captions, scores, a page. Then
 # what the captioner in cv/ says of IMAGES, or of photographs that come with scikit-image and scikit-learn.
-DEMO_FLAGS = --features lite0_feats.h5 --solver adam --max_epochs 24 --eval_period 4 --learning_rate_decay_start 16
+DEMO_FLAGS = --features lite0_feats.h5 --solver adam --max_epochs 30 --eval_period 5 --learning_rate_decay_start 20
 PHOTOS = skimage/data/astronaut.png skimage/data/chelsea.png skimage/data/rocket.jpg sklearn/datasets/images/china.jpg
 demo: .venv/demo
 	$(BIN)/python data/make_scenes.py

@@ -25,7 +25,7 @@ from imagernn import gradcheck
 from imagernn.batch import make_batch
 from imagernn.captioner import GENERATORS, check_model, cost_and_grads, cost_of, draw_dropout, forward, init_model
 from imagernn.data_provider import getDataProvider
-from imagernn.errors import InputError, script
+from imagernn.errors import InputError, script, shown
 from imagernn.evaluation import check_feature_size, load_captioner, split_perplexity, trained_data
 from imagernn.files import require_writable, write_json
 from imagernn.flags import (
@@ -291,7 +291,7 @@ def train(run, solver, rng, provider, params, checkpoints, status):
         elif not checkpoints.save_at_the_end(run, solver, rng, stop):
             problem = f'its last state could not be saved in {checkpoints.last_path}'
     if problem:
-        checkpoints.save_best_at_the_end()
+        checkpoints.save_best_at_the_end(run)
     stopped_by = stop.signal if run['it'] < max_iters else None
     return say_ending(run, problem, stopped_by, checkpoints, status, params)
 
@@ -310,7 +310,7 @@ def profiled(solver, provider, params):
 def say(text):
     """A line on stdout. A reader that has left, or a full disk behind it, does not cost the run."""
     with suppress(OSError):
-        tqdm.write(text, file=sys.stdout)
+        tqdm.write('\n'.join(map(shown, text.split('\n'))), file=sys.stdout)
         sys.stdout.flush()
 
 
@@ -318,8 +318,8 @@ def say_ending(run, problem, stopped_by, checkpoints, status, params):
     """How it ended, where the best model is, and what to type next. Returns the exit code."""
     if problem:
         status.write(run, 'aborted', problem)
-        print(f'aborted at iteration {run["it"]}: {problem}; the best checkpoint so far: {run["best_checkpoint"]}',
-              file=sys.stderr)
+        best = run['best_checkpoint'] or 'none'
+        print(f'aborted at iteration {run["it"]}: {problem}; the best checkpoint so far: {best}', file=sys.stderr)
         return 1
     if stopped_by:
         status.write(run, 'stopped', f'by {signal.Signals(stopped_by).name}')

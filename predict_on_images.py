@@ -22,7 +22,7 @@ import numpy as np
 from tqdm import tqdm
 
 from imagernn.convnet.pictures import PREPROCESSING, description
-from imagernn.errors import InputError, script
+from imagernn.errors import InputError, script, shown
 from imagernn.evaluation import (
     add_search_flags,
     caption_images,
@@ -95,7 +95,7 @@ def main(argv=None):
         write_page(outputs['html'], [checked_result(outputs.get('json', ''), result)], Places((root or Path(),), None))
     for blob in blobs:
         for found in [blob['candidate']] if root else blob.get('nbest', [blob['candidate']]):
-            print(f'{blob["img_path"]}: {found["text"]}')
+            print(shown(f'{blob["img_path"]}: {found["text"]}'))
     if outputs:
         print(f'written: {", ".join(map(str, outputs.values()))}')
     if 'json' in outputs:

@@ -5,6 +5,7 @@ Knows nothing of images, words or models.
 
 import functools
 import os
+import re
 import sys
 
 
@@ -13,6 +14,11 @@ class InputError(Exception):
 
     The message names the file or flag, the offending value, what was expected and the way out.
     """
+
+
+def shown(text):
+    """Text from a file, for a terminal: control characters, which it would obey, as escapes."""
+    return re.sub('[\x00-\x1f\x7f-\x9f]', lambda found: ascii(found[0])[1:-1], text)
 
 
 def script(main):
@@ -45,7 +51,7 @@ def script(main):
         except KeyboardInterrupt:
             print('interrupted', file=sys.stderr)
             return 130
-        print('error:', ' '.join(message.splitlines()), file=sys.stderr)
+        print('error:', shown(' '.join(message.splitlines())), file=sys.stderr)
         return 2
 
     return guarded

@@ -41,25 +41,38 @@ def _names(params):
 def newest_sound(params):
     """(path, checkpoint) of the newest checkpoint of this name that a run can go on from, or ('', None).
 
-    Those passed over are said. InputError for one that cannot be read at all: it may be sound.
+    Those passed over are said. InputError for one that cannot be read at all: it may be sound. Where the newest is a
+    best one, but the last one goes on from there, as after a clock was set back, it is the last one.
     """
+    last, sound = checkpoint_path(params, 'last'), []
     paths = []
     with suppress(FileNotFoundError):
         paths = [path for path in Path(params['checkpoint_output_directory']).iterdir()
                  if re.fullmatch(_names(params), path.name)]
     # written within the same tick of the clock, 'last' is the later one
-    for path in sorted(paths, key=lambda path: (path.stat().st_mtime_ns, '_last' in path.name), reverse=True):
+    for path in sorted(paths, key=lambda path: (path.stat().st_mtime_ns, path == last), reverse=True):
+        if sound and path != last:
+            continue
         try:
             checkpoint = load_captioner(path)
             require_resumable(path, checkpoint)
-            print(f'--resume auto: goes on from {path}, iteration {checkpoint["it"]}')
-            return str(path), checkpoint
+            if not sound or _goes_on_from(checkpoint, sound[0][1]):
+                sound = [(path, checkpoint)]
         except InputError as error:
             if isinstance(error.__cause__, OSError):
                 raise
             print(f'--resume auto: passed over {error}', file=sys.stderr)
+    for path, checkpoint in sound:
+        print(f'--resume auto: goes on from {path}, iteration {checkpoint["it"]}')
+        return str(path), checkpoint
     print(f'--resume auto: no checkpoint to go on from, {checkpoint_path(params, "…")}; the run starts anew')
     return '', None
+
+
+def _goes_on_from(later, earlier):
+    """Whether one checkpoint is of the same run as the other, and further on."""
+    reports = earlier.get('history') or []
+    return later['it'] > earlier['it'] and (later.get('history') or [])[:len(reports)] == reports
 
 
 @contextmanager
@@ -142,11 +155,12 @@ class Checkpoints:
             write_checkpoint(*self._best)
             self._best = None
 
-    def save_best_at_the_end(self):
+    def save_best_at_the_end(self, run):
         """The best checkpoint, where it could not be written before, of a run whose last state is no good."""
         try:
             self._save_best()
         except InputError as error:
+            run['best_checkpoint'] = None
             warn(f'the best checkpoint is lost: {error}')
 
     def save_at_the_end(self, run, solver, rng, stop):

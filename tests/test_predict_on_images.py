@@ -68,6 +68,16 @@ def test_each_photo_is_a_line_with_its_path_and_caption(photos, checkpoint, pred
     assert sorted(tmp_path.rglob('*')) == sorted(before)    # nothing is written
 
 
+def test_a_checkpoints_words_do_not_command_the_terminal(photos, trained, predict, tmp_path, capsys):
+    words = {ix: f'\x1b[2J{word}\x07' if ix else word for ix, word in trained['ixtoword'].items()}
+    wordtoix = {word: ix for ix, word in words.items() if ix}
+    save_checkpoint(tmp_path / 'c.h5', {**trained, 'ixtoword': words, 'wordtoix': wordtoix,
+                                        'features': {'network': 'lite0', 'layer': 'features'}})
+    assert predict(tmp_path / 'c.h5', photos[0]) == 0
+    out = capsys.readouterr().out
+    assert '\x1b' not in out and '\x07' not in out and r'\x1b[2J' in out
+
+
 def test_the_captions_are_those_of_the_networks_features(photos, checkpoint, predict, tmp_path, capsys):
     """The same by the other way in: the features in a file, the names in tasks.txt."""
     root = tmp_path / 'root'

@@ -169,8 +169,19 @@ def test_auto_takes_the_newest_and_no_other_runs(root):
     driver.main([*flags, '--fappend', 'test_x', '--max_epochs', '3'])
     params = vars(driver.build_parser().parse_args(flags))
     assert run_files.newest_sound(params)[0] == str(checkpoint_named(root, '_test_last'))
-    os.utime(checkpoint_named(root, '_test_last'), ns=(0, 0))
-    assert run_files.newest_sound(params)[1]['it'] in (7, 14) and '_test_last' not in run_files.newest_sound(params)[0]
+
+
+def test_auto_is_not_led_astray_by_a_clock_set_back(root):
+    flags = train_flags(root, '--checkpoint_every', '3')
+    driver.main(flags)
+    last, params = checkpoint_named(root, 'last'), vars(driver.build_parser().parse_args(flags))
+    checkpoint = {**load_checkpoint(last), 'it': 20}    # one that is further on than the best
+    save_checkpoint(last, checkpoint)
+    os.utime(last, ns=(0, 0))
+    assert run_files.newest_sound(params)[1]['it'] == 20
+    save_checkpoint(last, {**checkpoint, 'history': []})    # of an earlier run of the same name
+    os.utime(last, ns=(0, 0))
+    assert run_files.newest_sound(params)[1]['it'] < 20
 
 
 def test_auto_does_not_start_anew_where_a_checkpoint_cannot_be_read(root, monkeypatch, capsys):
@@ -306,6 +317,7 @@ def test_any_second_signal_leaves_at_once_and_the_next_run_cleans_up(root, monke
             (Path(path).parent / f'.{Path(path).name}.0123abcd.tmp').write_bytes(contents[:100])
             os.kill(os.getpid(), number)
 
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)    # also where these tests run under nohup
         step, driver.training_step, run_files.write_checkpoint = driver.training_step, stop, again
         return driver.main(train_flags(root))
 
