@@ -25,15 +25,6 @@ DEFAULTS = {  # those of the original's driver.py
     'eval_batch_size': 100, 'eval_max_images': -1, 'min_ppl_or_abort': -1}
 
 
-@pytest.fixture(autouse=True)
-def signals():
-    """The driver takes over Ctrl-C and SIGTERM: give them back."""
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
-    yield
-    for number, handler in before.items():
-        signal.signal(number, handler)
-
-
 @pytest.fixture
 def root(tmp_path):
     write_tiny_dataset(tmp_path)

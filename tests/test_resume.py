@@ -22,14 +22,6 @@ from imagernn.files import claimed
 TESTS = Path(__file__).resolve().parent
 
 
-@pytest.fixture(autouse=True)
-def signals():
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
-    yield
-    for number, handler in before.items():
-        signal.signal(number, handler)
-
-
 @pytest.fixture
 def root(tmp_path):
     write_tiny_dataset(tmp_path)

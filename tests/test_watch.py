@@ -1,6 +1,5 @@
 """What is not finite, and a perplexity that runs away, end a run or send it back; and nothing else does."""
 
-import signal
 
 import numpy as np
 import pytest
@@ -11,14 +10,6 @@ from imagernn.checkpoint import load_checkpoint, save_checkpoint
 from imagernn.solver import BLOCK, SOLVERS, Solver
 from imagernn.watch import MOST_ROLLBACKS, RISE, ran_away, spoiled_cost, spoiled_state
 from imagernn.workers import Workers
-
-
-@pytest.fixture(autouse=True)
-def signals():
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
-    yield
-    for number, handler in before.items():
-        signal.signal(number, handler)
 
 
 @pytest.fixture
