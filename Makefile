@@ -9,7 +9,7 @@ help:
 	@echo 'make demo    set up, draw a data set, train on it, caption and score its test pictures, then some photographs'
 	@echo 'make caption IMAGES="a.jpg b.png"   set up, say what is in these pictures'
 	@echo 'make test    set up, pass the tests'
-	@echo 'make soak    kill the training 200 times, load spoilt files by the hundred thousand: some 45 minutes'
+	@echo 'make soak    kill the training 200 times, load spoilt files by the hundred thousand: some 30 minutes'
 	@echo 'make bench   set up PyTorch beside it, and time the two in turn: some 20 minutes'
 	@echo 'make bench-coco   train, caption and score at the size of COCO: some 10 minutes, 1.5 GB in data/coco_shaped'
 	@echo 'make lint    the linter;   make clean    remove what these made'
