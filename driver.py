@@ -15,20 +15,35 @@ from contextlib import suppress
 from pathlib import Path
 from shlex import quote
 
-from imagernn.blas import NUM_THREADS  # before numpy
+from imagernn.nn.blas import NUM_THREADS  # before numpy
 
 # isort: split
 import numpy as np
 from tqdm import tqdm
 
-from imagernn import gradcheck
-from imagernn.batch import make_batch
-from imagernn.captioner import GENERATORS, check_model, cost_and_grads, cost_of, draw_dropout, forward, init_model
-from imagernn.data_provider import getDataProvider
+from imagernn.captioning.batch import make_batch
+from imagernn.captioning.evaluate import split_perplexity
+from imagernn.captioning.load import check_feature_size, load_captioner, trained_data
+from imagernn.captioning.model import (
+    GENERATORS,
+    check_model,
+    cost_and_grads,
+    cost_of,
+    draw_dropout,
+    forward,
+    init_model,
+)
+from imagernn.corpus.captioned_images import getDataProvider
+from imagernn.corpus.vocab import build_vocab
 from imagernn.errors import InputError, script, shown
-from imagernn.evaluation import check_feature_size, load_captioner, split_perplexity, trained_data
-from imagernn.files import require_writable, write_json
-from imagernn.flags import (
+from imagernn.formats.json_files import write_json
+from imagernn.formats.writing import require_writable
+from imagernn.nn import gradcheck
+from imagernn.nn.solver import CLIPS, SOLVERS, Solver
+from imagernn.nn.workers import Workers
+from imagernn.runs.checkpoints import Checkpoints, claimed_names, newest_sound, warn
+from imagernn.runs.divergence import ran_away, spoiled_cost, spoiled_state
+from imagernn.runs.flags import (
     MODEL_PARAMS,
     RUN_PARAMS,
     check_ranges,
@@ -37,12 +52,8 @@ from imagernn.flags import (
     require_same,
     sound_params,
 )
-from imagernn.profiling import Profile
-from imagernn.run_files import Checkpoints, claimed_names, newest_sound, warn
-from imagernn.solver import CLIPS, SOLVERS, Solver
-from imagernn.vocab import build_vocab
-from imagernn.watch import MOST_ROLLBACKS, good_state, ran_away, roll_back, spoiled_cost, spoiled_state
-from imagernn.workers import Workers
+from imagernn.runs.profile import Profile
+from imagernn.runs.state import MOST_ROLLBACKS, good_state, roll_back
 
 STATUS_SECONDS = 60
 STATUS_SHARE = .01

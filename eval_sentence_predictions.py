@@ -9,28 +9,21 @@ import shutil
 import sys
 from pathlib import Path
 
-import imagernn.blas  # noqa: F401  before numpy
+import imagernn.nn.blas  # noqa: F401  before numpy
 
 # isort: split
-from imagernn.data_provider import getDataProvider
+from imagernn.captioning.evaluate import caption_images, split_perplexity, word_logprobs
+from imagernn.captioning.flags import add_search_flags, check_search_flags
+from imagernn.captioning.load import check_feature_size, load_captioner, trained_data
+from imagernn.captioning.results import result_blob
+from imagernn.corpus.captioned_images import getDataProvider
 from imagernn.errors import InputError, script
-from imagernn.evaluation import (
-    add_search_flags,
-    caption_images,
-    check_feature_size,
-    check_search_flags,
-    load_captioner,
-    refuse_to_replace,
-    result_blob,
-    split_perplexity,
-    trained_data,
-    word_logprobs,
-)
-from imagernn.files import require_writable, write_json
+from imagernn.formats.json_files import write_json
+from imagernn.formats.writing import refuse_to_replace, require_writable
 from imagernn.metrics import MeteorUnavailable, caption_statistics, multi_bleu_of, per_image, scores_of
 from imagernn.metrics.meteor import meteor_statistics
-from imagernn.pages import ANYWHERE, checked_result, view_command, write_page
-from imagernn.workers import Workers
+from imagernn.nn.workers import Workers
+from imagernn.web.results_page import ANYWHERE, checked_result, view_command, write_page
 
 COCO_SCORES = ('Bleu_1', 'Bleu_2', 'Bleu_3', 'Bleu_4', 'METEOR', 'ROUGE_L', 'CIDEr')
 

@@ -15,29 +15,25 @@ import argparse
 import sys
 from pathlib import Path
 
-import imagernn.blas  # noqa: F401  before numpy
+import imagernn.nn.blas  # noqa: F401  before numpy
 
 # isort: split
 import numpy as np
 from tqdm import tqdm
 
-from imagernn.convnet.pictures import PREPROCESSING, description
+from imagernn.captioning.evaluate import caption_images, word_logprobs
+from imagernn.captioning.flags import add_search_flags, check_search_flags
+from imagernn.captioning.load import check_feature_size, load_captioner
+from imagernn.captioning.results import result_blob
+from imagernn.convnet.extraction import chosen_layer, extract, open_network
+from imagernn.convnet.preprocess import PREPROCESSING, description
+from imagernn.convnet.sources import expanded, read_tasks
+from imagernn.corpus.features import READERS, default_features, open_features
 from imagernn.errors import InputError, script, shown
-from imagernn.evaluation import (
-    add_search_flags,
-    caption_images,
-    check_feature_size,
-    check_search_flags,
-    load_captioner,
-    refuse_to_replace,
-    result_blob,
-    word_logprobs,
-)
-from imagernn.extract_features import chosen_layer, expanded, extract, open_network, read_tasks
-from imagernn.features import READERS, default_features, open_features
-from imagernn.files import require_writable, write_json
-from imagernn.pages import Places, checked_result, view_command, write_page
-from imagernn.workers import Workers
+from imagernn.formats.json_files import write_json
+from imagernn.formats.writing import refuse_to_replace, require_writable
+from imagernn.nn.workers import Workers
+from imagernn.web.results_page import Places, checked_result, view_command, write_page
 
 ROOT = 'example_images'
 GUESSES = {1280: ('lite0', 'features'), 4096: ('vgg16', 'fc7')}    # of checkpoints that do not say: size -> network

@@ -19,7 +19,7 @@ import tempfile
 import time
 from pathlib import Path
 
-import imagernn.blas  # noqa: F401  before numpy, as the timed script does
+import imagernn.nn.blas  # noqa: F401  before numpy, as the timed script does
 
 # isort: split
 import coco_shaped
@@ -28,9 +28,10 @@ from machine import describe_cpu
 from ours import Ours
 from work import SIZES, random_batch
 
-from imagernn.data_provider import STORE_NAME, getDataProvider
+from imagernn.corpus.captioned_images import STORE_NAME, getDataProvider
 from imagernn.errors import InputError, script
-from imagernn.files import require_writable, write_json
+from imagernn.formats.json_files import write_json
+from imagernn.formats.writing import require_writable
 
 ROOT = Path(__file__).resolve().parents[1]
 BATCH, SIZE, BEAM = 100, 512, 5

@@ -16,7 +16,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from imagernn.blas import NUM_THREADS  # before numpy
+from imagernn.nn.blas import NUM_THREADS  # before numpy
 
 # isort: split
 import machine
@@ -29,7 +29,7 @@ from imagernn.convnet.layers import same_padding
 from imagernn.convnet.networks import ARCHITECTURES, SIZE, Architecture, Network, weight_shapes
 from imagernn.convnet.weights import load_network
 from imagernn.errors import InputError, script
-from imagernn.workers import Workers
+from imagernn.nn.workers import Workers
 
 JOBS, THREADS = 'vgg16:8,vgg16:1,lite0:8,lite0:32', 2
 SAME = 1e-4             # largest difference from PyTorch, of the largest activation of a layer

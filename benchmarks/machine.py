@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from imagernn.blas import cores
+from imagernn.nn.blas import cores
 
 PRODUCT = 2048    # rows and columns of the matrices
 REST = .05        # seconds before anything is timed, in which the idle threads of what ran before fall asleep

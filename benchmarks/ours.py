@@ -5,10 +5,10 @@ import io
 
 import numpy as np
 
-from imagernn.captioner import cost_and_grads, init_model
-from imagernn.evaluation import batches_perplexity, caption_images
-from imagernn.solver import Solver
-from imagernn.workers import Workers
+from imagernn.captioning.evaluate import batches_perplexity, caption_images
+from imagernn.captioning.model import cost_and_grads, init_model
+from imagernn.nn.solver import Solver
+from imagernn.nn.workers import Workers
 
 THREADS = 2
 PARAMS = {'regc': 1e-8, 'drop_prob_encoder': .5, 'drop_prob_decoder': .5, 'solver': 'rmsprop', 'decay_rate': .999,

@@ -23,7 +23,7 @@ from PIL import Image
 
 from imagernn.errors import script
 from imagernn.monitor import monitor_routes
-from imagernn.page_server import serving
+from imagernn.web.server import serving
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.append(str(ROOT / 'tests'))

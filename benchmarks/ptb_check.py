@@ -17,9 +17,9 @@ import sys
 import time
 from pathlib import Path
 
+from imagernn.corpus.tokenize import ptb_tokenize
 from imagernn.errors import InputError, script
-from imagernn.files import write_text
-from imagernn.metrics.ptb import ptb_tokenize
+from imagernn.formats.writing import write_text
 
 PIECES = [*"""
     a an A I the The dog Dog DOG cats women's don't can't DON'T won’t it's It’s dogs' gonna cannot Cannot wanna gotta

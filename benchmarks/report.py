@@ -15,7 +15,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from imagernn.errors import InputError, script
-from imagernn.files import require_writable, write_json, write_text
+from imagernn.formats.json_files import write_json
+from imagernn.formats.writing import require_writable, write_text
 
 TITLES = {'step': 'training step, LSTM', 'rnn': 'training step, RNN', 'perplexity': 'perplexity', 'greedy': 'greedy',
           'beam5': 'beam 5', 'beam20': 'beam 20'}

@@ -15,7 +15,7 @@ import time
 from pathlib import Path
 from unittest import mock
 
-import imagernn.blas  # noqa: F401  before numpy
+import imagernn.nn.blas  # noqa: F401  before numpy
 
 # isort: split
 import numpy as np
@@ -23,12 +23,12 @@ from machine import describe_cpu
 from ours import Ours
 from work import SIZES, random_batch
 
-import imagernn.solver
-from imagernn.captioner import cost_of, forward
-from imagernn.checkpoint import _check_seal, checkpoint_bytes, load_checkpoint, write_checkpoint
+import imagernn.nn.solver
+from imagernn.captioning.model import cost_of, forward
 from imagernn.errors import script
-from imagernn.solver import Solver
-from imagernn.watch import spoiled_state
+from imagernn.nn.solver import Solver
+from imagernn.runs.checkpoint_file import _check_seal, checkpoint_bytes, load_checkpoint, write_checkpoint
+from imagernn.runs.divergence import spoiled_state
 
 EVERY_MINUTES = 10                    # --checkpoint_every
 ITERATIONS_AN_EPOCH = 5664            # at its end an evaluation, a checkpoint, and if it is the best so far a copy
@@ -61,7 +61,7 @@ def watch_of_an_update(update, times):
     took = {np: [], NoDot(): []}
     for _ in range(times):
         for module, each in took.items():
-            with mock.patch.object(imagernn.solver, 'np', module):
+            with mock.patch.object(imagernn.nn.solver, 'np', module):
                 each.append(timed(update, 1))
     watched, unwatched = (np.median(each, axis=0) for each in took.values())
     return tuple(watched - unwatched)

@@ -26,16 +26,16 @@ import sys
 import time
 from pathlib import Path
 
-import imagernn.blas  # noqa: F401  before numpy
+import imagernn.nn.blas  # noqa: F401  before numpy
 
 # isort: split
 import numpy as np
 from compare import summary
 from machine import describe_cpu, seconds_of
 
+from imagernn.corpus.tokenize import ptb_tokenize
 from imagernn.errors import InputError, script
 from imagernn.metrics import CaptionStatistics, caption_statistics, compare, intervals, per_image, scores_of
-from imagernn.metrics.ptb import ptb_tokenize
 
 IMAGES, VAL2014, REFERENCES = 5000, 40_504, 5
 SAMPLES, SAMPLE = 1000, 500    # of coverage: how many, of how many images

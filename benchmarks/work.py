@@ -4,7 +4,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from imagernn.batch import Batch, pack
+from imagernn.captioning.batch import Batch
+from imagernn.nn.packing import pack
 
 
 class Size(NamedTuple):

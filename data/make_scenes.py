@@ -19,9 +19,9 @@ from PIL import Image, ImageDraw
 from scipy.io import savemat
 from tqdm import tqdm
 
-from imagernn.dataset_writer import make_dataset
+from imagernn.corpus.dataset_writer import make_dataset
 from imagernn.errors import InputError, script
-from imagernn.files import write_json
+from imagernn.formats.json_files import write_json
 
 MADE_BY = 'data/make_scenes.py'
 SIDE = 160          # pictures are SIDE × SIDE

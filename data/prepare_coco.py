@@ -21,9 +21,10 @@ import re
 import sys
 from pathlib import Path
 
-from imagernn.data_provider import SPLITS, load_json
-from imagernn.dataset_writer import make_dataset, summary, write_dataset
+from imagernn.corpus.captioned_images import SPLITS
+from imagernn.corpus.dataset_writer import make_dataset, summary, write_dataset
 from imagernn.errors import InputError, script
+from imagernn.formats.json_files import load_json
 
 
 @script

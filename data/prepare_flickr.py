@@ -14,7 +14,7 @@ import re
 import sys
 from pathlib import Path
 
-from imagernn.dataset_writer import make_dataset, summary, write_dataset
+from imagernn.corpus.dataset_writer import make_dataset, summary, write_dataset
 from imagernn.errors import InputError, script
 
 

@@ -14,8 +14,8 @@ from pathlib import Path
 from imagernn import view
 from imagernn.errors import script
 from imagernn.monitor import monitor_routes
-from imagernn.page_server import serving
-from imagernn.pages import Places, read_result
+from imagernn.web.results_page import Places, read_result
+from imagernn.web.server import serving
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.append(str(ROOT / 'tests'))

@@ -21,15 +21,15 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))    # a checkout need not be installed
 
-import imagernn.blas  # noqa: F401  before numpy
+import imagernn.nn.blas  # noqa: F401  before numpy
 
 # isort: split
-from imagernn.caption_files import align, read_captions, read_training
+from imagernn.corpus.tokenize import tokenize
 from imagernn.errors import InputError, script
-from imagernn.evaluation import refuse_to_replace
-from imagernn.files import require_writable, write_json, write_text
+from imagernn.formats.caption_files import align, read_captions, read_training
+from imagernn.formats.json_files import write_json
+from imagernn.formats.writing import refuse_to_replace, require_writable, write_text
 from imagernn.metrics import MeteorUnavailable, caption_statistics, compare, intervals, per_image, scores_of
-from imagernn.metrics.ptb import tokenize
 
 LABELS = {'ROUGE_L': 'ROUGE-L', 'CIDEr': 'CIDEr-D', 'CIDEr_plain': 'CIDEr'}    # pycocoevalcap's name, and what it is
 MAX_DRAWS = 1_000_000

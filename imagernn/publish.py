@@ -9,10 +9,11 @@ import sys
 
 import numpy as np
 
-from imagernn.checkpoint import save_checkpoint
+from imagernn.captioning.load import check_feature_size, load_captioner
+from imagernn.corpus.features import open_features
 from imagernn.errors import InputError, script
-from imagernn.evaluation import check_feature_size, load_captioner, refuse_to_replace
-from imagernn.features import open_features
+from imagernn.formats.writing import refuse_to_replace
+from imagernn.runs.checkpoint_file import save_checkpoint
 
 KEPT = ('wordtoix', 'ixtoword', 'it', 'epoch', 'perplexity', 'features')
 OF_A_MACHINE = ('data_root', 'checkpoint_output_directory', 'worker_status_output_directory', 'init_model_from',

@@ -9,10 +9,8 @@ import json
 import sys
 
 from imagernn.errors import InputError, script
-from imagernn.evaluation import refuse_to_replace
-from imagernn.files import require_writable
-from imagernn.page_server import page_routes, serve
-from imagernn.pages import (
+from imagernn.formats.writing import refuse_to_replace, require_writable
+from imagernn.web.results_page import (
     FILES,
     PAGE,
     THUMBNAIL,
@@ -24,6 +22,7 @@ from imagernn.pages import (
     thumbnail,
     write_page,
 )
+from imagernn.web.server import page_routes, serve
 
 SHOWN = 800    # pixels of the longer side of a picture that is served
 

@@ -4,7 +4,7 @@ import signal
 
 import pytest
 
-import imagernn.blas  # noqa: F401  before numpy
+import imagernn.nn.blas  # noqa: F401  before numpy
 
 
 @pytest.fixture(autouse=True)

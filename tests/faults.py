@@ -7,7 +7,7 @@ import os
 import signal
 from unittest import mock
 
-from imagernn import files
+from imagernn.formats import writing
 
 ERRORS = ('ENOSPC', 'EIO', 'EROFS', 'EDQUOT', 'EACCES')
 CALLS = ('lstat', 'stat', 'mkdir', 'open', 'fsync', 'close', 'chmod', 'replace', 'unlink')
@@ -54,7 +54,7 @@ class Faults:
             return call
 
         with contextlib.ExitStack() as patches:
-            patches.enter_context(mock.patch.object(files, 'open', open_file, create=True))
+            patches.enter_context(mock.patch.object(writing, 'open', open_file, create=True))
             for name in CALLS:
                 patches.enter_context(mock.patch.object(os, name, counted(name, getattr(os, name))))
             yield

@@ -27,18 +27,20 @@ import test_convnet_weights as by_framework
 import test_features
 from PIL import Image
 
-from imagernn import checkpoint, hdf5
-from imagernn.captioner import init_model
-from imagernn.checkpoint import save_checkpoint
+from imagernn.captioning.load import load_captioner
+from imagernn.captioning.model import init_model
 from imagernn.convnet import weights
 from imagernn.convnet.networks import Architecture, vgg
-from imagernn.convnet.pictures import load_picture, prepare
-from imagernn.data_provider import getDataProvider
+from imagernn.convnet.preprocess import prepare
+from imagernn.convnet.sources import read_tasks
+from imagernn.corpus.captioned_images import getDataProvider
+from imagernn.corpus.features import open_features
+from imagernn.corpus.token_store import build_store, fingerprint, load_store, save_store
 from imagernn.errors import InputError
-from imagernn.evaluation import load_captioner
-from imagernn.extract_features import read_tasks
-from imagernn.features import open_features
-from imagernn.image_store import build_store, fingerprint, load_store, save_store
+from imagernn.formats import hdf5
+from imagernn.formats.pictures import load_picture
+from imagernn.runs import checkpoint_file
+from imagernn.runs.checkpoint_file import save_checkpoint
 
 EXTREMES = (0, 1, 2, 3, 7, 8, 127, 128, 255, 256, 1000, 32767, 32768, 65535, 65536, 1 << 20, (1 << 24) - 1, 1 << 28,
             (1 << 31) - 1, 1 << 31, (1 << 32) - 1, 1 << 32, 1 << 40, (1 << 48) - 1, (1 << 63) - 1, 1 << 63,
@@ -196,7 +198,7 @@ def mat_seeds(data):
     return seeds
 
 
-NO_CRC = mock.patch.object(checkpoint, 'zlib', types.SimpleNamespace(crc32=lambda data, start=0: 0))
+NO_CRC = mock.patch.object(checkpoint_file, 'zlib', types.SimpleNamespace(crc32=lambda data, start=0: 0))
 
 
 def unchecked():
@@ -213,7 +215,7 @@ def unchecked():
 
 def without_forks():
     """Makes the loaders read HDF5 in this very process, which is quicker."""
-    for module in (hdf5, checkpoint):
+    for module in (hdf5, checkpoint_file):
         module.in_child = lambda function: json.loads(json.dumps(function()))
 
 
@@ -257,13 +259,13 @@ def rewritten(data, libver):
 
 
 def sealed(content):
-    return content + checkpoint.SEAL % 0
+    return content + checkpoint_file.SEAL % 0
 
 
 def checkpoint_seeds():
     """As it is written, and in HDF5's oldest form, which has no checksums of its own; the seal put on afterwards."""
     with NO_CRC:
-        new = [written(lambda path, kind=kind: save_checkpoint(path, a_checkpoint(kind)))[:-checkpoint.SEAL_BYTES]
+        new = [written(lambda path, kind=kind: save_checkpoint(path, a_checkpoint(kind)))[:-checkpoint_file.SEAL_BYTES]
                for kind in ('lstm', 'rnn')]
     old = rewritten(new[0], 'earliest')
     first = io.BytesIO(old)

@@ -23,7 +23,7 @@ from datasets import checkpoint_named, train_flags, write_tiny_dataset
 from faults import Faults, kill
 
 import driver
-from imagernn.checkpoint import load_checkpoint
+from imagernn.runs.checkpoint_file import load_checkpoint
 
 DIVERGING = ['--solver', 'vanilla', '--grad_clip', '0', '-l', '60', '--on_divergence', 'rollback']
 VARIANTS = [

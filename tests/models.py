@@ -2,9 +2,9 @@
 
 import numpy as np
 
-from imagernn.batch import make_batch
-from imagernn.captioner import init_model
-from imagernn.vocab import START
+from imagernn.captioning.batch import make_batch
+from imagernn.captioning.model import init_model
+from imagernn.corpus.vocab import START
 
 VARIANTS = {
     'lstm': {'generator': 'lstm', 'tanhC_version': 0},

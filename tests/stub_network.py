@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from imagernn.convnet.pictures import PREPROCESSING, prepare
+from imagernn.convnet.preprocess import PREPROCESSING, prepare
 
 OUTPUTS = {'lite0': ['features', 'grid', 'prob'], 'vgg16': ['fc7', 'pool5', 'prob']}
 

@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from imagernn.caption_files import align, read_captions, read_training
 from imagernn.errors import InputError
+from imagernn.formats.caption_files import align, read_captions, read_training
 
 RESULTS = [{'image_id': 7, 'caption': 'a dog'}, {'image_id': 3, 'caption': ''}]
 STRUCT = {'imgblobs': [

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from models import IMAGES, SENTENCES, VARIANTS, D, V, make_model, make_pairs, make_params, pack_pairs
 
-from imagernn.captioner import (
+from imagernn.captioning.model import (
     EVERYTHING,
     cost_and_grads,
     cost_of,
@@ -16,11 +16,11 @@ from imagernn.captioner import (
     get_generator,
     init_model,
     make_tick,
-    perplexity,
 )
+from imagernn.corpus.vocab import START
 from imagernn.errors import InputError
-from imagernn.vocab import START
-from imagernn.workers import Workers
+from imagernn.metrics.perplexity import perplexity
+from imagernn.nn.workers import Workers
 
 PAIRS = make_pairs()
 

@@ -13,9 +13,9 @@ import h5py
 import numpy as np
 import pytest
 
-from imagernn.checkpoint import SEAL, SEAL_BYTES, load_checkpoint, save_checkpoint
 from imagernn.errors import InputError
-from imagernn.legacy_pickle import read_pickle
+from imagernn.formats.pickles import read_pickle
+from imagernn.runs.checkpoint_file import SEAL, SEAL_BYTES, load_checkpoint, save_checkpoint
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 SHARED = REPOSITORY.parent / 'shared' / 'golden' / 'neuraltalk'
@@ -368,7 +368,7 @@ def test_a_damaged_file_is_refused_or_in_version_1_comes_back_unchanged(tmp_path
 
 
 def test_not_a_bit_may_differ_and_not_a_byte_be_missing_or_too_many(tmp_path, checkpoint, monkeypatch):
-    monkeypatch.setattr('imagernn.checkpoint.in_child', lambda function: function())    # 400 children take seconds
+    monkeypatch.setattr('imagernn.runs.checkpoint_file.in_child', lambda function: function())    # else 400 children
     path = tmp_path / 'c'
     save_checkpoint(path, checkpoint)
     whole = path.read_bytes()

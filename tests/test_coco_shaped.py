@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from scipy.stats import poisson
 
-from imagernn.data_provider import getDataProvider
+from imagernn.corpus.captioned_images import getDataProvider
 
 SCRIPT = Path(__file__).parent.parent / 'benchmarks' / 'coco_shaped.py'
 spec = importlib.util.spec_from_file_location('coco_shaped', SCRIPT)

@@ -7,11 +7,11 @@ import pytest
 from PIL import Image
 from stub_network import StubNetwork, loader
 
-from imagernn import extract_features
-from imagernn.convnet import classify
-from imagernn.convnet.pictures import load_picture, prepare
+from imagernn.convnet import classify, extraction
+from imagernn.convnet.preprocess import prepare
 from imagernn.convnet.weights import load_network
 from imagernn.errors import InputError
+from imagernn.formats.pictures import load_picture
 
 DATA = Path(__file__).resolve().parents[2] / 'shared' / 'data'
 
@@ -19,7 +19,7 @@ DATA = Path(__file__).resolve().parents[2] / 'shared' / 'data'
 @pytest.fixture
 def stub(monkeypatch):
     network = StubNetwork(dim=1000)
-    monkeypatch.setattr(extract_features, 'load_network', loader(network))
+    monkeypatch.setattr(extraction, 'load_network', loader(network))
     return network
 
 

@@ -21,8 +21,8 @@ from imagernn.convnet.layers import (
     same_padding,
     softmax,
 )
-from imagernn.gradcheck import directional_error, element_errors
-from imagernn.layers import Scratch
+from imagernn.nn.gradcheck import directional_error, element_errors
+from imagernn.nn.scratch import Scratch
 
 TOLERANCE = 1e-6
 CAUGHT = 10 * TOLERANCE

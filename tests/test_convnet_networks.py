@@ -6,8 +6,8 @@ import pytest
 from imagernn.convnet import networks, winograd
 from imagernn.convnet.layers import conv_forward, same_padding, softmax
 from imagernn.convnet.networks import ARCHITECTURES, Architecture, Layer, Network, lite0, vgg, weight_shapes
-from imagernn.layers import Scratch
-from imagernn.workers import Workers
+from imagernn.nn.scratch import Scratch
+from imagernn.nn.workers import Workers
 
 SMALL_VGG = vgg((2, 2, 3, 3, 3), widths=(16, 18, 20, 24, 16), hidden=30)
 SMALL_LITE0 = [layer for layer in lite0()

@@ -14,9 +14,9 @@ from PIL import Image
 from imagernn.convnet import small, train
 from imagernn.convnet.plots import mosaic, stretched
 from imagernn.convnet.small import cost_and_grads, forward, init_model, predict, shares, stages
-from imagernn.gradcheck import directional_error, element_errors
-from imagernn.layers import dropout_draw, log_softmax
-from imagernn.workers import Workers
+from imagernn.nn.gradcheck import directional_error, element_errors
+from imagernn.nn.layers import dropout_draw, log_softmax
+from imagernn.nn.workers import Workers
 
 ROOT = Path(__file__).resolve().parents[1]
 TOLERANCE = 1e-6

@@ -17,12 +17,12 @@ import numpy as np
 import pytest
 import scipy.io
 
-from imagernn import matlab
-from imagernn.convnet import weight_files, weights
+from imagernn.convnet import weights
 from imagernn.convnet.layers import conv_forward
 from imagernn.convnet.networks import VGG_OUTPUTS, Architecture, Network, lite0, vgg, weight_shapes
 from imagernn.convnet.weights import load_network
 from imagernn.errors import InputError
+from imagernn.formats import matlab, weight_files
 
 SHARED = Path(__file__).resolve().parents[1].parent / 'shared'
 SIZE, WIDTHS, HIDDEN = 64, (4, 5, 6, 7, 8), 9
@@ -599,7 +599,8 @@ def test_weights_of_onnx_in_another_file_are_refused(tmp_path):
 def test_lite0_reproduces_the_features_of_flickr8k(monkeypatch):
     import json
 
-    from imagernn.convnet.pictures import load_picture, prepare
+    from imagernn.convnet.preprocess import prepare
+    from imagernn.formats.pictures import load_picture
     monkeypatch.undo()
     try:
         network = load_network(name='lite0')

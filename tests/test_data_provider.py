@@ -11,10 +11,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from imagernn import data_provider
-from imagernn.data_provider import STORE_NAME, getDataProvider
+from imagernn.corpus import captioned_images
+from imagernn.corpus.captioned_images import STORE_NAME, getDataProvider
+from imagernn.corpus.token_store import fingerprint, load_store
 from imagernn.errors import InputError
-from imagernn.image_store import fingerprint, load_store
 
 SHARED = Path(__file__).resolve().parents[1].parent / 'shared'
 SPLITS = ['train', 'val', 'train', 'restval', 'train', 'val']
@@ -41,7 +41,7 @@ def write(root, data, feats=FEATS, encoding='utf-8'):
 @pytest.fixture
 def keep_all(monkeypatch):
     """Even the smallest dataset.json gets a file beside it that keeps its encoded form."""
-    monkeypatch.setattr(data_provider, 'STORE_FROM', 0)
+    monkeypatch.setattr(captioned_images, 'STORE_FROM', 0)
 
 
 @pytest.fixture(params=['read', 'kept'])
@@ -51,7 +51,7 @@ def provider(tmp_path, request):
     if request.param == 'kept':
         request.getfixturevalue('keep_all')
         getDataProvider('tiny', tmp_path)
-        request.getfixturevalue('monkeypatch').setattr(data_provider, '_parsed', None)
+        request.getfixturevalue('monkeypatch').setattr(captioned_images, 'parsed', None)
     return getDataProvider('tiny', tmp_path)
 
 
@@ -324,7 +324,7 @@ def test_a_large_data_set_gets_one(tmp_path, monkeypatch):
     write(tmp_path, make_data())
     path = tmp_path / 'tiny' / 'dataset.json'
     for size, there in ((path.stat().st_size + 1, False), (path.stat().st_size, True)):
-        monkeypatch.setattr(data_provider, 'STORE_FROM', size)
+        monkeypatch.setattr(captioned_images, 'STORE_FROM', size)
         getDataProvider('tiny', tmp_path)
         assert (tmp_path / 'tiny' / STORE_NAME).is_file() == there
 

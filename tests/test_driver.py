@@ -10,9 +10,9 @@ import pytest
 from datasets import SMALL, checkpoint_named, train_flags, write_tiny_dataset
 
 import driver
-from imagernn import captioner
-from imagernn.checkpoint import load_checkpoint, save_checkpoint
+from imagernn.captioning import model
 from imagernn.errors import InputError
+from imagernn.runs.checkpoint_file import load_checkpoint, save_checkpoint
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 DEFAULTS = {  # those of the original's driver.py
@@ -160,21 +160,21 @@ def test_grad_check_prints_a_line_a_parameter(root, generator, capsys):
     assert driver.main(train_flags(root, '-a', '1', '--generator', generator)) == 0
     first, *lines = capsys.readouterr().out.splitlines()
     assert 'dropout 0.5 / 0.5' in first
-    generator_names = captioner.GENERATORS[generator].shapes(dict.fromkeys(captioner.SIZES, 6), 9)
+    generator_names = model.GENERATORS[generator].shapes(dict.fromkeys(model.SIZES, 6), 9)
     assert sorted(line.split()[0] for line in lines) == sorted(['We', 'be', 'Ws', *generator_names])
     assert all(line.endswith('ok') for line in lines)
     assert not (root / 'cv').exists()
 
 
 def test_grad_check_fails_on_a_wrong_gradient(root, monkeypatch, capsys):
-    right = captioner.softmax_cost_backward
+    right = model.softmax_cost_backward
 
     def wrong(scale, cache):
         dx, dW, db = right(scale, cache)
         dW[:, 3] *= 1.001
         return dx, dW, db
 
-    monkeypatch.setattr(captioner, 'softmax_cost_backward', wrong)
+    monkeypatch.setattr(model, 'softmax_cost_backward', wrong)
     assert driver.main(train_flags(root, '-a', '1', '--word_count_threshold', '20')) == 1
     verdicts = {line.split()[0]: line.split()[-1] for line in capsys.readouterr().out.splitlines()[1:]}
     assert verdicts.pop('Wd') == 'WRONG'

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from models import VARIANTS, D, V, make_model, make_pairs, make_params, pack_pairs
 
-from imagernn import evaluation
-from imagernn.evaluation import batches_perplexity, caption_images, word_logprobs
-from imagernn.workers import Workers
+from imagernn.captioning import evaluate
+from imagernn.captioning.evaluate import batches_perplexity, caption_images, word_logprobs
+from imagernn.nn.workers import Workers
 
 IXTOWORD = {ix: f'w{ix}' for ix in range(V)}
 FEATURES = np.random.default_rng(0).normal(size=(23, D))
@@ -22,7 +22,7 @@ def captions(params, num_threads, **options):
 @pytest.mark.parametrize('options', [{}, {'beam_size': 3}, {'beam_size': 4, 'nbest': 3}, {'temperature': 1.5}], ids=str)
 @pytest.mark.parametrize('variant', VARIANTS)
 def test_captions_are_the_same_on_any_number_of_threads(variant, options, monkeypatch):
-    monkeypatch.setattr(evaluation, 'ROWS_AT_ONCE', 4)         # many groups, for threads to take in turn
+    monkeypatch.setattr(evaluate, 'ROWS_AT_ONCE', 4)         # many groups, for threads to take in turn
     one, *others = (captions(make_params(variant), num_threads, **options) for num_threads in NUM_THREADS)
     assert len(one) == len(FEATURES)
     for other in others:
@@ -33,14 +33,14 @@ def test_captions_are_the_same_on_any_number_of_threads(variant, options, monkey
 def test_captions_do_not_depend_on_how_images_are_grouped(monkeypatch):
     params = make_params('lstm')
     whole = captions(params, 1, beam_size=5)
-    monkeypatch.setattr(evaluation, 'ROWS_AT_ONCE', 1)
+    monkeypatch.setattr(evaluate, 'ROWS_AT_ONCE', 1)
     assert [found[0][1] for found in captions(params, 1, beam_size=5)] == [found[0][1] for found in whole]
 
 
 @pytest.mark.parametrize('options', [{}, {'beam_size': 4, 'nbest': 3}, {'temperature': 1.5}], ids=str)
 @pytest.mark.parametrize('variant', VARIANTS)
 def test_the_words_log_probabilities_add_up_to_the_captions(variant, options, monkeypatch):
-    monkeypatch.setattr(evaluation, 'CAPTIONS_AT_ONCE', 4)     # many groups, for threads to take in turn
+    monkeypatch.setattr(evaluate, 'CAPTIONS_AT_ONCE', 4)     # many groups, for threads to take in turn
     params = make_params(variant, drop_prob_decoder=.5)
     found = captions(params, 1, **options)
     assert any(len(words) == 20 for some in found for _, words in some) or variant != 'lstm'    # without END
@@ -58,7 +58,7 @@ def test_the_search_is_told_how_many_captions_are_wanted(monkeypatch):
         asked.append((beam_size, nbest))
         return [[(-1., [1, 0])]] * len(state[0])
 
-    monkeypatch.setattr(evaluation, 'beam_search', search)
+    monkeypatch.setattr(evaluate, 'beam_search', search)
     captions(make_params('lstm'), 1, beam_size=5, nbest=2)
     assert set(asked) == {(5, 2)}
 

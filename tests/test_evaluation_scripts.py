@@ -17,10 +17,10 @@ from PIL import Image
 import driver
 import eval_sentence_predictions
 import predict_on_images
-from imagernn.checkpoint import load_checkpoint, save_checkpoint
-from imagernn.data_provider import getDataProvider
-from imagernn.evaluation import split_perplexity
+from imagernn.captioning.evaluate import split_perplexity
+from imagernn.corpus.captioned_images import getDataProvider
 from imagernn.metrics import caption_scores, caption_statistics, multi_bleu, per_image
+from imagernn.runs.checkpoint_file import load_checkpoint, save_checkpoint
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 

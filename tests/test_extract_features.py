@@ -15,10 +15,12 @@ from PIL import Image
 from stub_network import StubNetwork, loader
 
 from imagernn import extract_features
-from imagernn.convnet.pictures import description, load_picture
-from imagernn.data_provider import load_json
+from imagernn.convnet import extraction
+from imagernn.convnet.preprocess import description
+from imagernn.corpus.features import open_features
 from imagernn.errors import InputError
-from imagernn.features import open_features
+from imagernn.formats.json_files import load_json
+from imagernn.formats.pictures import load_picture
 
 COUNT = 7
 SHARED = Path(__file__).resolve().parents[1].parent / 'shared'
@@ -41,7 +43,7 @@ def run(monkeypatch):
     """Run the program with a stub of a network; gives the exit code."""
 
     def run(*flags, network=None):
-        monkeypatch.setattr(extract_features, 'load_network', loader(network or StubNetwork()))
+        monkeypatch.setattr(extraction, 'load_network', loader(network or StubNetwork()))
         return extract_features.main([*map(str, flags)])
 
     return run
@@ -322,13 +324,13 @@ def test_a_grid_may_be_the_features_too(folder, run, tmp_path):
     (7, 2, [(0, 4), (3, 7)]), (7, 7, [(i, i + 1) for i in range(7)]), (1, 3, [(0, 1)] * 3), (90, 3, [(0, 30), (30, 60),
                                                                                                    (60, 90)])])
 def test_cells_cover_everything(size, number, want):
-    assert [(part.start, part.stop) for part in extract_features.cells(size, number)] == want
+    assert [(part.start, part.stop) for part in extraction.cells(size, number)] == want
 
 
 @pytest.mark.parametrize('text', ['crops', 'grid:', 'grid:2', 'crops:0x2', 'crops:2x99', 'cells:2x2', 'grid:2x2x2'])
 def test_regions_that_cannot_be_are_an_error(text):
     with pytest.raises(InputError, match='crops:RxC'):
-        extract_features.parse_regions(text)
+        extraction.parse_regions(text)
 
 
 @pytest.mark.parametrize(('flags', 'words'), [

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from faults import ERRORS, Faults, fail_with, in_a_child, kill
 
-from imagernn.checkpoint import checkpoint_bytes, load_checkpoint, write_checkpoint
 from imagernn.errors import InputError
-from imagernn.files import remove_leftovers
+from imagernn.formats.writing import remove_leftovers
+from imagernn.runs.checkpoint_file import checkpoint_bytes, load_checkpoint, write_checkpoint
 
 
 @pytest.fixture(scope='module')

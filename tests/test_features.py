@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 import scipy.io
 
-from imagernn import features
+from imagernn.corpus import features
+from imagernn.corpus.features import default_features, open_features
 from imagernn.errors import InputError
-from imagernn.features import default_features, open_features
 
 SHARED = Path(__file__).resolve().parents[1].parent / 'shared'
 N, D = 23, 7

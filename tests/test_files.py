@@ -7,7 +7,8 @@ import pytest
 from faults import in_a_child, kill
 
 from imagernn.errors import InputError, script
-from imagernn.files import claimed, remove_leftovers, replacing, require_writable, write_json, write_text
+from imagernn.formats.json_files import write_json
+from imagernn.formats.writing import claimed, remove_leftovers, replacing, require_writable, write_text
 
 
 def test_json_is_what_any_reader_takes(tmp_path):

@@ -9,14 +9,14 @@ import numpy as np
 import pytest
 from models import VARIANTS, Rows
 
-from imagernn.batch import make_batch
-from imagernn.captioner import cost_and_grads, encode_images, init_model, make_tick, regularized
-from imagernn.checkpoint import load_checkpoint
-from imagernn.evaluation import split_perplexity
-from imagernn.features import open_features
-from imagernn.search import beam_search, greedy_search
-from imagernn.solver import Solver
-from imagernn.vocab import build_vocab
+from imagernn.captioning.batch import make_batch
+from imagernn.captioning.evaluate import split_perplexity
+from imagernn.captioning.model import cost_and_grads, encode_images, init_model, make_tick, regularized
+from imagernn.corpus.features import open_features
+from imagernn.corpus.vocab import build_vocab
+from imagernn.nn.search import beam_search, greedy_search
+from imagernn.nn.solver import Solver
+from imagernn.runs.checkpoint_file import load_checkpoint
 
 TINY = Path(__file__).parent / 'tiny'
 SHARED = Path(__file__).resolve().parents[1].parent / 'shared'

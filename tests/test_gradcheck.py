@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from imagernn.gradcheck import central_difference, derivative_error, directional_error, element_errors
+from imagernn.nn.gradcheck import central_difference, derivative_error, directional_error, element_errors
 
 
 @pytest.fixture

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 from models import IMAGES, SENTENCES, VARIANTS, make_model, make_pairs, make_params, pack_pairs
 
-from imagernn import captioner, layers
-from imagernn.captioner import GENERATORS, cost_and_grads, cost_of, draw_dropout, forward
-from imagernn.gradcheck import directional_error, element_errors
-from imagernn.layers import (
-    Scratch,
+from imagernn.captioning import model
+from imagernn.captioning.model import GENERATORS, cost_and_grads, cost_of, draw_dropout, forward
+from imagernn.nn import layers
+from imagernn.nn.gradcheck import directional_error, element_errors
+from imagernn.nn.layers import (
     affine_backward,
     affine_forward,
     dropout_backward,
@@ -24,7 +24,8 @@ from imagernn.layers import (
     softmax_cost_backward,
     softmax_cost_forward,
 )
-from imagernn.workers import Workers
+from imagernn.nn.scratch import Scratch
+from imagernn.nn.workers import Workers
 
 TOLERANCE = 1e-6
 CAUGHT = 10 * TOLERANCE
@@ -189,7 +190,7 @@ def drop_in_place(x, kept, drop_prob):
 def test_the_originals_bug_is_caught(variant, monkeypatch):
     """NeuralTalk's RNN dropped its hidden states in place, and took the dropped ones for the ReLU test and dWhh."""
     cost = whole_cost(variant, (0, .5))[0]()
-    monkeypatch.setattr(captioner, 'dropout_forward', drop_in_place)
+    monkeypatch.setattr(model, 'dropout_forward', drop_in_place)
     f, names, arrays, grads = whole_cost(variant, (0, .5))
     assert f() == cost                                   # forward it is the same model
     assert min(errors(f, arrays, grads, [names.index('Whh')])) > CAUGHT
@@ -213,7 +214,7 @@ PLANTED = {
 @pytest.mark.parametrize('variant', ['lstm', 'rnn'])
 def test_a_wrong_layer_is_caught(variant, layer, monkeypatch):
     wrong, name = PLANTED[layer]
-    monkeypatch.setattr(captioner, layer, wrong)
+    monkeypatch.setattr(model, layer, wrong)
     f, names, arrays, grads = whole_cost(variant, (.5, .5))
     assert min(errors(f, arrays, grads, [names.index(name)])) > CAUGHT
 

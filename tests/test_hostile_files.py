@@ -26,17 +26,16 @@ import pytest
 from odd_pictures import encoded, png_header, png_of
 from PIL import Image
 
-from imagernn import hdf5, legacy_pickle, matlab, npy
-from imagernn.checkpoint import load_checkpoint
-from imagernn.convnet import pictures, weight_files
-from imagernn.convnet.pictures import load_picture
+from imagernn.convnet.sources import read_tasks
 from imagernn.convnet.weights import load_network
-from imagernn.data_provider import getDataProvider
+from imagernn.corpus.captioned_images import getDataProvider
+from imagernn.corpus.features import open_features
+from imagernn.corpus.token_store import _seal, build_store, fingerprint, load_store, save_store
 from imagernn.errors import InputError
-from imagernn.extract_features import read_tasks
-from imagernn.features import open_features
-from imagernn.image_store import _seal, build_store, fingerprint, load_store, save_store
-from imagernn.legacy_pickle import read_pickle
+from imagernn.formats import hdf5, matlab, npy, pickles, pictures, weight_files
+from imagernn.formats.pickles import read_pickle
+from imagernn.formats.pictures import load_picture
+from imagernn.runs.checkpoint_file import load_checkpoint
 
 ROOT = Path(__file__).resolve().parents[1]
 FEW = 10_000    # in place of the millions that are allowed, to be quick
@@ -46,7 +45,7 @@ FEW = 10_000    # in place of the millions that are allowed, to be quick
 def nothing_runs(tmp_path, monkeypatch):
     """Fails where a file did what it is made to: to leave `ran` behind, here or where the tests run."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(legacy_pickle, 'MAX_STEPS', FEW)
+    monkeypatch.setattr(pickles, 'MAX_STEPS', FEW)
     monkeypatch.setattr(weight_files, 'MAX_FIELDS', FEW)
     yield
     assert not list(tmp_path.rglob('ran*'))
@@ -213,7 +212,7 @@ def test_a_tensor_that_lies_is_refused(tmp_path, tensor):
 
 
 def test_an_honest_pickle_is_far_from_the_limits(monkeypatch):
-    monkeypatch.setattr(legacy_pickle, 'MAX_STEPS', 200_000)    # a tenth
+    monkeypatch.setattr(pickles, 'MAX_STEPS', 200_000)    # a tenth
     words = {f'word{i}': i for i in range(8800)}
     value = {'wordtoix': words, 'ixtoword': {i: word for word, i in words.items()}, 'We': np.zeros((10, 10))}
     for protocol in (0, 2, 5):

@@ -7,8 +7,8 @@ import os
 import numpy as np
 import pytest
 
-from imagernn import image_store
-from imagernn.image_store import ImageStore, build_store, fingerprint, load_store, save_store
+from imagernn.corpus import token_store
+from imagernn.corpus.token_store import ImageStore, build_store, fingerprint, load_store, save_store
 
 IMAGES = [
     {'filename': 'größe 犬 🐕.jpg', 'imgid': 7, 'split': 'train', 'cocoid': 391895, 'sentids': [4, 5], 'sentences': [
@@ -90,7 +90,7 @@ def test_of_another_dataset_json_it_is_not_taken(path):
 
 
 def test_of_another_version_it_is_not_taken(path, monkeypatch):
-    monkeypatch.setattr(image_store, 'VERSION', image_store.VERSION + 1)
+    monkeypatch.setattr(token_store, 'VERSION', token_store.VERSION + 1)
     assert load_store(path, KEY) is None
 
 

@@ -14,7 +14,7 @@ from PIL import Image
 import driver
 import eval_sentence_predictions
 import predict_on_images
-from imagernn.checkpoint import load_checkpoint, save_checkpoint
+from imagernn.runs.checkpoint_file import load_checkpoint, save_checkpoint
 
 ROOT = Path(__file__).resolve().parents[1]
 NAMES = ['with spaces.jpg', "it's.jpg", '"quoted".jpg', '-dash.jpg', '--html.jpg', 'new\nline.jpg', 'ünï 犬 🐕.jpg',
@@ -178,8 +178,8 @@ def test_features_as_a_memory_map_in_a_folder_that_may_only_be_read(tmp_path):
 
 def test_a_large_data_set_in_a_folder_that_may_only_be_read(tmp_path, monkeypatch):
     """Its encoded form cannot be kept beside it: then it is not, whoever runs this."""
-    monkeypatch.setattr('imagernn.data_provider.STORE_FROM', 1)
-    monkeypatch.setattr('imagernn.files._temporary', lambda target: Path('/proc/none') / target.name
+    monkeypatch.setattr('imagernn.corpus.captioned_images.STORE_FROM', 1)
+    monkeypatch.setattr('imagernn.formats.writing._temporary', lambda target: Path('/proc/none') / target.name
                         if target.suffix == '.npz' else target.with_name(f'.{target.name}.tmp'))
     folder = write_tiny_dataset(tmp_path)
     train(tmp_path)

@@ -3,21 +3,21 @@
 import numpy as np
 import pytest
 
-from imagernn import layers
-from imagernn.layers import (
-    Scratch,
+from imagernn.nn import layers
+from imagernn.nn.layers import (
     dropout_draw,
     dropout_forward,
     embedding_backward,
     embedding_forward,
     log_softmax,
-    packed_steps,
     relu_backward,
     relu_forward,
     row_blocks,
     softmax_cost_backward,
     softmax_cost_forward,
 )
+from imagernn.nn.packing import packed_steps
+from imagernn.nn.scratch import Scratch
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 from scipy.io import loadmat
 
-from imagernn.data_provider import getDataProvider
+from imagernn.corpus.captioned_images import getDataProvider
 
 SCRIPT = Path(__file__).parent.parent / 'data' / 'make_scenes.py'
 spec = importlib.util.spec_from_file_location('make_scenes', SCRIPT)

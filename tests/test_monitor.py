@@ -16,8 +16,10 @@ from programs import running
 import driver
 from imagernn import monitor
 from imagernn.errors import InputError
-from imagernn.monitor import StatusFolder, monitor_routes, parse_status
-from imagernn.page_server import serving
+from imagernn.monitor import monitor_routes
+from imagernn.web import status_folder
+from imagernn.web.server import serving
+from imagernn.web.status_folder import StatusFolder, parse_status
 
 HOSTILE = ['<script>document.title="taken"</script>', '<img src=x onerror=alert(1)>', '"\'&amp;`${1}',
            'Zürich 日本 🐕', 'مرحبا בוקר']
@@ -95,7 +97,7 @@ def test_a_run_as_numbers():
     assert (run['best_val'], run['best_epoch'], run['val'], run['train']) == (20, .3, 20, 39.7)
     assert run['seconds_per_batch'] == .25
     assert run['seconds_left'] == 970 * 6                  # 10 iterations a minute
-    assert run['state'] == 'running' and run['silent_after'] == monitor.LEAST_SILENT_SECONDS
+    assert run['state'] == 'running' and run['silent_after'] == status_folder.LEAST_SILENT_SECONDS
     assert run['points']['hours'] == pytest.approx([0, 1 / 60, 2 / 60])
     assert run['settings'] == {'learning_rate': '0.001', 'solver': 'adam', 'fappend': 'a'}
 
@@ -152,7 +154,7 @@ def test_fields_may_be_missing_null_or_of_any_kind():
 
 
 def test_a_long_history_is_thinned_and_keeps_its_last_and_its_best(monkeypatch):
-    monkeypatch.setattr(monitor, 'MOST_POINTS', 10)
+    monkeypatch.setattr(status_folder, 'MOST_POINTS', 10)
     history = [entry(i, 10. if i == 37 else 100. - i) for i in range(95)]
     run = parsed({'params': {}, 'history': history})
     assert len(run['points']['iter']) == 11 and run['points']['iter'][-1] == 940 and run['best_val'] == 6
@@ -203,7 +205,7 @@ def test_only_what_changed_gets_a_new_version(tmp_path):
 
 
 def test_unsound_files_are_said_and_stop_nothing(tmp_path, monkeypatch):
-    monkeypatch.setattr(monitor, 'MOST_BYTES', 5000)
+    monkeypatch.setattr(status_folder, 'MOST_BYTES', 5000)
     folder = tmp_path / 'status'
     folder.mkdir()
     write(folder, 'good_status.json', status(3))
@@ -255,7 +257,7 @@ def test_a_file_that_may_not_be_read_is_said(tmp_path):
 
 
 def test_too_many_files_and_a_folder_that_goes_away(tmp_path, monkeypatch):
-    monkeypatch.setattr(monitor, 'MOST_FILES', 3)
+    monkeypatch.setattr(status_folder, 'MOST_FILES', 3)
     folder = tmp_path / 'status'
     folder.mkdir()
     for name in range(5):

@@ -10,9 +10,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from imagernn import page_server
 from imagernn.errors import InputError
-from imagernn.page_server import page_routes, real_file, serve, serving
+from imagernn.web import server
+from imagernn.web.server import page_routes, real_file, serve, serving
 
 SECRET = b'nobody may read this'
 
@@ -148,7 +148,7 @@ def test_malformed_requests_get_no_page(address, data):
 @pytest.mark.parametrize('data', [b'GET /' + b'a' * 10 ** 7, b'GET / HTTP/1.1\r\nX: ' + b'a' * 10 ** 7 + b'\r\n\r\n',
                                   b'GET / HTTP/1.1\r\n' + b'X: a\r\n' * 10 ** 6, b'a' * 10 ** 7])
 def test_huge_requests_are_cut_off(address, data, monkeypatch):
-    monkeypatch.setattr(page_server, 'HEAD_SECONDS', 60)    # longer than exchange waits: it is the size that ends them
+    monkeypatch.setattr(server, 'HEAD_SECONDS', 60)    # longer than exchange waits: it is the size that ends them
     found = exchange(address, data)
     assert b'as a function' not in found and (not found or b' 431 ' in found.split(b'\r\n')[0])
 
@@ -158,7 +158,7 @@ def test_a_long_body_is_not_waited_for(address):
 
 
 def test_slow_clients_are_let_go_and_do_not_keep_others_from_their_answers(routes, monkeypatch):
-    monkeypatch.setattr(page_server, 'HEAD_SECONDS', .5)
+    monkeypatch.setattr(server, 'HEAD_SECONDS', .5)
     with serving(routes) as address:
         port = int(address.rpartition(':')[2])
         silent = [socket.create_connection(('127.0.0.1', port)) for _ in range(20)]
@@ -181,8 +181,8 @@ def test_slow_clients_are_let_go_and_do_not_keep_others_from_their_answers(route
 
 
 def test_one_that_does_not_take_its_answer_is_let_go(monkeypatch):
-    monkeypatch.setattr(page_server, 'ANSWER_SECONDS', .2)
-    ended, handle = threading.Event(), page_server._Handler.handle
+    monkeypatch.setattr(server, 'ANSWER_SECONDS', .2)
+    ended, handle = threading.Event(), server._Handler.handle
 
     def noted(self):
         try:
@@ -190,7 +190,7 @@ def test_one_that_does_not_take_its_answer_is_let_go(monkeypatch):
         finally:
             ended.set()
 
-    monkeypatch.setattr(page_server._Handler, 'handle', noted)
+    monkeypatch.setattr(server._Handler, 'handle', noted)
     with serving({'/': lambda: ('text/plain', b'x' * 2 ** 26)}) as address:
         with socket.create_connection(('127.0.0.1', int(address.rpartition(':')[2]))) as connection:
             connection.sendall(f'GET / HTTP/1.1\r\nHost: {address[7:]}\r\n\r\n'.encode())
@@ -198,8 +198,8 @@ def test_one_that_does_not_take_its_answer_is_let_go(monkeypatch):
 
 
 def test_more_clients_than_threads_are_turned_away_and_it_lives(routes, monkeypatch):
-    monkeypatch.setattr(page_server, 'MOST_THREADS', 3)
-    monkeypatch.setattr(page_server, 'HEAD_SECONDS', 30)
+    monkeypatch.setattr(server, 'MOST_THREADS', 3)
+    monkeypatch.setattr(server, 'HEAD_SECONDS', 30)
     with serving(routes) as address:
         port = int(address.rpartition(':')[2])
         kept = [socket.create_connection(('127.0.0.1', port)) for _ in range(3)]
@@ -287,8 +287,8 @@ def test_serve_prints_the_address_opens_the_browser_and_ends_with_ctrl_c(routes,
         raise KeyboardInterrupt
 
     monkeypatch.setenv('DISPLAY', ':0')
-    monkeypatch.setattr(page_server.webbrowser, 'open', opened.append)
-    monkeypatch.setattr(page_server, 'time', SimpleNamespace(sleep=interrupted, monotonic=time.monotonic))
+    monkeypatch.setattr(server.webbrowser, 'open', opened.append)
+    monkeypatch.setattr(server, 'time', SimpleNamespace(sleep=interrupted, monotonic=time.monotonic))
     with socket.create_server(('127.0.0.1', 0)) as taken:
         port = taken.getsockname()[1]
         serve(routes, port, first='/given.txt')

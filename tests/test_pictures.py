@@ -8,8 +8,9 @@ import odd_pictures
 import pytest
 from PIL import Image
 
-from imagernn.convnet.pictures import FORMATS, PREPROCESSING, SUFFIXES, load_picture, prepare
+from imagernn.convnet.preprocess import PREPROCESSING, prepare
 from imagernn.errors import InputError
+from imagernn.formats.pictures import FORMATS, SUFFIXES, load_picture
 
 
 @pytest.fixture(scope='module')

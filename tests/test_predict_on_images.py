@@ -11,9 +11,10 @@ from stub_network import StubNetwork, loader
 
 import driver
 import predict_on_images
-from imagernn import extract_features
-from imagernn.checkpoint import load_checkpoint, save_checkpoint
-from imagernn.convnet.pictures import description, load_picture
+from imagernn.convnet import extraction
+from imagernn.convnet.preprocess import description
+from imagernn.formats.pictures import load_picture
+from imagernn.runs.checkpoint_file import load_checkpoint, save_checkpoint
 
 
 @pytest.fixture(scope='module')
@@ -42,7 +43,7 @@ def predict(monkeypatch):
     """Run the script with a stub of a network; gives the exit code."""
 
     def run(*flags, network=None):
-        monkeypatch.setattr(extract_features, 'load_network', loader(network or StubNetwork()))
+        monkeypatch.setattr(extraction, 'load_network', loader(network or StubNetwork()))
         return predict_on_images.main([*map(str, flags)])
 
     return run

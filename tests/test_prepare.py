@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from imagernn.data_provider import getDataProvider
-from imagernn.dataset_writer import tokenize
+from imagernn.corpus.captioned_images import getDataProvider
+from imagernn.corpus.dataset_writer import tokenize
 
 ROOT = Path(__file__).resolve().parents[1]
 SHARED = ROOT.parent / 'shared'

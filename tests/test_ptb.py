@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from imagernn.metrics import ptb
-from imagernn.metrics.ptb import ptb_tokenize, tokenize
+from imagernn.corpus import tokenize as ptb
+from imagernn.corpus.tokenize import ptb_tokenize, tokenize
 
 BENCHMARKS = str(Path(__file__).resolve().parents[1] / 'benchmarks')
 sys.path.append(BENCHMARKS)
@@ -108,7 +108,7 @@ def test_no_text_takes_more_than_linear_time():
     """In a process of its own, which is stopped if it does not end: the time that it may take is very generous."""
     program = """
 import sys
-from imagernn.metrics.ptb import ptb_tokenize
+from imagernn.corpus.tokenize import ptb_tokenize
 marks = sys.argv[1]
 parts = [*marks, *(mark + x for mark in marks for x in 'a5'), *(f'a{x}a{y}' for x, y in zip(marks, marks[7:]))]
 parts += ['<a b="', '<a b=\\'', '<a b ', "a'a ", '&eacute;', 'a@b.', 'http://.', 'www.a/', 'a.com/(', 'I. The']

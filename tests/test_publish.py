@@ -7,8 +7,8 @@ from datasets import checkpoint_named, train_flags, write_tiny_dataset
 
 import driver
 from imagernn import publish
-from imagernn.checkpoint import load_checkpoint, save_checkpoint
-from imagernn.evaluation import load_captioner
+from imagernn.captioning.load import load_captioner
+from imagernn.runs.checkpoint_file import load_checkpoint, save_checkpoint
 
 ORIGIN = {'network': 'lite0', 'layer': 'features', 'weights_sha256': 'ab', 'preprocessing': '{}'}
 

@@ -10,8 +10,8 @@ from browser import chromium_or_skip, watched_page
 from PIL import Image
 
 from imagernn import view
-from imagernn.page_server import serving
-from imagernn.pages import default_places, read_result, write_page
+from imagernn.web.results_page import default_places, read_result, write_page
+from imagernn.web.server import serving
 
 EVIL = ('<script>document.title="x"</script></script><!-- <img src=x onerror=alert(1)> "q" \'q\' & größer 🙂 שלום '
         '\\u003c')

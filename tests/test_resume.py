@@ -14,10 +14,10 @@ from datasets import checkpoint_named, train_flags, write_tiny_dataset
 from faults import in_a_child
 
 import driver
-from imagernn import run_files
-from imagernn.checkpoint import load_checkpoint, save_checkpoint
 from imagernn.errors import InputError
-from imagernn.files import claimed
+from imagernn.formats.writing import claimed
+from imagernn.runs import checkpoints
+from imagernn.runs.checkpoint_file import load_checkpoint, save_checkpoint
 
 TESTS = Path(__file__).resolve().parent
 
@@ -92,7 +92,7 @@ def test_going_back_does_not_depend_on_the_clock_nor_on_a_kill(root, monkeypatch
     assert whole['rollbacks'] > 1
     shutil.rmtree(root / 'cv')
     flags = train_flags(root, *kill_driver.DIVERGING, '--max_epochs', '2', '--checkpoint_every', '0.00001m')
-    monkeypatch.setattr(run_files, 'RETRY_SECONDS', 0)
+    monkeypatch.setattr(checkpoints, 'RETRY_SECONDS', 0)
     with pytest.raises(Killed):
         killed_at(killed_in)
         driver.main(flags)
@@ -111,10 +111,10 @@ def test_the_clock_ends_no_run(root, monkeypatch, every, code):
 
 def test_without_checkpoint_every_there_is_one_every_ten_minutes(root, monkeypatch):
     now, saves = [1000.], []
-    monkeypatch.setattr(run_files.time, 'monotonic', lambda: now[0])
-    step, save = driver.training_step, run_files.Checkpoints.save
+    monkeypatch.setattr(checkpoints.time, 'monotonic', lambda: now[0])
+    step, save = driver.training_step, checkpoints.Checkpoints.save
     monkeypatch.setattr(driver, 'training_step', lambda *args: now.__setitem__(0, now[0] + 100) or step(*args))
-    monkeypatch.setattr(run_files.Checkpoints, 'save',
+    monkeypatch.setattr(checkpoints.Checkpoints, 'save',
                         lambda self, run, *args: saves.append(run['it']) or save(self, run, *args))
     driver.main(train_flags(root, '--eval_period', '100', '--max_epochs', '3'))
     assert saves == [6, 12, 18, 21]
@@ -160,7 +160,7 @@ def test_auto_takes_the_newest_and_no_other_runs(root):
     driver.main([*flags, '--fappend', 'test_9.99', '--max_epochs', '3'])
     driver.main([*flags, '--fappend', 'test_x', '--max_epochs', '3'])
     params = vars(driver.build_parser().parse_args(flags))
-    assert run_files.newest_sound(params)[0] == str(checkpoint_named(root, '_test_last'))
+    assert checkpoints.newest_sound(params)[0] == str(checkpoint_named(root, '_test_last'))
 
 
 def test_auto_is_not_led_astray_by_a_clock_set_back(root):
@@ -170,10 +170,10 @@ def test_auto_is_not_led_astray_by_a_clock_set_back(root):
     checkpoint = {**load_checkpoint(last), 'it': 20}    # one that is further on than the best
     save_checkpoint(last, checkpoint)
     os.utime(last, ns=(0, 0))
-    assert run_files.newest_sound(params)[1]['it'] == 20
+    assert checkpoints.newest_sound(params)[1]['it'] == 20
     save_checkpoint(last, {**checkpoint, 'history': []})    # of an earlier run of the same name
     os.utime(last, ns=(0, 0))
-    assert run_files.newest_sound(params)[1]['it'] < 20
+    assert checkpoints.newest_sound(params)[1]['it'] < 20
 
 
 def test_auto_does_not_start_anew_where_a_checkpoint_cannot_be_read(root, monkeypatch, capsys):
@@ -182,13 +182,13 @@ def test_auto_does_not_start_anew_where_a_checkpoint_cannot_be_read(root, monkey
     def broken_disk(path):
         raise InputError(f'{path}: cannot be read') from OSError(5, 'Input/output error')
 
-    monkeypatch.setattr(run_files, 'load_captioner', broken_disk)
+    monkeypatch.setattr(checkpoints, 'load_captioner', broken_disk)
     assert driver.main(train_flags(root, '--resume', 'auto')) == 2
     assert 'cannot be read' in capsys.readouterr().err
 
 
 def test_killed_between_the_best_and_the_last_checkpoint_it_writes_the_last_one(root, monkeypatch):
-    write = run_files.write_checkpoint
+    write = checkpoints.write_checkpoint
 
     def killed(path, contents):
         if 'last' in Path(path).name:
@@ -196,7 +196,7 @@ def test_killed_between_the_best_and_the_last_checkpoint_it_writes_the_last_one(
         write(path, contents)
 
     with monkeypatch.context() as patch, pytest.raises(Killed):
-        patch.setattr(run_files, 'write_checkpoint', killed)
+        patch.setattr(checkpoints, 'write_checkpoint', killed)
         driver.main(train_flags(root, '--max_epochs', '1'))
     assert driver.main(train_flags(root, '--max_epochs', '1', '--resume', 'auto')) == 0
     assert last_of(root)['it'] == 7
@@ -239,17 +239,17 @@ def test_a_checkpoint_of_before_these_flags_is_gone_on_with(root):
 @pytest.fixture
 def full_disk(monkeypatch):
     """full_disk(which): writes of checkpoints fail where which(number of the write) says so."""
-    monkeypatch.setattr(run_files, 'RETRY_SECONDS', 0)
+    monkeypatch.setattr(checkpoints, 'RETRY_SECONDS', 0)
 
     def set_up(which):
-        write, count = run_files.write_checkpoint, iter(range(10 ** 6))
+        write, count = checkpoints.write_checkpoint, iter(range(10 ** 6))
 
         def writes(path, contents):
             if which(next(count)):
                 raise InputError(f'{path}: cannot be written (No space left on device)')
             write(path, contents)
 
-        monkeypatch.setattr(run_files, 'write_checkpoint', writes)
+        monkeypatch.setattr(checkpoints, 'write_checkpoint', writes)
     return set_up
 
 
@@ -282,8 +282,8 @@ def test_a_disk_that_has_room_again_when_the_run_has_ended_gets_the_best_one_too
 
 def test_a_signal_ends_the_waiting_for_room(root, full_disk, monkeypatch, capsys):
     full_disk(lambda number: True)
-    monkeypatch.setattr(run_files, 'RETRY_SECONDS', 3600)
-    monkeypatch.setattr(run_files.time, 'sleep', lambda seconds: os.kill(os.getpid(), signal.SIGTERM))
+    monkeypatch.setattr(checkpoints, 'RETRY_SECONDS', 3600)
+    monkeypatch.setattr(checkpoints.time, 'sleep', lambda seconds: os.kill(os.getpid(), signal.SIGTERM))
     assert driver.main(train_flags(root)) == 1
     assert 'could not be saved' in capsys.readouterr().err
 
@@ -310,7 +310,7 @@ def test_any_second_signal_leaves_at_once_and_the_next_run_cleans_up(root, monke
             os.kill(os.getpid(), number)
 
         signal.signal(signal.SIGHUP, signal.SIG_DFL)    # also where these tests run under nohup
-        step, driver.training_step, run_files.write_checkpoint = driver.training_step, stop, again
+        step, driver.training_step, checkpoints.write_checkpoint = driver.training_step, stop, again
         return driver.main(train_flags(root))
 
     assert in_a_child(run) == -number
@@ -341,7 +341,7 @@ def test_a_second_run_of_the_same_name_is_refused_while_the_first_lives(root, ca
     cv.mkdir()
     half = cv / '.model_checkpoint_tiny_x_test_last.h5.0123abcd.tmp'
     half.write_bytes(b'half')
-    for path in driver.StatusFile(vars(driver.build_parser().parse_args(flags))).path, run_files._stem(
+    for path in driver.StatusFile(vars(driver.build_parser().parse_args(flags))).path, checkpoints._stem(
             vars(driver.build_parser().parse_args(flags))):
         with claimed(path, ''):
             assert driver.main(flags) == 2

@@ -14,8 +14,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from imagernn.corpus.tokenize import tokenize
 from imagernn.metrics import caption_statistics, intervals, per_image, scores_of
-from imagernn.metrics.ptb import tokenize
 
 ROOT = Path(__file__).resolve().parents[1]
 SHARED = ROOT.parent / 'shared' / 'data'

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 from models import VARIANTS, D, make_model, make_params
 
-from imagernn.captioner import encode_images, make_tick
-from imagernn.layers import log_softmax
-from imagernn.search import MAX_LENGTH, beam_search, greedy_search, sample_search
+from imagernn.captioning.model import encode_images, make_tick
+from imagernn.nn.layers import log_softmax
+from imagernn.nn.search import MAX_LENGTH, beam_search, greedy_search, sample_search
 
 KEYS = 997
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from imagernn.errors import InputError
-from imagernn.solver import BLOCK, SOLVERS, Solver
-from imagernn.workers import Workers
+from imagernn.nn.solver import BLOCK, SOLVERS, Solver
+from imagernn.nn.workers import Workers
 
 PARAMS = {'learning_rate': .02, 'decay_rate': .9, 'smooth_eps': 1e-3, 'momentum': 0, 'adam_beta1': .7}
 SHAPES = {'W': (3, BLOCK // 2 + 11), 'b': (1, 5)}    # one of more than one block, the last of them not full

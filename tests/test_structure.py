@@ -1,6 +1,7 @@
-"""The house's plan: imports flow one way, and the packages that run it are the five that setup.py names."""
+"""The house's plan: imports go down the floors, and the packages that run it are the five that setup.py names."""
 
 import ast
+import re
 import sys
 from pathlib import Path
 
@@ -11,37 +12,20 @@ PACKAGE = ROOT / 'imagernn'
 RUN_TIME = {'numpy', 'scipy', 'h5py', 'PIL', 'tqdm'}
 IMPORT_NAMES = {'pillow': 'PIL'}    # where it differs from the name to install
 
-# what each module of the core may import of ours; `metrics` and `convnet` stand for all that is in them
+# each package, from the ground up, and what of ours it may import besides itself
+GROUND, FILES_FLOOR = {'errors'}, {'errors', 'formats'}
+MATERIAL = {*FILES_FLOOR, 'nn', 'metrics', 'corpus', 'runs', 'web'}
 MAY_IMPORT = {
     'errors': set(),
-    'layers': set(),
-    'lstm_generator': {'layers'},
-    'rnn_generator': {'layers'},
-    'workers': {'layers'},
-    'captioner': {'lstm_generator', 'rnn_generator', 'layers', 'batch', 'workers', 'errors'},
-    'blas': set(),
-    'vocab': {'errors'},
-    'batch': {'vocab', 'errors'},
-    'search': {'errors'},
-    'solver': {'errors'},
-    'gradcheck': {'errors'},
-    'files': {'errors'},
-    'watch': set(),
-    'run_files': {'checkpoint', 'evaluation', 'flags', 'files', 'errors'},
-    'hdf5': {'errors'},
-    'matlab': set(),
-    'npy': set(),
-    'features': {'hdf5', 'matlab', 'npy', 'errors'},
-    'image_store': {'npy', 'files', 'errors'},
-    'data_provider': {'image_store', 'features', 'errors'},
-    'checkpoint': {'legacy_pickle', 'files', 'errors', 'hdf5'},
-    'legacy_pickle': {'errors'},
-    'page_server': {'errors'},
-    'monitor': {'page_server', 'errors'},
-    'metrics': {'metrics', 'files', 'errors'},
-    'caption_files': {'errors'},
+    'nn': set(),
+    'metrics': set(),
+    'formats': GROUND,
+    'corpus': FILES_FLOOR,
+    'runs': {*FILES_FLOOR, 'nn'},
+    'web': FILES_FLOOR,
+    'captioning': MATERIAL,
+    'convnet': MATERIAL,
 }
-LATER_ROOMS = {'ranking', 'textgen', 'parallel', 'convnet'}
 
 
 def module_name(path):
@@ -88,12 +72,18 @@ def ours(name):
 
 
 @pytest.mark.parametrize('name', [name for name in FILES if room(name) in MAY_IMPORT])
-def test_a_module_imports_only_what_lies_before_it(name):
-    assert {room(other) for other in ours(name)} <= MAY_IMPORT[room(name)]
+def test_imports_go_down_the_floors(name):
+    assert {room(other) for other in ours(name)} <= MAY_IMPORT[room(name)] | {room(name)}
 
 
-def test_the_modules_of_the_plan_are_there():
-    assert set(MAY_IMPORT) <= {room(name) for name in FILES}
+def test_every_package_has_its_place_in_the_table():
+    """Flat modules besides errors are commands: they may import anything, and nothing imports them."""
+    packages = {room(name) for name, path in FILES.items() if path.parent != PACKAGE}
+    assert packages | {'errors'} == MAY_IMPORT.keys()
+    commands = {name for name, path in FILES.items() if path.parent == PACKAGE} - {'imagernn', 'imagernn.errors'}
+    for name in FILES:
+        if room(name) in MAY_IMPORT:
+            assert not ours(name) & commands, name
 
 
 def test_no_imports_go_round_in_a_circle():
@@ -104,18 +94,29 @@ def test_no_imports_go_round_in_a_circle():
         left = {name: others for name, others in left.items() if name not in free}
 
 
-def test_the_core_does_not_need_the_later_rooms():
-    for name in FILES:
-        if room(name) in MAY_IMPORT:
-            assert not {room(other) for other in ours(name)} & LATER_ROOMS, name
-
-
 @pytest.mark.parametrize('name', FILES)
 def test_a_module_needs_the_run_time_packages_alone(name):
-    """The core wherever it imports; other rooms when they are imported: an extra may be imported where it is used."""
-    everywhere = room(name) in MAY_IMPORT and room(name) != 'metrics'
+    """An extra may be imported where it is used, inside a function of a task, a command or metrics."""
+    everywhere = room(name) in MAY_IMPORT and room(name) not in ('metrics', 'convnet')
     packages = {other.split('.')[0] for other in imported(name, inside_functions=everywhere)}
     assert packages - set(sys.stdlib_module_names) <= RUN_TIME | {'imagernn'}
+
+
+def test_no_function_is_longer_than_a_screen():
+    product = [*FILES.values(), *ROOT.glob('*.py'), *ROOT.glob('data/*.py'), *ROOT.glob('eval/*.py')]
+    long = [f'{path.name}: {node.name}' for path in product
+            for node in ast.walk(ast.parse(path.read_text(encoding='utf-8')))
+            if isinstance(node, ast.FunctionDef) and node.end_lineno - node.lineno >= 50]
+    assert not long
+
+
+def test_the_training_loop_fits_on_a_page():
+    """driver.py has at most 280 lines, and its loop at most 30."""
+    text = (ROOT / 'driver.py').read_text(encoding='utf-8')
+    assert len(text.splitlines()) <= 280
+    loop, = (node for node in ast.walk(ast.parse(text)) if isinstance(node, ast.For)
+             and re.search(r'\.iterations\(', ast.get_source_segment(text, node.iter)))
+    assert loop.end_lineno - loop.lineno < 30
 
 
 def test_setup_asks_for_the_run_time_packages_and_no_more():
@@ -127,20 +128,14 @@ def test_setup_asks_for_the_run_time_packages_and_no_more():
 
 
 def test_every_run_time_package_is_used():
-    scripts = [ast.parse(path.read_text(encoding='utf-8')) for path in ROOT.glob('*.py')]
-    used = {other.split('.')[0] for name in FILES for other in imported(name)}
-    used |= {alias.name.split('.')[0] for tree in scripts for node in ast.walk(tree) if isinstance(node, ast.Import)
-             for alias in node.names}
-    used |= {node.module.split('.')[0] for tree in scripts for node in ast.walk(tree)
-             if isinstance(node, ast.ImportFrom) and node.module}
-    assert used >= RUN_TIME - {'PIL'}    # pictures are read by the convolutional network's room
+    assert {other.split('.')[0] for name in FILES for other in imported(name)} >= RUN_TIME
 
 
 def test_the_import_reader_sees_every_way_to_import(tmp_path, monkeypatch):
-    text = ('import a.b, c\nfrom d.e import f\nfrom . import layers\nfrom .vocab import START\n'
-            'from imagernn import batch\nif c:\n    import g\n\n\ndef h():\n    import i\n')
+    text = ('import a.b, c\nfrom d.e import f\nfrom . import errors\nfrom .nn import lstm\n'
+            'from imagernn import nn\nif c:\n    import g\n\n\ndef h():\n    import i\n')
     (tmp_path / 'x.py').write_text(text, encoding='utf-8')
     monkeypatch.setitem(FILES, 'imagernn.x', tmp_path / 'x.py')
-    at_once = {'a.b', 'c', 'd.e', 'imagernn.layers', 'imagernn.vocab', 'imagernn.batch', 'g'}
+    at_once = {'a.b', 'c', 'd.e', 'imagernn.errors', 'imagernn.nn.lstm', 'imagernn.nn', 'g'}
     assert imported('imagernn.x', inside_functions=False) == at_once
     assert imported('imagernn.x') == at_once | {'i'}

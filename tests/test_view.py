@@ -17,8 +17,7 @@ from programs import running
 
 from imagernn import view
 from imagernn.errors import InputError
-from imagernn.page_server import serving
-from imagernn.pages import (
+from imagernn.web.results_page import (
     ANYWHERE,
     Places,
     checked_result,
@@ -32,6 +31,7 @@ from imagernn.pages import (
     view_command,
     write_page,
 )
+from imagernn.web.server import serving
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 SHARED = REPOSITORY.parent / 'shared' / 'data' / 'example_images'

@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 from models import Rows
 
-from imagernn.batch import deal, make_batch, pack, unpack
+from imagernn.captioning.batch import deal, make_batch
+from imagernn.corpus.vocab import END, START, build_vocab, decode, encode
 from imagernn.errors import InputError
-from imagernn.vocab import END, START, build_vocab, decode, encode
+from imagernn.nn.packing import pack, unpack
 
 
 def words(*sentences):

@@ -6,10 +6,11 @@ import pytest
 from datasets import checkpoint_named, train_flags, write_tiny_dataset
 
 import driver
-from imagernn.checkpoint import load_checkpoint, save_checkpoint
-from imagernn.solver import BLOCK, SOLVERS, Solver
-from imagernn.watch import MOST_ROLLBACKS, RISE, ran_away, spoiled_cost, spoiled_state
-from imagernn.workers import Workers
+from imagernn.nn.solver import BLOCK, SOLVERS, Solver
+from imagernn.nn.workers import Workers
+from imagernn.runs.checkpoint_file import load_checkpoint, save_checkpoint
+from imagernn.runs.divergence import RISE, ran_away, spoiled_cost, spoiled_state
+from imagernn.runs.state import MOST_ROLLBACKS
 
 
 @pytest.fixture

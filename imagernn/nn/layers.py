@@ -10,37 +10,10 @@ from scipy.sparse import csr_array
 BLOCK_BYTES = 1 << 18    # rows of a large matrix are worked on in blocks of about this size, so that they stay in cache
 
 
-class Scratch:
-    """Large arrays, made once and lent again: fresh memory pages cost more than arithmetic.
-
-    scratch(name, shape, dtype) gives an uninitialised array that is valid until the same name is asked for again.
-    """
-
-    def __init__(self):
-        self._buffers = {}
-
-    def __call__(self, name, shape, dtype):
-        size = int(np.prod(shape))
-        buffer = self._buffers.get(name)
-        if buffer is None or buffer.size < size or buffer.dtype != dtype:
-            buffer = self._buffers[name] = np.empty(size + size // 4, dtype)
-        return buffer[:size].reshape(shape)
-
-
 def row_blocks(array):
     """Slices over the rows of a 2-D array, about BLOCK_BYTES each."""
     step = max(1, BLOCK_BYTES // max(1, array.strides[0]))
     return [slice(start, start + step) for start in range(0, len(array), step)]
-
-
-def packed_steps(batch_sizes):
-    """Of a packed batch, the rows of every step but the first, beside the rows they follow from in the step before.
-
-    batch_sizes (T,), never increasing -> T - 1 pairs (before, now) of slices of equal length.
-    """
-    stops = np.cumsum(batch_sizes)
-    return [(slice(int(start), int(start + n)), slice(int(stop - n), int(stop)))
-            for start, n, stop in zip(stops - batch_sizes, batch_sizes[1:], stops[1:], strict=False)]
 
 
 def affine_forward(x, W, b, out=None):

@@ -37,9 +37,9 @@ import h5py
 import numpy as np
 
 from imagernn.errors import InputError
-from imagernn.files import replacing
-from imagernn.hdf5 import in_child
-from imagernn.legacy_pickle import looks_like_pickle, read_pickle
+from imagernn.formats.hdf5 import in_child
+from imagernn.formats.pickles import looks_like_pickle, read_pickle
+from imagernn.formats.writing import replacing
 
 FORMAT = b'imagernn checkpoint'
 VERSION = 2

@@ -1,14 +1,11 @@
-"""Image-sentence pairs -> one Batch of packed integer arrays.
-
-Sentences are sorted by length, longest first, and laid out time-major: the rows alive at step t stand together, and
-they are the first batch_sizes[t] rows of the step before. No row is padding. (PyTorch calls this a PackedSequence.)
-"""
+"""Image-sentence pairs -> one Batch of packed integer arrays."""
 
 from typing import NamedTuple
 
 import numpy as np
 
-from imagernn.vocab import encode
+from imagernn.corpus.vocab import encode
+from imagernn.nn.packing import pack
 
 
 class Batch(NamedTuple):
@@ -24,27 +21,6 @@ class Batch(NamedTuple):
     @property
     def num_sentences(self):
         return len(self.order)
-
-
-def pack(sentences):
-    """Lists of word indices -> inputs (P,), targets (P,), batch_sizes (T,), order (N,); equal lengths stay in order."""
-    steps = np.array([len(sentence) + 1 for sentence in sentences])             # END is a step too
-    order = np.argsort(-steps, kind='stable')
-    steps = steps[order]
-    alive = np.arange(steps[0])[:, None] < steps                                # (T, N)
-    words = np.zeros((steps[0] + 1, len(steps)), dtype=np.int64)                # START, the words, END: 0 is both
-    for column, index in enumerate(order):
-        words[1:steps[column], column] = sentences[index]
-    return words[:-1][alive], words[1:][alive], alive.sum(axis=1), order
-
-
-def unpack(values, batch_sizes, order):
-    """Of each word that pack laid out a value (P,) -> for each sentence, in the order that pack was given, its own."""
-    alive = np.arange(batch_sizes[0]) < batch_sizes[:, None]                    # (T, N)
-    table = np.zeros(alive.shape, values.dtype)
-    table[alive] = values
-    steps = alive.sum(axis=0)                                                   # (N,)
-    return [table[:steps[column], column] for column in np.argsort(order)]
 
 
 def deal(batch, n):

@@ -1,10 +1,9 @@
-"""Picture files of every kind -> RGB pixels, and pixels as each network wants them.
+"""Picture files of every kind -> RGB pixels.
 
-Knows what people's pictures are like and what may be wrong with them. Knows nothing of layers, weights or features.
-Colour profiles are not applied: the networks were trained without them.
+Knows what people's pictures are like and what may be wrong with them. Colour profiles are not applied: the networks
+were trained without them.
 """
 
-import json
 import stat
 import warnings
 from pathlib import Path
@@ -25,11 +24,6 @@ UPRIGHT = {2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180, 4:
 MAX_PIXELS, MAX_PIXELS_OF = 50_000_000, {'JPEG': 110_000_000, 'MPO': 110_000_000}
 SCAN, MAX_SCANNED = b'\xff\xda', 2_000_000_000    # of a JPEG: the mark of a scan; pixels times scans, a minute's work
 WHITES = {'I': (65535,), 'F': (1, 255, 65535)}    # of numbers of 32 bits: the first that none exceeds is white
-
-RESIZE = {'size': 224, 'resize': 'Pillow bicubic, antialiased, the aspect ratio not kept'}
-VGG = {**RESIZE, 'channels': 'BGR', 'mean': [103.939, 116.779, 123.68], 'scale': 1.}    # Simonyan & Zisserman 2015
-LITE0 = {**RESIZE, 'channels': 'RGB', 'mean': [127., 127., 127.], 'scale': 128.}
-PREPROCESSING = {'vgg16': VGG, 'vgg19': VGG, 'lite0': LITE0}    # a network's input is (pixels - mean) / scale
 
 # what Pillow warns of is harmless (odd EXIF data, a picture that is merely large), or is raised as an error next
 warnings.filterwarnings('ignore', module=r'PIL\.')
@@ -124,21 +118,3 @@ def _eight_bits(image):
         grey.putalpha(Image.fromarray(np.where(np.asarray(image) == image.info['transparency'], 0, 255)
                                       .astype(np.uint8)))
     return grey
-
-
-def prepare(picture, network_name):
-    """A picture (h, w, 3) uint8 RGB -> (224, 224, 3) float32 as PREPROCESSING of that network says."""
-    if network_name not in PREPROCESSING:
-        raise InputError(f"no way to prepare pictures for the network '{network_name}' is known; "
-                         f'expected one of {", ".join(PREPROCESSING)}')
-    how = PREPROCESSING[network_name]
-    image = Image.fromarray(picture).resize((how['size'], how['size']), Image.Resampling.BICUBIC)
-    x = np.asarray(image, np.float32)                                           # (224, 224, 3)
-    if how['channels'] == 'BGR':
-        x = x[..., ::-1]
-    return (x - np.float32(how['mean'])) / np.float32(how['scale'])
-
-
-def description(network_name):
-    """PREPROCESSING of a network as JSON, for files that record it."""
-    return json.dumps(PREPROCESSING[network_name], sort_keys=True)

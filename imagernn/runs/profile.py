@@ -5,7 +5,7 @@ import threading
 import time
 from collections import Counter
 
-from imagernn import captioner
+from imagernn.captioning import model
 
 # in the order of a step; a part of the batch is on a thread of its own from the encoders forward to the encoders back
 ENCODERS, DECODER = 'encoders, dropout', 'decoder, softmax'
@@ -65,7 +65,7 @@ class Profile:
     def watch_captioner(self, generator):
         """Watch all parts of cost_and_grads."""
         for name, part in PARTS.items():
-            self.watch(captioner, name, part)
+            self.watch(model, name, part)
         for name in ('forward', 'backward'):
             self.watch(generator, name, f'generator: {name}')
 

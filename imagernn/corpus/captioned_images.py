@@ -6,15 +6,15 @@ asked for: what stays in memory is image_store's arrays. Features are fetched ap
 provider.features.rows([pair['image']['imgid'] for pair in pairs]).
 """
 
-import json
 from itertools import islice
 from pathlib import Path
 
 import numpy as np
 
+from imagernn.corpus.features import LAYOUT, default_features, open_features
+from imagernn.corpus.token_store import build_store, fingerprint, load_store, save_store
 from imagernn.errors import InputError
-from imagernn.features import LAYOUT, default_features, open_features
-from imagernn.image_store import build_store, fingerprint, load_store, save_store
+from imagernn.formats.json_files import contents_of, json_type, parsed
 
 SPLITS = ('train', 'val', 'test', 'restval')
 STORE_NAME = 'dataset.cache.npz'    # beside dataset.json, which may be changed or replaced at any time
@@ -146,43 +146,15 @@ def _features_path(folder, features):
 
 def _load_images(path):
     """dataset.json as an ImageStore: from the file beside it that keeps this of a large one, or read and checked."""
-    contents = _contents(path)
+    contents = contents_of(path)
     if len(contents) < STORE_FROM:
-        return build_store(_checked_images(path, _parsed(path, contents)))
+        return build_store(_checked_images(path, parsed(path, contents)))
     stored, key = path.with_name(STORE_NAME), fingerprint(contents)
     store = load_store(stored, key)
     if store is None:
-        store = build_store(_checked_images(path, _parsed(path, contents)))
+        store = build_store(_checked_images(path, parsed(path, contents)))
         save_store(stored, store, key)
     return store
-
-
-def load_json(path):
-    """The dict in a JSON file of encoding UTF-8. Raises InputError with the place where it is damaged."""
-    return _parsed(path, _contents(path))
-
-
-def _contents(path):
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise InputError(f'{path}: cannot be read ({error.strerror}). Check its name and permissions.') from None
-
-
-def _parsed(path, contents):
-    try:
-        data = json.loads(contents.decode('utf-8-sig'))
-    except UnicodeDecodeError as error:
-        raise InputError(f'{path}: not UTF-8 at byte {error.start} ({error.reason}). '
-                         'Save it again with encoding UTF-8.') from None
-    except json.JSONDecodeError as error:
-        raise InputError(f'{path}: not valid JSON at line {error.lineno}, column {error.colno}: {error.msg}. '
-                         'Mend that place, or make the file again.') from None
-    except (ValueError, RecursionError) as error:      # a number of 5,000 digits, brackets 10,000 deep
-        raise InputError(f'{path}: cannot be read as JSON ({error}). Make the file again.') from None
-    if not isinstance(data, dict):
-        raise InputError(f'{path}: the top level is {_json_type(data)}; expected an object, {{...}}.')
-    return data
 
 
 def _checked_images(path, data):
@@ -214,13 +186,13 @@ def _checked_images(path, data):
 def _image_problem(image):
     """What is wrong with an image's entry, or None."""
     if not isinstance(image, dict):
-        return f'is {_json_type(image)}; expected an object'
+        return f'is {json_type(image)}; expected an object'
     missing = [key for key in ('filename', 'imgid', 'split', 'sentences') if key not in image]
     if missing:
         return f"has no '{missing[0]}'; expected filename, imgid, split and sentences"
     for key in ('filename', 'filepath'):
         if not isinstance(image.get(key, ''), str):
-            return f"'{key}' is {_json_type(image[key])}; expected a string"
+            return f"'{key}' is {json_type(image[key])}; expected a string"
     if type(image['imgid']) is not int:  # bool is an int to isinstance
         return f"imgid is {image['imgid']!r:.60}; expected an integer, the image's row in the feature file"
     if image['imgid'] < 0:
@@ -228,7 +200,7 @@ def _image_problem(image):
     if image['split'] not in SPLITS:
         return f"split is {image['split']!r:.60}; expected one of {', '.join(SPLITS)}"
     if not isinstance(image['sentences'], list):
-        return f"'sentences' is {_json_type(image['sentences'])}; expected a list"
+        return f"'sentences' is {json_type(image['sentences'])}; expected a list"
     if not image['sentences']:
         return 'has no sentences; expected at least one'
     if deep := _too_deep(image, 'sentences'):
@@ -242,15 +214,15 @@ def _image_problem(image):
 
 def _sentence_problem(sentence):
     if not isinstance(sentence, dict):
-        return f'is {_json_type(sentence)}; expected an object with a list "tokens"'
+        return f'is {json_type(sentence)}; expected an object with a list "tokens"'
     if 'tokens' not in sentence:
         return "has no 'tokens'; expected a list of strings"
     tokens = sentence['tokens']
     if not isinstance(tokens, list):
-        return f"'tokens' is {_json_type(tokens)}; expected a list of strings"
+        return f"'tokens' is {json_type(tokens)}; expected a list of strings"
     if not {str}.issuperset(map(type, tokens)):
         number, token = next((n, t) for n, t in enumerate(tokens) if type(t) is not str)
-        return f'token {number} is {_json_type(token)}, {token!r:.60}; expected a string'
+        return f'token {number} is {json_type(token)}, {token!r:.60}; expected a string'
     if deep := _too_deep(sentence, 'tokens'):
         return f'{deep!r:.60} is nested more than {MAX_NESTING} deep'
     return None
@@ -288,8 +260,3 @@ def _check_imgids(path, store, features):
 def _place(index, image):
     name = image.get('filename') if isinstance(image, dict) else None
     return f'image {index}' + (f' ({name!r:.100})' if isinstance(name, str) else '')
-
-
-def _json_type(value):
-    return {dict: 'an object', list: 'a list', str: 'a string', bool: 'a boolean', int: 'a number', float: 'a number',
-            type(None): 'null'}[type(value)]

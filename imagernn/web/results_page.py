@@ -18,11 +18,11 @@ from typing import NamedTuple
 from PIL import Image
 from tqdm import tqdm
 
-from imagernn.caption_files import field, nonempty, parse
-from imagernn.convnet.pictures import load_picture
 from imagernn.errors import InputError
-from imagernn.files import write_text
-from imagernn.page_server import VIS
+from imagernn.formats.caption_files import field, nonempty, parse
+from imagernn.formats.pictures import load_picture
+from imagernn.formats.writing import write_text
+from imagernn.web.server import VIS
 
 PAGE, FILES = 'results.html', ('common.css', 'results.css', 'common.js', 'results.js', 'search.js')
 THUMBNAIL, JPEG_QUALITY = 400, 75    # pixels of the longer side, in a page of one file

@@ -5,8 +5,6 @@ Knows nothing of what is in them.
 
 import datetime
 import errno
-import json
-import math
 import os
 import re
 import secrets
@@ -179,14 +177,10 @@ def write_text(path, text):
         file.write(text.encode('utf-8', 'backslashreplace'))
 
 
-def write_json(path, value):
-    """Write value as JSON that any reader takes: a number that is not finite becomes null. See replacing."""
-    write_text(path, json.dumps(_finite(value), ensure_ascii=False, allow_nan=False))
 
 
-def _finite(value):
-    if isinstance(value, dict):
-        return {key: _finite(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_finite(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+def refuse_to_replace(inputs, outputs):
+    """InputError when a result would take the place of a file that is read."""
+    read = {os.path.realpath(path) for path in inputs}
+    if lost := [path for path in outputs if os.path.realpath(path) in read]:
+        raise InputError(f'{lost[0]}: is read here, and would be replaced by a result; name another file')

@@ -12,9 +12,9 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from imagernn import hdf5, matlab
 from imagernn.errors import InputError
-from imagernn.npy import read_header
+from imagernn.formats import hdf5, matlab
+from imagernn.formats.npy import read_header
 
 DEFAULT_NAMES = ('vgg_feats.mat', 'vgg_feats.h5', 'vgg_feats.npy')
 LAYOUT = 'one image per column in .mat, one image per row in .h5 and .npy'

@@ -10,7 +10,7 @@ from itertools import count
 from queue import SimpleQueue
 from threading import Event
 
-from imagernn.layers import Scratch
+from imagernn.nn.scratch import Scratch
 
 
 class Workers:

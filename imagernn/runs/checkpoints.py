@@ -13,11 +13,11 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from imagernn.checkpoint import checkpoint_bytes, write_checkpoint
+from imagernn.captioning.load import load_captioner
 from imagernn.errors import InputError
-from imagernn.evaluation import load_captioner
-from imagernn.files import claimed, remove_leftovers, require_writable
-from imagernn.flags import checkpoint_period, require_resumable
+from imagernn.formats.writing import claimed, remove_leftovers, require_writable
+from imagernn.runs.checkpoint_file import checkpoint_bytes, write_checkpoint
+from imagernn.runs.flags import checkpoint_period, require_resumable
 
 RETRY_SECONDS = 60    # after this a checkpoint that could not be written is tried again
 LAST_TRIES = 10       # as often at the end of a run, where nothing comes after

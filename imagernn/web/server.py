@@ -18,7 +18,7 @@ from pathlib import Path
 
 from imagernn.errors import InputError
 
-PACKAGE = Path(__file__).resolve().parent
+PACKAGE = Path(__file__).resolve().parents[1]
 VIS = PACKAGE / 'vis' if (PACKAGE / 'vis').is_dir() else PACKAGE.parent / 'vis'    # installed; in the checkout
 MOST_HEAD_BYTES = 2 ** 15     # a browser's cookies of other servers on this host are among them
 HEAD_SECONDS = 10             # in which a request must have arrived

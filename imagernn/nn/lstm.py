@@ -6,7 +6,8 @@ follows from the one before; encodings, dropout and the decoder are the captione
 
 import numpy as np
 
-from imagernn.layers import Scratch, packed_steps
+from imagernn.nn.packing import packed_steps
+from imagernn.nn.scratch import Scratch
 
 
 class LSTMGenerator:

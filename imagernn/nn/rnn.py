@@ -6,7 +6,9 @@ follows from the one before; encodings, dropout and the decoder are the captione
 
 import numpy as np
 
-from imagernn.layers import Scratch, affine_backward, affine_forward, packed_steps, relu_backward, relu_forward
+from imagernn.nn.layers import affine_backward, affine_forward, relu_backward, relu_forward
+from imagernn.nn.packing import packed_steps
+from imagernn.nn.scratch import Scratch
 
 
 class RNNGenerator:

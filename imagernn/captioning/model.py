@@ -4,15 +4,14 @@ model is a flat dict of 2-D arrays, params the dict of the command line's flags.
 loops or how words are searched for.
 """
 
-import math
 from typing import NamedTuple
 
 import numpy as np
 
-from imagernn.batch import deal
+from imagernn.captioning.batch import deal
 from imagernn.errors import InputError
-from imagernn.layers import (
-    Scratch,
+from imagernn.metrics.perplexity import perplexity
+from imagernn.nn.layers import (
     affine_forward,
     affine_parameters_backward,
     dropout_backward,
@@ -26,9 +25,11 @@ from imagernn.layers import (
     softmax_cost_backward,
     softmax_cost_forward,
 )
-from imagernn.lstm_generator import LSTMGenerator
-from imagernn.rnn_generator import RNNGenerator
-from imagernn.workers import Workers
+from imagernn.nn.lstm import LSTMGenerator
+from imagernn.nn.rnn import RNNGenerator
+from imagernn.nn.scratch import Scratch
+from imagernn.nn.sharing import add_up
+from imagernn.nn.workers import Workers
 
 GENERATORS = {'lstm': LSTMGenerator, 'rnn': RNNGenerator}
 SIZES = ('image_encoding_size', 'word_encoding_size', 'hidden_size')
@@ -184,39 +185,6 @@ def cost_and_grads(batch, model, params, rng=None, workers=None):
     return cost, add_up(grads, model, decay, workers), stats
 
 
-def add_up(parts, model, decay, workers):
-    """The parts' gradients, summed; and decay[name]·W, that of the regularization. Uses up the parts.
-
-    Returns name -> array of model's shapes; blocks of rows are dealt to the threads.
-    """
-    Ws = model['Ws']
-    total = {**parts[0], 'Ws': workers.scratches[0]('dWs', Ws.shape, Ws.dtype)}
-
-    def add(name_and_rows):
-        name, rows = name_and_rows
-        grad, first = total[name][rows], 1
-        if name == 'Ws':
-            grad[:], first = 0, 0
-        for part in parts[first:]:
-            if name == 'Ws':
-                words, dwords = part[name]
-                here = slice(*np.searchsorted(words, (rows.start, rows.stop)))
-                grad[words[here] - rows.start] += dwords[here]
-            else:
-                grad += part[name][rows]
-        if decay.get(name):
-            grad += model[name][rows] * decay[name]
-
-    workers.run(add, [(name, rows) for name, W in model.items() for rows in row_blocks(W)])
-    return {name: total[name] for name in model}
-
-
-def perplexity(logprob, num_words):
-    """2 to the mean −log2 p a word (END among them), from the sum of ln p. Infinite where a float cannot hold it."""
-    mean = -logprob / num_words
-    return math.exp(mean) if mean < 700 else math.inf
-
-
 def encode_images(features, model, params):
     """The generator's state before the first word, a tuple of arrays (n, …), from image features (n, D)."""
     encoded, _ = affine_forward(features, model['We'], model['be'])
@@ -241,4 +209,3 @@ def make_tick(model, params, workers=None, likeliest=False):
         return (likeliest_words(y) if likeliest else log_softmax(y)), state
 
     return tick
-

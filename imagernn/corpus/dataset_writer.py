@@ -6,9 +6,9 @@ format: those are read by data/prepare_*.py.
 
 from pathlib import Path
 
-from imagernn.data_provider import SPLITS
-from imagernn.files import write_json
-from imagernn.metrics.ptb import karpathy_tokenize as tokenize
+from imagernn.corpus.captioned_images import SPLITS
+from imagernn.corpus.tokenize import karpathy_tokenize as tokenize
+from imagernn.formats.json_files import write_json
 
 
 def make_dataset(name, images):

@@ -12,8 +12,8 @@ from typing import NamedTuple
 import numpy as np
 
 from imagernn.errors import InputError
-from imagernn.files import replacing
-from imagernn.npy import array_of, open_archive
+from imagernn.formats.npy import array_of, open_archive
+from imagernn.formats.writing import replacing
 
 # To be raised when the arrays come to mean something else, or dataset.json is checked for more than before
 VERSION = 1

@@ -3,7 +3,7 @@
 Knows the formats, told from a file's first bytes, and nothing of networks: {name in the file: Stored}. What a file says
 of sizes is held against the file's own size before any memory is taken; only arrays that are asked for are read.
 
-PyTorch's files are pickles around plain numbers; the machine of legacy_pickle reads them. Caffe's and ONNX's are
+PyTorch's files are pickles around plain numbers; the machine of formats.pickles reads them. Caffe's and ONNX's are
 protocol buffers, of which two or three kinds of fields are needed: a reader of these few lines is less to carry than
 Caffe, which pip does not have, or than onnx with protobuf, for files that these packages would copy into memory twice.
 """
@@ -19,11 +19,11 @@ import h5py
 import numpy as np
 from numpy.lib.stride_tricks import as_strided
 
-from imagernn import hdf5
 from imagernn.errors import InputError
-from imagernn.legacy_pickle import OPCODES, PickleMachine, refuse
-from imagernn.matlab import Numbers, looks_like_matlab, read_variables
-from imagernn.npy import array_of, open_archive, read_header
+from imagernn.formats import hdf5
+from imagernn.formats.matlab import Numbers, looks_like_matlab, read_variables
+from imagernn.formats.npy import array_of, open_archive, read_header
+from imagernn.formats.pickles import OPCODES, PickleMachine, refuse
 
 MAX_ARRAYS, MAX_FIELDS = 10_000, 1_000_000    # more than any network here could need
 MAX_PICKLE_BYTES = 64 << 20                   # of the description of the arrays in a .pth
@@ -209,7 +209,7 @@ class _Tensor(NamedTuple):
 
 
 class _TorchPickle(PickleMachine):
-    """legacy_pickle's machine with what torch.save names: storages, tensors, ordered dicts. Still nothing can run."""
+    """formats.pickles's machine with what torch.save names: storages, tensors, ordered dicts. Still nothing can run."""
 
     def __init__(self, data, position=0):
         super().__init__(data, position)

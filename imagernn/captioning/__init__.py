@@ -1,0 +1,1 @@
+"""The captioning task: the model of images and words, its batches, evaluation and results."""

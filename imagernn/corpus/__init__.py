@@ -1,0 +1,1 @@
+"""Words, images and features as integers and arrays."""

@@ -1,0 +1,1 @@
+"""Other people's files: read without trust, written whole or not at all."""

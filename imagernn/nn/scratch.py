@@ -1,0 +1,20 @@
+"""Memory that is allocated once and lent again."""
+
+import numpy as np
+
+
+class Scratch:
+    """Large arrays, made once and lent again: fresh memory pages cost more than arithmetic.
+
+    scratch(name, shape, dtype) gives an uninitialised array that is valid until the same name is asked for again.
+    """
+
+    def __init__(self):
+        self._buffers = {}
+
+    def __call__(self, name, shape, dtype):
+        size = int(np.prod(shape))
+        buffer = self._buffers.get(name)
+        if buffer is None or buffer.size < size or buffer.dtype != dtype:
+            buffer = self._buffers[name] = np.empty(size + size // 4, dtype)
+        return buffer[:size].reshape(shape)

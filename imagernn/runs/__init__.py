@@ -1,0 +1,1 @@
+"""What a training run of any model needs: its loop, state, checkpoints, signals and status."""

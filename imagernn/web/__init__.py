@@ -1,0 +1,1 @@
+"""The server for this machine alone, and the data of the pages."""

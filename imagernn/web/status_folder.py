@@ -1,0 +1,232 @@
+"""The status files of training runs, read as they change; nothing in them is believed."""
+
+import hashlib
+import json
+import math
+import os
+import statistics
+import threading
+import time
+from datetime import datetime
+from pathlib import Path
+
+from imagernn.errors import InputError
+from imagernn.web.server import open_plain, real_file
+
+SUFFIX = '_status.json'
+STATES = ('running', 'finished', 'stopped', 'aborted')
+MOST_FILES = 500
+MOST_BYTES = 2 ** 25        # months of reports
+MOST_POINTS = 5000          # of a curve in the page; a longer history is thinned
+MOST_SETTINGS, MOST_TEXT = 200, 300
+RECENT = 20                 # reports that tell a run's pace
+SILENT_GAPS, LEAST_SILENT_SECONDS = 5, 300
+
+
+class StatusFolder:
+    """The workers of a folder, read again when their files change. May be asked by several threads."""
+
+    def __init__(self, folder):
+        self._folder, self._lock = Path(folder), threading.Lock()
+        self._files = {}         # name -> what is known of the file; a name keeps its number while this object lives
+
+    def look(self):
+        """What there is: {folder, workers: [{number, name, version, age}], problems: [{file, problem}]}.
+
+        number: for worker(); version: another one whenever its data changed; age: seconds since the file was written.
+        """
+        with self._lock:
+            problems, workers, shown = self._read_all(), [], {}
+            for name, file in sorted(self._files.items()):
+                twin = shown.setdefault(file['digest'] or name, name)
+                problem = file['problem'] if twin == name else f'says the same as {twin}, which is shown'
+                if problem:
+                    problems.append({'file': name, 'problem': problem})
+                if file['worker'] and twin == name:
+                    workers.append({'number': file['number'], 'name': name.removesuffix(SUFFIX),
+                                    'version': file['version'], 'age': max(0., time.time() - file['written'])})
+            return {'folder': str(self._folder), 'workers': workers, 'problems': problems}
+
+    def worker(self, number):
+        """{version, **parse_status} of the worker with that number; an empty dict if it has none any more."""
+        with self._lock:
+            file, = (file for file in self._files.values() if file['number'] == number)
+            return {'version': file['version'], **file['worker']} if file['worker'] else {}
+
+    def _read_all(self):
+        """Bring all that is known up to date. Returns the problems of the folder itself."""
+        try:
+            names = sorted(entry.name for entry in os.scandir(self._folder) if entry.name.endswith('.json'))
+        except OSError as error:
+            names, problem = [], f'cannot be read: {error.strerror}'
+        else:
+            problem = (f'holds {len(names)} files of that kind; only the first {MOST_FILES} are shown'
+                       if len(names) > MOST_FILES else None)
+        for name in names[:MOST_FILES]:
+            self._read(name)
+        for name in self._files.keys() - set(names):
+            self._files[name].update(stamp=None, worker=None, digest=None, problem='is no longer there')
+        return [{'file': str(self._folder), 'problem': problem}] if problem else []
+
+    def _read(self, name):
+        """Bring what is known of a file up to date. A worker that was read stays when its file gets unreadable."""
+        file = self._files.setdefault(name, {'number': len(self._files), 'version': 0, 'stamp': None, 'written': 0.,
+                                             'worker': None, 'digest': None, 'problem': None})
+        try:
+            real = real_file(self._folder / name, self._folder)
+            if real is None:
+                file['stamp'] = None
+                raise InputError('is no plain file of this folder that can be read; a link out of it is not followed')
+            descriptor = open_plain(real)
+            with open(descriptor, 'rb') as opened:
+                about = os.fstat(descriptor)
+                stamp = (about.st_ino, about.st_size, about.st_mtime_ns)
+                if stamp == file['stamp']:
+                    return
+                if about.st_size > MOST_BYTES:
+                    raise InputError(f'has {about.st_size:,} bytes; at most {MOST_BYTES:,} are read')
+                content = opened.read(MOST_BYTES)
+            file.update(stamp=stamp, written=about.st_mtime)
+            worker = parse_status(content)
+        except OSError as error:
+            file.update(stamp=None, problem=f'cannot be read: {error.strerror or error}')
+        except InputError as error:
+            file.update(problem=str(error) + ('; what it said before is shown' if file['worker'] else ''))
+        else:
+            # two runs that have not reported yet may well have the same settings
+            digest = hashlib.sha256(content).hexdigest() if worker['points']['iter'] else None
+            file.update(worker=worker, digest=digest, version=file['version'] + 1, problem=worker.pop('problem'))
+
+
+def parse_status(content):
+    """A status file's bytes -> what the page shows. InputError, to be read after the file's name, if they are none.
+
+    Returns {settings: {name: text}, state: one of STATES or 'diverged', reason, iter, max_iter, epoch, max_epoch,
+    best_val, best_epoch, val, train, seconds_per_batch, seconds_left, silent_after, silent_end, problem, points: {iter,
+    epoch, hours, batch, train, val}}, None for what is not there. val and train are perplexities, the points of val
+    those where it was computed anew; after silent_after seconds without news a run is silent, or at its silent_end.
+    """
+    if not content.strip():
+        raise InputError('is empty, or being written')
+    try:
+        status = json.loads(content)
+    except (ValueError, RecursionError) as error:        # not UTF-8 is a ValueError, too
+        raise InputError(f'is no JSON, or half written ({str(error)[:100]})') from None
+    if not isinstance(status, dict) or not isinstance(status.get('history'), list):
+        raise InputError('is no status file: a JSON object with a list named history was expected')
+    rows = [row_of(entry) for entry in status['history'] if isinstance(entry, dict)]
+    unusable = len(status['history']) - len(rows)
+    last = rows[-1] if rows else row_of({})
+    speed = pace(rows)
+    best = min((row for row in rows if row['val']), key=lambda row: row['val'], default=row_of({}))
+    return {
+        'settings': settings_of(status.get('params')),
+        'state': state_of(status, rows),
+        'reason': text_of(status['reason']) if status.get('reason') else None,
+        **{key: last[key] for key in ('iter', 'max_iter', 'epoch', 'max_epoch', 'val', 'train')},
+        'best_val': best['val'], 'best_epoch': best['epoch'],
+        **speed,
+        # as in NeuralTalk: the last report, which never says that it is the last, comes up to a minute before the end
+        'silent_end': 'silent' if status.get('state') in STATES or not near_end(speed) else 'finished',
+        'problem': f'{unusable} of its {len(status["history"])} history entries are no objects' if unusable else None,
+        'points': points_of(rows),
+    }
+
+
+def row_of(entry):
+    """One entry of a history as numbers, None where it has none; time in seconds."""
+    iteration, most = pair(entry.get('iter'))
+    epoch, most_epochs = pair(entry.get('epoch'))
+    smooth = entry.get('smooth_train_ppl2')
+    train = entry.get('train_ppl2') if smooth is None else smooth
+    val = entry.get('val_ppl2')    # as in NeuralTalk: an integer, the vocabulary's size, until the first evaluation
+    return {'iter': iteration, 'max_iter': most, 'epoch': epoch, 'max_epoch': most_epochs,
+            'time': seconds_of(entry.get('time')), 'batch': above_zero(entry.get('time_per_batch')),
+            'train': above_zero(train), 'val': None if isinstance(val, int) else above_zero(val),
+            'exploded': isinstance(train, float) and not math.isfinite(train)}
+
+
+def number(value):
+    """A finite float, or None."""
+    try:
+        value = float(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else math.nan
+    except OverflowError:
+        return None
+    return value if math.isfinite(value) else None
+
+
+def above_zero(value):
+    """As number; None for 0 and less: driver.py's perplexity is -1 until the first evaluation."""
+    value = number(value)
+    return value if value and value > 0 else None
+
+
+def pair(value):
+    return tuple(map(number, value)) if isinstance(value, list) and len(value) == 2 else (None, None)
+
+
+def seconds_of(value):
+    try:
+        return datetime.fromisoformat(value).timestamp()
+    except (TypeError, ValueError, OverflowError, OSError):
+        return None
+
+
+def text_of(value):
+    if isinstance(value, float) and value.is_integer() and abs(value) < 1e15:
+        value = int(value)
+    text = value if isinstance(value, str) else json.dumps(value)
+    return text if len(text) <= MOST_TEXT else text[:MOST_TEXT] + '…'
+
+
+def settings_of(params):
+    if not isinstance(params, dict):
+        return {}
+    return {text_of(name): text_of(value) for name, value in list(params.items())[:MOST_SETTINGS]}
+
+
+def state_of(status, rows):
+    """NeuralTalk's files do not say their state, and count from 0: after its last iteration a run has finished."""
+    last = rows[-1] if rows else row_of({})
+    done = None not in (last['iter'], last['max_iter']) and last['iter'] + 1 >= last['max_iter']
+    state = status.get('state')
+    if state not in STATES:
+        state = 'finished' if done else 'running'
+    trained = [row['train'] for row in rows if row['train']]
+    exploded = last['exploded'] or (trained and trained[-1] > 2 * trained[0])
+    return 'diverged' if exploded and state in ('running', 'aborted') else state
+
+
+def pace(rows):
+    """Seconds a batch, seconds left, and after how many seconds without news the run counts as silent."""
+    recent = rows[-RECENT:]
+    steps = [(later['time'] - row['time'], later['iter'] - row['iter'])
+             for row, later in zip(recent[:-1], recent[1:], strict=True)
+             if None not in (row['time'], later['time'], row['iter'], later['iter'])]
+    steps = [(seconds, iterations) for seconds, iterations in steps if seconds > 0 and iterations > 0]
+    batch = statistics.median(batches) if (batches := [row['batch'] for row in recent if row['batch']]) else None
+    usual = statistics.median(seconds for seconds, _ in steps) if steps else 0.
+    counted = [step for step in steps if step[0] <= 10 * usual]    # not the pause before a resumed run
+    each = sum(seconds for seconds, _ in counted) / sum(done for _, done in counted) if counted else batch
+    last = rows[-1] if rows else row_of({})
+    left = None
+    if each and None not in (last['iter'], last['max_iter']):
+        left = each * max(0., last['max_iter'] - last['iter'])
+    return {'seconds_per_batch': batch, 'seconds_left': number(left),
+            'silent_after': max(LEAST_SILENT_SECONDS, SILENT_GAPS * usual)}
+
+
+def near_end(speed):
+    return speed['seconds_left'] is not None and speed['seconds_left'] < speed['silent_after'] / SILENT_GAPS
+
+
+def points_of(rows):
+    """The curves as one list a column, at most MOST_POINTS and the last."""
+    step = math.ceil(len(rows) / MOST_POINTS) or 1
+    kept = [row for index, row in enumerate(rows) if index % step == 0 or index == len(rows) - 1]
+    start = next((row['time'] for row in kept if row['time'] is not None), None)
+    points = {key: [row[key] for row in kept] for key in ('iter', 'epoch', 'batch', 'train')}
+    points['hours'] = [None if row['time'] is None else (row['time'] - start) / 3600 for row in kept]
+    before = [None, *(row['val'] for row in kept)]
+    points['val'] = [row['val'] if row['val'] != old else None for row, old in zip(kept, before, strict=False)]
+    return points
