@@ -1,4 +1,4 @@
-"""The one exception for a user's mistake, and how a script turns it into exit code 2.
+"""The one exception for a user's mistake, how a script turns it into exit code 2, and what to type next.
 
 Knows nothing of images, words or models.
 """
@@ -7,13 +7,39 @@ import functools
 import os
 import re
 import sys
+from pathlib import Path
+
+PACKAGE = Path(__file__).resolve().parent
+SCRIPTS = {    # subcommands of imagernn that are scripts: their files in a checkout
+    'train': 'driver.py',
+    'caption': 'predict_on_images.py',
+    'evaluate': 'eval_sentence_predictions.py',
+    'score': 'eval/score_captions.py',
+    'prepare-coco': 'data/prepare_coco.py',
+    'prepare-flickr': 'data/prepare_flickr.py',
+    'make-scenes': 'data/make_scenes.py',
+}
 
 
 class InputError(Exception):
     """A mistake in what the user gave: a file, a flag, a size.
 
-    The message names the file or flag, the offending value, what was expected and the way out.
+    The message names the file or flag, the offending value, what was expected and what to do.
     """
+
+
+def command(name):
+    """What the user can type to run a subcommand of imagernn: for the hints in messages.
+
+    command('train') is 'python driver.py' in the root of the checkout, 'imagernn train' where the console script was
+    started, else 'python -m imagernn train'.
+    """
+    file = SCRIPTS.get(name)
+    if file and os.path.exists(file) and Path(file).resolve() == PACKAGE.parent / file:
+        return f'python {file}'
+    started = Path(sys.argv[0])    # .../bin/imagernn; imagernn/__main__.py appends the subcommand to either
+    by_console_script = started.name.partition(' ')[0] == 'imagernn' and started.parent.resolve() != PACKAGE
+    return f'imagernn {name}' if by_console_script else f'python -m imagernn {name}'
 
 
 def shown(text):
@@ -24,14 +50,14 @@ def shown(text):
 def script(main):
     """Decorate a script's main(argv=None) -> int: a user's mistake becomes one line on stderr and exit code 2.
 
-    So does a file that the operating system refuses, and memory that is not there. What the terminal cannot show is
-    printed as an escape.
+    An error of the operating system, such as a file that may not be read, and a lack of memory are reported in the same
+    way. What the terminal cannot show is printed as an escape.
     """
 
     @functools.wraps(main)
     def guarded(argv=None):
         for name in ('stdout', 'stderr'):
-            if getattr(sys, name) is None:    # closed; else the next file would get its number, and what is said there
+            if getattr(sys, name) is None:    # closed: the next file to be opened would get its number, and our output
                 setattr(sys, name, open(os.devnull, 'w', encoding='utf-8'))
         for stream in (sys.stdout, sys.stderr):
             if hasattr(stream, 'reconfigure'):
@@ -44,7 +70,7 @@ def script(main):
         except InputError as error:
             message = str(error)
         except OSError as error:
-            message = (f'{error.filename}: {error.strerror or error}; mend its name or permissions' if error.filename
+            message = (f'{error.filename}: {error.strerror or error}; check its name and permissions' if error.filename
                        else f'standard output, or a file, cannot be written: {error.strerror or error}')
         except MemoryError as error:
             message = f'not enough memory ({error}); use smaller sizes or batches'
