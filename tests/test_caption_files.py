@@ -115,19 +115,19 @@ def test_training_captions(files):
 def test_missing_images_are_an_error_or_a_note(files):
     one, extra = [RESULTS[0]], [*RESULTS, {'image_id': 5, 'caption': 'x'}, {'image_id': '8', 'caption': 'x'}]
     coco, one, extra = files(a=COCO, one=one, extra=extra)
-    with pytest.raises(InputError, match='one: has no caption of 1 of the 2 images of .*/a, such as 3; .*--allow_m'):
+    with pytest.raises(InputError, match='one: has no caption for 1 of the 2 images of .*/a, such as 3; .*--allow_m'):
         aligned([one, coco])
     with pytest.raises(InputError, match='extra: 2 of its 4 images have no references in .*/a, such as 5; '):
         aligned([extra, coco])
     rows, notes = aligned([one, extra, coco], allow_missing=True)
     assert rows == [(7, 'a dog', 'a dog', ['A dog.', 'Two dogs.'])]     # a comparison needs images that all have
-    assert [note.split(': ')[-1] for note in notes] == ['left out', 'left out']
-    assert 'has no caption of 1 of the 2' in notes[0] and '2 of its 4 images' in notes[1]
+    assert [note.split('; ')[-1] for note in notes] == ['these are left out'] * 2
+    assert 'has no caption for 1 of the 2' in notes[0] and '2 of its 4 images' in notes[1]
 
 
 def test_nothing_in_common_is_an_error_all_the_same(files):
     stranger, coco = files(r=[{'image_id': 99, 'caption': 'x'}], a=COCO)
-    with pytest.raises(InputError, match='/r: none of its images, such as 99, is in .*/a, which has such as 3'):
+    with pytest.raises(InputError, match='/r: shares no image with .*/a: it has ids such as 99, and .* such as 3;'):
         aligned([stranger, coco], allow_missing=True)
     left, right, coco = files(left=RESULTS[:1], right=RESULTS[1:], a=COCO)
     with pytest.raises(InputError, match='left and .*right: have no image in common'):
@@ -152,10 +152,10 @@ TWICE = 'image_id 7 is in the entries 0 and 1'
 BAD = {    # contents of results and references, and what the message says
     'empty file': ('', COCO, ['/r: is empty']),
     'nothing but a byte order mark': (b'\xef\xbb\xbf', COCO, ['/r: is empty']),
-    'not UTF-8': (b'a \xe9t\xe9\n', COCO, ['/r: not UTF-8 at byte 2']),
-    'UTF-16': ('a dog'.encode('utf-16'), COCO, ['/r: not UTF-8 at byte 0']),
-    'cut off': (json.dumps(RESULTS)[:-5], COCO, ['/r: not valid JSON at line 1']),
-    'two values': (json.dumps(RESULTS) * 2, COCO, ['/r: not valid JSON', 'Extra data']),
+    'not UTF-8': (b'a \xe9t\xe9\n', COCO, ['/r: is not UTF-8 at byte 2']),
+    'UTF-16': ('a dog'.encode('utf-16'), COCO, ['/r: is not UTF-8 at byte 0']),
+    'cut off': (json.dumps(RESULTS)[:-5], COCO, ['/r: is not valid JSON at line 1']),
+    'two values': (json.dumps(RESULTS) * 2, COCO, ['/r: is not valid JSON', 'Extra data']),
     'deep': ('[[' + '{"a":' * 100_000, COCO, ['/r: ']),
     'deep objects': ('{"a":' * 100_000 + '1' + '}' * 100_000, COCO, ['/r: cannot be read as JSON']),
     'deep and whole': ('[{"image_id":' + '[' * 900 + ']' * 900 + ',"caption":""}]', COCO, ['"image_id" is a list']),
@@ -163,7 +163,7 @@ BAD = {    # contents of results and references, and what the message says
     'a huge float': ('[{"image_id": 1e999, "caption": ""}]', COCO, ['[0]: "image_id" is Infinity', 'integer']),
     'not a number': ('[{"image_id": NaN, "caption": ""}]', COCO, ['[0]: "image_id" is NaN']),
     'a boolean': (changed(RESULTS, 0, 'image_id', to=True), COCO, ['[0]: "image_id" is true']),
-    'no id': (changed(RESULTS, 1, 'image_id', to=DELETE), COCO, ['[1] has no such field', '"image_id"']),
+    'no id': (changed(RESULTS, 1, 'image_id', to=DELETE), COCO, ['[1] has no "image_id"; expected an object']),
     'no caption': (changed(RESULTS, 1, 'caption', to=None), COCO, ['[1]: "caption" is null; expected a string']),
     'captions in a list': (changed(RESULTS, 1, 'caption', to=['a dog']), COCO, ['"caption" is a list']),
     'a number in the list': ([*RESULTS, 3], COCO, ['[2] is 3; expected an object']),
@@ -184,21 +184,21 @@ BAD = {    # contents of results and references, and what the message says
     'a name twice in a dataset': (RESULTS, {'images': [{'filename': 'c.jpg', 'split': 'test', 'sentences': [
         {'raw': 'x'}]}] * 2}, ["filename 'c.jpg' is in the entries 0 and 1"]),
     'the name of two pictures': ([{'image_id': 'c.jpg', 'caption': 'x'}], changed(COCO, 'images', 2, 'file_name',
-                                                                                  to='c.jpg'), ['none of its images']),
-    'references alone': (DATASET, COCO, ['/r and ', '/a: references alone']),
-    'results alone': (RESULTS, RESULTS, ['results alone']),
+                                                                                  to='c.jpg'), ['shares no image']),
+    'references alone': (DATASET, COCO, ['/r and ', '/a: only references']),
+    'results alone': (RESULTS, RESULTS, ['only results']),
     'instances': (RESULTS, changed(COCO, 'annotations', 0, 'caption', to=DELETE), ['annotations[0]', '"caption"']),
     'images without an id': (RESULTS, changed(COCO, 'images', 0, 'id', to=DELETE), ['images[0]', '"id"']),
-    'an image twice': (RESULTS, changed(COCO, 'images', 0, 'id', to=7), ['images[2]: id 7 is there already']),
+    'an image twice': (RESULTS, changed(COCO, 'images', 0, 'id', to=7), ['images[2]: id 7 is a duplicate']),
     'an annotation of nothing': (RESULTS, changed(COCO, 'annotations', 0, 'image_id', to=77), ['image_id 77']),
     'no annotations': (RESULTS, changed(COCO, 'annotations', to=[]), ['annotations is empty']),
     'a split that is not there': (RESULTS, {'images': DATASET['images'][:1]}, ["split 'test'", 'train (1 images)']),
     'an image without a split': (RESULTS, changed(DATASET, 'images', 0, 'split', to=DELETE), ['images[0]', '"split"']),
     'an image without sentences': (RESULTS, changed(DATASET, 'images', 1, 'sentences', to=[]), ['sentences is empty']),
     'tokens of another kind': (RESULTS, changed(DATASET, 'images', 1, 'sentences', 0, 'tokens', 0, to=1),
-                               ['images[1].sentences[0]', 'tokens that are not strings']),
-    'more lines': ('a\nb\nc\n', COCO, ['/r: has captions of 3 images', 'references of 2']),
-    'more lines in a reference': ('a\nb\n', 'x\ny\nz\n', ['/r: has captions of 2 images', 'references of 3']),
+                               ['images[1].sentences[0]', '"tokens" has a value that is not a string']),
+    'more lines': ('a\nb\nc\n', COCO, ['/r: has captions for 3 images', 'references for 2']),
+    'more lines in a reference': ('a\nb\n', 'x\ny\nz\n', ['/r: has captions for 2 images', 'references for 3']),
     'an image without a reference': ('a\nb\n', 'x\n \n', ['/a: line 2 is empty']),
 }
 
@@ -213,19 +213,19 @@ def test_a_bad_file_is_a_message_that_names_it(files, results, references, words
 
 
 @pytest.mark.parametrize(('contents', 'references', 'split', 'words'), [
-    ({'a': COCO}, {}, None, ['/a: references alone']),
+    ({'a': COCO}, {}, None, ['/a: only references']),
     ({'a': COCO, 's': STRUCT}, {'r': RESULTS}, None, ['/a: holds references', '--references']),
     ({'s': STRUCT}, {'r': RESULTS}, None, ['/r: holds results', '--references']),
     ({'r': RESULTS, 'a': COCO}, {}, 'val', ['--split val', 'dataset.json']),
-    ({'said': 'a\nb\n'}, {}, None, ['/said: results alone']),
-    ({'p': {'imgblobs': [{'img_path': 'x', 'candidate': {'text': 'a'}}]}}, {}, None, ['/p: results alone']),
+    ({'said': 'a\nb\n'}, {}, None, ['/said: only results']),
+    ({'p': {'imgblobs': [{'img_path': 'x', 'candidate': {'text': 'a'}}]}}, {}, None, ['/p: only results']),
     ({'s': STRUCT, 't': changed(STRUCT, 'imgblobs', 0, 'references', 1, 'text', to='dogs')}, {}, None,
-     ['/t: its references of an image are not those of', '/s']),
+     ['/t: its references for an image differ from those in', '/s']),
     ({'said': 'a\n', 'ref0': 'a\n', 'ref1': 'a\nb\n'}, {}, None, ['ref1: has 2 lines', 'ref0 has 1']),
-    ({'r': RESULTS}, {'a': COCO, 'd': DATASET}, None, ['/a and ', '/d: cannot be references together']),
-    ({'r': RESULTS}, {'d': DATASET, 'e': DATASET}, None, ['/d and ', '/e: cannot be references together']),
+    ({'r': RESULTS}, {'a': COCO, 'd': DATASET}, None, ['/a and ', '/d: cannot be combined as references']),
+    ({'r': RESULTS}, {'d': DATASET, 'e': DATASET}, None, ['/d and ', '/e: cannot be combined as references']),
     ({'r': RESULTS}, {'a': COCO, 'b': COCO}, None, ['/a and ', 'cocoid 3 is in the entries']),
-    ({'r_json': 'a dog\na cat\n', 'a': COCO}, {}, None, ['r.json: not valid JSON at line 1']),
+    ({'r_json': 'a dog\na cat\n', 'a': COCO}, {}, None, ['r.json: is not valid JSON at line 1']),
 ])
 def test_files_that_do_not_fit_together(files, contents, references, split, words):
     with pytest.raises(InputError) as caught:

@@ -163,12 +163,12 @@ def test_what_the_captions_are_like(folder, capsys):
 def test_allow_missing_scores_what_is_there_and_says_so(folder, capsys):
     write('one.json', [{'image_id': '5', 'caption': SAID[0]}, {'image_id': 6, 'caption': 'x'}])
     assert score_captions.main(['one.json', 'coco.json']) == 2
-    assert 'one.json: has no caption of 1 of the 2 images of coco.json, such as 4;' in capsys.readouterr().err
+    assert 'one.json: has no caption for 1 of the 2 images of coco.json, such as 4;' in capsys.readouterr().err
     found = report('one.json', 'results.json', 'coco.json', '--allow_missing')
     assert found['images'] == 1 and len(found['notes']) == 2
     assert found['results'][0]['scores'] == found['results'][1]['scores']
     assert '1 images, 2 references of coco.json' in (out := capsys.readouterr().out)
-    assert 'one.json: 1 of its 2 images have no references in coco.json, such as 6: left out' in out
+    assert 'one.json: 1 of its 2 images have no references in coco.json, such as 6; these are left out' in out
 
 
 # ---------------------------------------------------------------------------------------------- files
