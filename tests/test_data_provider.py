@@ -251,9 +251,9 @@ def test_a_bad_entry_is_named(tmp_path, change, told):
 
 
 @pytest.mark.parametrize('text, encoding, told', [
-    ('{"images": [\n  {"imgid": }]}', 'utf-8', 'not valid JSON at line 2, column 13'),
-    ('', 'utf-8', 'not valid JSON at line 1, column 1'),
-    ('{"images": [{"filename": "größe.jpg"}]}', 'latin-1', 'not UTF-8 at byte 28'),
+    ('{"images": [\n  {"imgid": }]}', 'utf-8', 'is not valid JSON at line 2, column 13'),
+    ('', 'utf-8', 'is not valid JSON at line 1, column 1'),
+    ('{"images": [{"filename": "größe.jpg"}]}', 'latin-1', 'is not UTF-8 at byte 28'),
     ('[]', 'utf-8', 'the top level is a list; expected an object'),
     ('null', 'utf-8', 'the top level is null; expected an object')])
 def test_a_bad_file_is_named(tmp_path, text, encoding, told):

@@ -91,7 +91,7 @@ def test_leftovers_go_by_their_files_names_alone(tmp_path):
 def test_a_claim_keeps_others_out_and_leaves_nothing(tmp_path):
     path = tmp_path / 'new' / 'name'
     with claimed(path, 'wait'):
-        with pytest.raises(InputError, match=f'name: belongs .* alive, process {os.getpid()} on .*; wait'):
+        with pytest.raises(InputError, match=f'name: is in use .* alive .process {os.getpid()} on .*; wait'):
             with claimed(path, 'wait'):
                 pass
         with claimed(tmp_path / 'new' / 'other', 'wait'):
@@ -167,7 +167,7 @@ def test_where_there_are_no_locks_that_is_said(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(fcntl, 'flock', unsupported)
     with claimed(tmp_path / 'name', ''), claimed(tmp_path / 'name', ''):
         pass
-    assert 'keeps no locks' in capsys.readouterr().err
+    assert 'cannot be locked (No locks' in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(('error', 'code', 'words'), [

@@ -257,7 +257,7 @@ def changed(path, value):
 DRAW = ['--val', '1', '--test', '1']
 SPLIT = ['--karpathy_split', 'split.json']
 BAD_COCO = {
-    'not JSON': (DRAW, {'a.json': '{"images":\n }'}, None, ['a.json: not valid JSON at line 2, column 2']),
+    'not JSON': (DRAW, {'a.json': '{"images":\n }'}, None, ['a.json: is not valid JSON at line 2, column 2']),
     'a list': (DRAW, {'a.json': []}, None, ['a.json: the top level is a list']),
     'no annotations': (DRAW, changed(['annotations'], changed), None, ['no list "annotations"', 'found: images, info']),
     'no images': (DRAW, changed(['images'], {}), None, ['no list "images"', 'captions_train2014.json']),
@@ -275,7 +275,7 @@ BAD_COCO = {
     'negative': (['--val', '-1'], COCO, None, ['--val -1']),
     'both ways': ([*SPLIT, '--seed', '1'], COCO, KARPATHY, ['--karpathy_split settles the split']),
     'no split file': (SPLIT, COCO, None, ['split.json: cannot be read (No such file']),
-    'split not JSON': (SPLIT, COCO, '{', ['split.json: not valid JSON at line 1']),
+    'split not JSON': (SPLIT, COCO, '{', ['split.json: is not valid JSON at line 1']),
     'neither form': (SPLIT, COCO, {'dev': []}, ['split.json: expected a list "images"', 'found: dev']),
     'empty object': (SPLIT, COCO, {}, ['split.json: expected a list "images"', 'found: nothing']),
     'no match': (SPLIT, COCO, {'train': [1, 2]}, ['split.json: none of its 2 images']),

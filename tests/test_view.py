@@ -211,7 +211,7 @@ def test_the_title_says_what_one_sees():
 @pytest.mark.parametrize('flags, words', [
     (['absent.json'], ['absent.json']),
     (['r.json', 'r.json', 'r.json'], ['3 result files']),
-    (['r.json', '--export', 'r.json'], ['r.json', 'would be replaced']),
+    (['r.json', '--export', 'r.json'], ['r.json', 'would overwrite it']),
     (['r.json', '--export', '.'], ['is a folder']),
     (['r.json', '--thumbnail_size', '0'], ['--thumbnail_size 0']),
     (['r.json', '--root', 'nowhere'], ['--root nowhere']),

@@ -1,6 +1,6 @@
-"""Writing files so that a reader sees the old one or the new one, never a part; and whose they are.
+"""Writing files so that a reader sees the old file or the new one, never a part of it; and claiming names for a run.
 
-Knows nothing of what is in them.
+Knows temporary names, syncing to disk and locks. Knows nothing of what is in the files.
 """
 
 import datetime
@@ -21,16 +21,16 @@ try:
 except ImportError:    # Windows
     fcntl = None
 
-NAME_BYTES = 255    # what file systems allow
+NAME_BYTES = 255    # the longest file name that common file systems allow
 
 
 @contextmanager
 def replacing(path):
-    """Gives a binary file to write; once it is written in full, on the disk, it takes path's place.
+    """Yield a binary file to write; once it is complete and synced to disk, it replaces the file at path.
 
-    Makes missing folders. If anything fails, path stays as it was and, unless the process is killed, nothing is left
-    beside it; what the operating system refuses becomes an InputError that names path. A link is followed; a device,
-    such as /dev/null, is written.
+    Creates missing folders. If anything fails, the file at path is unchanged and no temporary file remains, unless the
+    process is killed. Follows links; writes directly to a device such as /dev/null. Raises InputError that names path
+    in place of any OSError.
     """
     try:
         target = Path(os.path.realpath(path))
@@ -55,11 +55,11 @@ def replacing(path):
         _sync_folder(target.parent)
     except OSError as error:
         raise InputError(f'{path}: cannot be written ({error.strerror or error}); '
-                         'make room, make the folder writable, or name another place') from error
+                         'free some disk space, make the folder writable, or name another place') from error
 
 
 def require_writable(path):
-    """InputError, before hours of work and not after, unless such a file can be written. Makes its folder."""
+    """Raise InputError if path cannot be written: before hours of work, not after. Creates its folder."""
     try:
         target = Path(os.path.realpath(path))
         if target.is_dir():
@@ -75,12 +75,13 @@ def require_writable(path):
 
 
 def _temporary(target):
-    """A new name beside target, which tells remove_leftovers whose it is wherever there is room for that."""
+    """A new name beside target. It contains target's name, for remove_leftovers, unless that would be too long."""
     name = f'.{target.name}.{secrets.token_hex(4)}.tmp'
     return target.with_name(name if len(os.fsencode(name)) <= NAME_BYTES else f'.{secrets.token_hex(8)}.tmp')
 
 
 def _make_folder(folder):
+    """Create a folder and its missing parents, all synced to disk."""
     missing = [path for path in (folder, *folder.parents) if not path.exists()]
     folder.mkdir(parents=True, exist_ok=True)
     for path in missing:
@@ -88,12 +89,12 @@ def _make_folder(folder):
 
 
 def _sync_folder(folder):
-    """A new name outlives a power cut only when its folder, too, is on the disk. A system that cannot is let be."""
+    """Sync a folder to disk: otherwise a power failure may lose a new name in it. Does nothing where unsupported."""
     if os.name == 'nt':
         return
     try:
         descriptor = os.open(folder, os.O_RDONLY)
-    except PermissionError:    # a folder that may be written, but not read
+    except PermissionError:    # the folder is writable but not readable
         return
     try:
         os.fsync(descriptor)
@@ -105,9 +106,9 @@ def _sync_folder(folder):
 
 
 def remove_leftovers(folder, pattern):
-    """Remove the temporary files that writers of the files whose names match pattern left when they were killed.
+    """Remove the temporary files that killed processes left while writing files whose names match pattern.
 
-    For one who knows that no such writer is alive: see claimed.
+    The caller must know that no process is writing such a file: see claimed.
     """
     with suppress(OSError):
         for path in Path(folder).iterdir():
@@ -118,20 +119,21 @@ def remove_leftovers(folder, pattern):
 
 @contextmanager
 def claimed(path, way_out):
-    """For the time of the with-block path, be it a file or the beginning of files' names, is this process's alone.
+    """Reserve path, a file or the common beginning of several file names, for this process during the with-block.
 
-    InputError, ending with way_out, where a process that is alive has it. The claim is a lock on the file .<name>.lock,
-    which the operating system lets go of when its process ends, however it ends. Where the file system keeps no locks,
-    nobody is kept out, and that is said.
+    Raises InputError, ending with the advice way_out, if a running process has reserved it. The claim is a lock on the
+    file .<name>.lock, which the operating system releases when its process ends, however it ends. On a file system
+    without locks nothing is reserved, and a note on stderr reports that.
     """
     lock = path.with_name(f'.{path.name}.lock')
     try:
         lock.parent.mkdir(parents=True, exist_ok=True)
         file = _locked(lock)
     except BlockingIOError:
+        owner = ''
         with suppress(OSError):
-            way_out = f'{lock.read_text(encoding="utf-8", errors="replace")[:200].strip()}; {way_out}'
-        raise InputError(f'{path}: belongs to a run that is alive, {way_out}') from None
+            owner = f' ({lock.read_text(encoding="utf-8", errors="replace")[:200].strip()})'
+        raise InputError(f'{path}: is in use by a run that is alive{owner}; {way_out}') from None
     except OSError as error:
         raise InputError(f'{lock}: cannot be written ({error.strerror or error}); '
                          'make the folder writable, or name another place') from error
@@ -145,25 +147,25 @@ def claimed(path, way_out):
 
 
 def _locked(path):
-    """The file at path, locked, open; BlockingIOError if another process has locked it."""
+    """Open and lock the file at path. Raises BlockingIOError if another process has locked it."""
     while True:
         file = path.open('a+', encoding='utf-8', errors='backslashreplace')
         try:
             if fcntl is None:
-                raise OSError(errno.ENOTSUP, 'locks are not known here')
+                raise OSError(errno.ENOTSUP, 'this system has no file locks')
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             file.close()
             raise
         except OSError as error:
-            print(f'note: {path.parent} keeps no locks ({error.strerror}): see to it yourself that no other run at the '
-                  'same time has the same names', file=sys.stderr)
+            print(f'note: files in {path.parent} cannot be locked ({error.strerror}); make sure yourself that no other '
+                  'run uses the same names at the same time', file=sys.stderr)
             return file
         with suppress(FileNotFoundError):
             if os.path.samestat(os.fstat(file.fileno()), path.stat()):
                 break
-        file.close()    # its owner removed it in the meantime
-    with suppress(OSError):    # a full disk: only the message that names the owner is poorer
+        file.close()    # its owner removed the file before it was locked here: try again with a new one
+    with suppress(OSError):    # on a full disk, only the message that names the owner is missing
         file.truncate(0)
         file.write(f'process {os.getpid()} on {socket.gethostname()}, '
                    f'since {datetime.datetime.now().isoformat(" ", "seconds")}\n')
@@ -172,15 +174,13 @@ def _locked(path):
 
 
 def write_text(path, text):
-    """Write text as UTF-8, half a surrogate pair as its escape; see replacing."""
+    """Write text as UTF-8, lone surrogates as escapes; see replacing."""
     with replacing(path) as file:
         file.write(text.encode('utf-8', 'backslashreplace'))
 
 
-
-
 def refuse_to_replace(inputs, outputs):
-    """InputError when a result would take the place of a file that is read."""
+    """Raise InputError if writing one of outputs would overwrite one of inputs."""
     read = {os.path.realpath(path) for path in inputs}
     if lost := [path for path in outputs if os.path.realpath(path) in read]:
-        raise InputError(f'{lost[0]}: is read here, and would be replaced by a result; name another file')
+        raise InputError(f'{lost[0]}: is an input file, and the output would overwrite it; name another output file')
