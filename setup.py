@@ -10,17 +10,29 @@ bench = ['torch==2.13.0', 'matplotlib>=3.7', 'threadpoolctl>=3']
 browser = ['playwright>=1.40']    # drives the Chromium that the pages' tests look through
 dev = ['ruff>=0.6']
 
+# What is beside the package in a checkout and becomes a part of it when installed: package -> folder. setuptools takes
+# the .py files of each folder, except setup.py, and the files that package_data names.
+OUTSIDE = {
+    'imagernn.scripts': '.',           # driver.py, predict_on_images.py, eval_sentence_predictions.py
+    'imagernn.scripts.data': 'data',
+    'imagernn.scripts.eval': 'eval',
+    'imagernn.vis': 'vis',             # the pages
+    'imagernn.pretrained': 'cv',       # the captioner and its model card
+}
+
 setup(
+    script_name='setup.py',    # tells setuptools what to leave out of imagernn.scripts
     name='imagernn',
     version='0.1.0',
     description='NeuralTalk in Python 3 and numpy: image captioning with every gradient written by hand',
     long_description=Path(__file__).with_name('README.md').read_text(encoding='utf-8'),
     long_description_content_type='text/markdown',
     license='BSD-3-Clause',
-    packages=[*find_packages(include=['imagernn', 'imagernn.*']), 'imagernn.vis'],
-    package_dir={'imagernn.vis': 'vis'},    # the pages: in the checkout vis/, once installed imagernn/vis/
-    package_data={'imagernn.vis': ['*', 'vendor/*'], 'imagernn.convnet': ['*.txt']},
-    py_modules=['driver', 'predict_on_images', 'eval_sentence_predictions'],
+    packages=[*find_packages(include=['imagernn', 'imagernn.*']), *OUTSIDE],
+    package_dir=OUTSIDE,
+    package_data={'imagernn.vis': ['*', 'vendor/*'], 'imagernn.convnet': ['*.txt'],
+                  'imagernn.pretrained': ['flickr8k_lstm_lite0.h5', 'README.md']},
+    entry_points={'console_scripts': ['imagernn = imagernn.__main__:main']},
     python_requires='>=3.10',
     install_requires=['numpy>=1.24', 'scipy>=1.10', 'h5py>=3.12.1', 'pillow>=9.5', 'tqdm>=4.64'],
     extras_require={'test': test, 'metrics': metrics, 'lite0': lite0, 'demo': demo, 'bench': bench, 'browser': browser,

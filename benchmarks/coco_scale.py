@@ -93,7 +93,7 @@ def caption(data_root, images, checkpoint, folder):
 
 def timed_evaluation(path, argv):
     """eval_sentence_predictions.py with these arguments; how many seconds each of its PARTS took goes to path."""
-    import eval_sentence_predictions
+    from imagernn.scripts import eval_sentence_predictions
 
     def timed(name, function):
         def call(*args, **more):

@@ -19,13 +19,14 @@ import os
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))    # a checkout need not be installed
+if __name__ == '__main__':
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))    # a checkout need not be installed
 
 import imagernn.nn.blas  # noqa: F401  before numpy
 
 # isort: split
 from imagernn.corpus.tokenize import tokenize
-from imagernn.errors import InputError, script
+from imagernn.errors import InputError, command, script
 from imagernn.formats.caption_files import align, read_captions, read_training
 from imagernn.formats.json_files import write_json
 from imagernn.formats.writing import refuse_to_replace, require_writable, write_text
@@ -38,7 +39,8 @@ FORMULA = tuple('=+-@＝＋－＠')    # what a spreadsheet takes for the beginn
 
 
 def build_parser():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(description=__doc__.replace('python eval/score_captions.py', command('score')),
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
     add('files', nargs='+', metavar='FILE', help='results, one or more, and references')
     add('--references', nargs='+', default=[], metavar='FILE',

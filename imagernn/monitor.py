@@ -19,10 +19,10 @@ FILES = ('common.css', 'common.js', 'monitor.css', 'monitor.js', 'curves.js', 'v
 
 @script
 def main(argv=None):
-    parser = argparse.ArgumentParser(prog='python -m imagernn.monitor', description='Watch training runs in a browser.',
+    parser = argparse.ArgumentParser(prog='imagernn monitor', description='Watch training runs in a browser.',
                                      formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     parser.add_argument('status_dir', nargs='?', default='status/', metavar='STATUS_DIR',
-                        help='the folder of status files: driver.py\'s --worker_status_output_directory')
+                        help='the folder of status files: the training\'s --worker_status_output_directory')
     parser.add_argument('--port', type=int, default=8123, help='where to serve; 0: any; the next free one if taken')
     parser.add_argument('--no_browser', action='store_true', help='only print the address')
     args = parser.parse_args(argv)
@@ -36,8 +36,8 @@ def monitor_routes(folder):
     InputError where there is no such folder.
     """
     if not Path(folder).is_dir():
-        raise InputError(f'{folder}: is no folder; name the one where driver.py writes its status files, '
-                         'its --worker_status_output_directory')
+        raise InputError(f'{folder}: is no folder; name the one that a training run writes its status '
+                         'file to, its --worker_status_output_directory')
     routes = page_routes('monitor.html', *FILES)
     watched = StatusFolder(folder)
 

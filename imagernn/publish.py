@@ -11,7 +11,7 @@ import numpy as np
 
 from imagernn.captioning.load import check_feature_size, load_captioner
 from imagernn.corpus.features import open_features
-from imagernn.errors import InputError, script
+from imagernn.errors import InputError, command, script
 from imagernn.formats.writing import refuse_to_replace
 from imagernn.runs.checkpoint_file import save_checkpoint
 
@@ -22,9 +22,9 @@ OF_A_MACHINE = ('data_root', 'checkpoint_output_directory', 'worker_status_outpu
 
 @script
 def main(argv=None):
-    parser = argparse.ArgumentParser(prog='python -m imagernn.publish',
+    parser = argparse.ArgumentParser(prog='imagernn publish',
                                      description='Make a small checkpoint to give away.')
-    parser.add_argument('checkpoint_path', help='a checkpoint of driver.py')
+    parser.add_argument('checkpoint_path', help='a checkpoint that imagernn train wrote')
     parser.add_argument('output', help='the file to write')
     parser.add_argument('--features', help='a file of extract_features, of the network that was trained with, where '
                                            'the one that was trained with does not name it')
@@ -48,7 +48,7 @@ def origin(path, model):
     check_feature_size(features, model)
     if not features.origin:
         raise InputError(f'{path}: does not say which network its features came from; name a file that '
-                         'imagernn.extract_features wrote')
+                         f'{command("extract")} wrote')
     return features.origin
 
 

@@ -28,7 +28,7 @@ SHOWN = 800    # pixels of the longer side of a picture that is served
 
 
 def build_parser():
-    parser = argparse.ArgumentParser(prog='python -m imagernn.view', description='Look at captions in a browser.')
+    parser = argparse.ArgumentParser(prog='imagernn view', description='Look at captions in a browser.')
     add = parser.add_argument
     add('results', nargs='+', metavar='RESULT_STRUCT.json', help='one result file, or two to compare')
     add('--root', default=None, help='the pictures\' folder: they are looked for there, and none outside it is shown '

@@ -309,7 +309,7 @@ def test_predict_writes_struct_and_page(pictures, checkpoint, capsys):
     assert page.captions == [blob['candidate']['text'] for blob in result['imgblobs']]
     assert [image['name'] for image in page.data['images']] == names
     assert 'b' not in [tag for tag, _, _ in page.elements]
-    assert out.splitlines()[-1] == f"to look at them: python -m imagernn.view '{root / 'result_struct.json'}'"
+    assert out.splitlines()[-1] == f"to look at them: python -m imagernn view '{root / 'result_struct.json'}'"
 
 
 def test_captions_are_text_in_the_page_never_markup(pictures, checkpoint, tmp_path):

@@ -115,13 +115,13 @@ def test_root_is_where_pictures_are_looked_for_and_what_may_be_shown(folder):
 
 def test_the_command_that_shows_a_result_shows_its_pictures(folder, tmp_path):
     outside = tmp_path / 'outside'
-    assert view_command('r.json', ['a.jpg', 'no.jpg'], folder) == 'python -m imagernn.view r.json'
+    assert view_command('r.json', ['a.jpg', 'no.jpg'], folder) == 'python -m imagernn view r.json'
     assert view_command('r.json', ['link.jpg']).endswith(f'r.json --root {outside}')
     assert view_command('r.json', ['link.jpg', 'a.jpg']).endswith(f'--root {tmp_path}')
     os.chdir(tmp_path)
     # a relative name whose file only its base finds
-    assert view_command('x.json', ['a.jpg'], 'outside') == 'python -m imagernn.view x.json --root outside'
-    assert view_command('in side/r.json', ['a.jpg'], 'in side') == "python -m imagernn.view 'in side/r.json'"
+    assert view_command('x.json', ['a.jpg'], 'outside') == 'python -m imagernn view x.json --root outside'
+    assert view_command('in side/r.json', ['a.jpg'], 'in side') == "python -m imagernn view 'in side/r.json'"
 
 
 @pytest.mark.parametrize('change, words', [

@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 from imagernn.convnet.plots import write_activations, write_filters, write_learning_curve
 from imagernn.convnet.small import cost_and_grads, forward, init_model, predict
-from imagernn.errors import InputError, script
+from imagernn.errors import InputError, command, script
 from imagernn.formats.pictures import load_picture
 from imagernn.formats.writing import replacing, require_writable
 from imagernn.nn.solver import SOLVERS, Solver
@@ -63,7 +63,7 @@ def read_scenes(params):
     InputError where there are no scenes, or not those of data/make_scenes.py.
     """
     folder = Path(params['data_root']) / 'scenes'
-    make = f'make them with: python data/make_scenes.py --output {folder}'
+    make = f'make them with: {command("make-scenes")} --output {folder}'
     try:
         images = json.loads((folder / 'dataset.json').read_text(encoding='utf-8'))['images']
         alike = [image for image in images if len(image['scene']['groups']) == 1]
@@ -102,7 +102,7 @@ RECIPES = {
 
 
 def build_parser():
-    parser = argparse.ArgumentParser(prog='python -m imagernn.convnet.train',
+    parser = argparse.ArgumentParser(prog='imagernn train-convnet',
                                      description='Train a small VGGNet from nothing.')
     add = parser.add_argument
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from imagernn.corpus.features import LAYOUT, default_features, open_features
 from imagernn.corpus.token_store import build_store, fingerprint, load_store, save_store
-from imagernn.errors import InputError
+from imagernn.errors import InputError, command
 from imagernn.formats.json_files import contents_of, json_type, parsed
 
 SPLITS = ('train', 'val', 'test', 'restval')
@@ -130,8 +130,8 @@ def _dataset_folder(data_root, dataset):
     there = sorted(p.parent.name for p in data_root.glob('*/dataset.json'))
     hint = f"has the data sets {', '.join(there)}" if there else 'has no data sets'
     raise InputError(f'{folder}: {what}; expected a dataset.json in it. {data_root} {hint}: choose one with '
-                     '--dataset, another root with --data_root, or make one with data/make_scenes.py, '
-                     'data/prepare_flickr.py or data/prepare_coco.py.')
+                     '--dataset, another root with --data_root, or make one with '
+                     f'{command("make-scenes")}, {command("prepare-flickr")} or {command("prepare-coco")}.')
 
 
 def _features_path(folder, features):

@@ -18,7 +18,7 @@ from typing import NamedTuple
 from PIL import Image
 from tqdm import tqdm
 
-from imagernn.errors import InputError
+from imagernn.errors import InputError, command
 from imagernn.formats.caption_files import field, nonempty, parse
 from imagernn.formats.pictures import load_picture
 from imagernn.formats.writing import write_text
@@ -53,7 +53,7 @@ def read_result(path):
     kind, data = parse(path)
     if kind != 'result_struct':
         raise InputError(f'{path}: holds no "imgblobs", pictures with captions; expected a result_struct.json of '
-                         'eval_sentence_predictions.py or predict_on_images.py')
+                         f'{command("evaluate")} or {command("caption")}')
     return checked_result(path, data)
 
 
@@ -139,12 +139,12 @@ def view_command(path, img_paths, base='.'):
     """
     real = [find_picture(name, Places((base,), None))[0] for name in img_paths]
     parents = [str(picture.parent) for picture in real if picture]
-    command = f'python -m imagernn.view {shlex.quote(str(path))}'
+    view = f'{command("view")} {shlex.quote(str(path))}'
     for root in (None, base, *([os.path.commonpath(parents)] if parents else [])):
         places = default_places(path, root)
         if all(picture in (None, find_picture(name, places)[0]) for name, picture in zip(img_paths, real, strict=True)):
             break
-    return command if root is None else f'{command} --root {shlex.quote(str(root))}'
+    return view if root is None else f'{view} --root {shlex.quote(str(root))}'
 
 
 def default_places(path, root=None):

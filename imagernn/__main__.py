@@ -1,0 +1,56 @@
+"""The command line: imagernn COMMAND …, or python -m imagernn COMMAND …, calls the main(argv) of that command's module.
+
+Knows where each command is and a sentence about it; imports the chosen one alone, so that it starts fast.
+"""
+
+import importlib
+import sys
+from pathlib import Path
+
+from imagernn.errors import InputError, script
+
+COMMANDS = {    # name: module, sentence
+    'train': ('imagernn.scripts.driver', 'Train a captioning model on pictures and sentences.'),
+    'caption': ('imagernn.scripts.predict_on_images', 'Caption photos with a trained model.'),
+    'evaluate': ('imagernn.scripts.eval_sentence_predictions',
+                 'Caption a split of a data set; compute its perplexity and the captions\' scores.'),
+    'score': ('imagernn.scripts.eval.score_captions', 'Score captions from any system against reference captions.'),
+    'extract': ('imagernn.extract_features', 'Extract features from pictures with a convolutional network.'),
+    'view': ('imagernn.view', 'Show captioned pictures in a browser, or compare two models\' captions.'),
+    'monitor': ('imagernn.monitor', 'Show the learning curves of training runs in a browser, live.'),
+    'publish': ('imagernn.publish', 'Make a small copy of a checkpoint to share.'),
+    'classify': ('imagernn.convnet.classify', 'Name the ImageNet classes that a network sees in pictures.'),
+    'train-convnet': ('imagernn.convnet.train', 'Train a small convolutional network on digits or drawn scenes.'),
+    'prepare-coco': ('imagernn.scripts.data.prepare_coco', 'Make dataset.json from the annotations of MS COCO.'),
+    'prepare-flickr': ('imagernn.scripts.data.prepare_flickr', 'Make dataset.json from Flickr8K or Flickr30K.'),
+    'make-scenes': ('imagernn.scripts.data.make_scenes', 'Draw a small data set of scenes to try everything on.'),
+}
+
+
+@script
+def main(argv=None):
+    """Run the command that argv (default: sys.argv[1:]) names first. Returns its exit code.
+
+    Sets sys.argv to the command's own, from which argparse takes the name in the usage line.
+    """
+    name, *rest = (sys.argv[1:] if argv is None else argv) or ['--help']
+    if name in ('-h', '--help'):
+        print(overview())
+        return 0
+    if name not in COMMANDS:
+        raise InputError(f'imagernn has no command {name!r}; choose one of {", ".join(COMMANDS)}')
+    sys.argv = [str(Path(sys.argv[0]).parent / f'imagernn {name}'), *rest]
+    return importlib.import_module(COMMANDS[name][0]).main(rest)
+
+
+def overview():
+    """The text of --help: all commands, a sentence each."""
+    width = max(map(len, COMMANDS))
+    return '\n'.join(['usage: imagernn COMMAND [ARGUMENTS]', '', 'Image captioning with recurrent networks in numpy.',
+                      '', *(f'  {name:{width}}  {sentence}' for name, (_, sentence) in COMMANDS.items()),
+                      '', 'imagernn COMMAND --help explains the arguments of a command.'])
+
+
+if __name__ == '__main__':
+    __spec__ = None    # else argparse from Python 3.14 on ignores sys.argv[0]
+    sys.exit(main())
