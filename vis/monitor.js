@@ -192,7 +192,7 @@ function showSummary(list) {
   setText(find('summary'), runs.size
     ? `${runs.size} ${runs.size === 1 ? 'run' : 'runs'} in ${view.folder}: ${states}`
       + (best.best_val ? `; the best is ${best.name}, perplexity ${number(best.best_val)} on val` : '')
-    : `No status file in ${view.folder} yet: driver.py writes one when it starts to train. This page waits for it.`);
+    : `No status file in ${view.folder} yet: a training run writes one when it starts. This page waits for it.`);
   document.title = runs.size ? `${states}${best.best_val ? `, best ${number(best.best_val)}` : ''} – Training monitor`
                              : 'Training monitor';
   setText(find('shown'), list.length < runs.size ? `${list.length} of ${runs.size} runs` : '');
