@@ -1,4 +1,4 @@
-"""The bootstrap against scores computed anew for each draw, against scipy's, and its coverage in simulations."""
+"""The bootstrap against scores of each draw's images, against scipy, and its coverage in simulations."""
 
 import inspect
 
@@ -16,7 +16,7 @@ NAMES = [*(f'Bleu_{n}' for n in range(1, 5)), 'ROUGE_L', 'CIDEr', 'CIDEr_plain',
 
 
 def population(seed=0, quality=0.3, size=20_000):
-    """Statistics of made-up images, of unequal lengths, some much easier than others."""
+    """Statistics of synthetic images: the captions differ in length, and some images are much easier than others."""
     rng = np.random.default_rng(seed)
     ease, lengths = rng.beta(8 * quality, 8 * (1 - quality), size), rng.integers(6, 16, size)
     totals = np.stack([lengths - n for n in range(4)], axis=1)
@@ -36,7 +36,7 @@ def hundred():
 
 
 def test_a_draw_has_the_scores_of_its_images(hundred):
-    """Corpus BLEU from summed counts, for one."""
+    """A draw's BLEU, for example, is the corpus BLEU of its images, not a mean over them."""
     found, rng = resampled([hundred], 20, seed=3), np.random.default_rng(3)
     assert list(found) == NAMES
     draws = [scores_of(chosen(hundred, rng.integers(100, size=100))) for _ in range(20)]
@@ -47,27 +47,27 @@ def test_a_draw_has_the_scores_of_its_images(hundred):
         np.testing.assert_allclose(left_out, [[others[name] for others in without]], rtol=1e-12)
 
 
-def test_a_seed_fixes_the_draws_and_the_size_of_blocks_is_nothing(hundred, monkeypatch):
+def test_a_seed_fixes_the_draws_whatever_the_block_size(hundred, monkeypatch):
     first = intervals(hundred, draws=50)
     assert intervals(hundred, draws=50, seed=0) == first != intervals(hundred, draws=50, seed=1)
-    monkeypatch.setattr(bootstrap, 'WEIGHTS_AT_ONCE', 700)    # seven draws at once
+    monkeypatch.setattr(bootstrap, 'WEIGHTS_AT_ONCE', 700)    # seven draws per block
     for name, ends in intervals(hundred, draws=50).items():
         assert ends == pytest.approx(first[name], rel=1e-12)
 
 
 def test_intervals_are_those_of_scipy(hundred):
-    """Of a skewed mean, from draws of its own: so to a few percent of the width."""
+    """The mean of a skewed score. scipy uses other draws, so the ends agree to a few percent of the width."""
     low, high = intervals(hundred, draws=20_000)['CIDEr']
-    # SciPy 1.15 gave the argument a new name
+    # SciPy 1.15 renamed the argument
     generator = 'rng' if 'rng' in inspect.signature(stats.bootstrap).parameters else 'random_state'
     other = stats.bootstrap([hundred.cider], np.mean, n_resamples=20_000, batch=1000, method='BCa',
                             **{generator: np.random.default_rng(1)}).confidence_interval
     middle = (low + high) / 2
     assert abs(low - other.low) < .03 * (high - low) > abs(high - other.high)
-    assert hundred.cider.mean() < middle - .02 * (high - low)    # so it is not the symmetric interval
+    assert hundred.cider.mean() < middle - .02 * (high - low)    # so the interval is not symmetric
 
 
-def test_a_higher_level_is_a_wider_interval(hundred):
+def test_a_higher_level_gives_a_wider_interval(hundred):
     inner, outer = intervals(hundred, level=.5)['Bleu_4'], intervals(hundred, level=.99)['Bleu_4']
     assert outer[0] < inner[0] < scores_of(hundred)['Bleu_4'] < inner[1] < outer[1]
 
@@ -80,7 +80,7 @@ def test_meteor_has_an_interval_where_it_was_computed(hundred):
     assert list(comparison) == NAMES
 
 
-def test_one_image_tells_nothing_of_others():
+def test_one_image_says_nothing_about_others():
     one = caption_statistics([['a', 'dog']], [[['a', 'cat']]])
     assert np.isnan(list(intervals(one).values())).all()
     comparison, = compare([one, one])
@@ -107,7 +107,7 @@ def test_a_better_system_is_found_better(hundred):
     assert reverse['ROUGE_L'].difference == -difference and reverse['ROUGE_L'].high < 0
 
 
-def test_p_is_that_of_scipys_permutations(hundred):
+def test_p_is_that_of_scipys_permutation_test(hundred):
     other = hundred.rouge_l + np.random.default_rng(3).normal(.005, .04, 100)
     p = compare([hundred, hundred._replace(rouge_l=other)], draws=20_000)[0]['ROUGE_L'].p
     expected = stats.permutation_test([other, hundred.rouge_l], lambda a, b: (a - b).mean(), n_resamples=20_000,
@@ -117,27 +117,26 @@ def test_p_is_that_of_scipys_permutations(hundred):
 
 @pytest.mark.parametrize('images', [1, 2, 3, 4])
 def test_systems_that_differ_in_few_images(hundred, images):
-    """Of m images that all speak for the same system, chance alone would do so with probability 2 / 2 ** m."""
+    """If m images all favour the same system, chance alone would do that with probability 2 / 2 ** m."""
     better = hundred._replace(rouge_l=hundred.rouge_l + np.where(np.arange(100) < images, .1, 0))
     for pair, sign in ([hundred, better], 1), ([better, hundred], -1):
         difference, _, _, p = compare(pair, draws=4000)[0]['ROUGE_L']
         assert sign * difference > 0 and p == pytest.approx(2 / 2 ** images, abs=.03)
 
 
-def test_input_that_cannot_be(hundred):
+def test_invalid_input(hundred):
     for level in (0, 1, 95, float('nan')):
         with pytest.raises(ValueError, match=f'level {level}: must lie between 0 and 1'):
             intervals(hundred, level=level)
-    with pytest.raises(ValueError, match='0 draws'):
+    with pytest.raises(ValueError, match='draws 0: must be at least 1'):
         intervals(hundred, draws=0)
-    with pytest.raises(ValueError, match='numbers of images, 100, 7: score the same images'):
+    with pytest.raises(ValueError, match='different numbers of images, 100, 7: score the same images'):
         compare([hundred, chosen(hundred, slice(7))])
 
 
 def test_intervals_cover_the_true_score():
-    """300 samples of 500 images; how often 95 % intervals cover the population's score (two deviations are 2.5 %).
-
-    benchmarks/scores.py --jobs coverage does it at length, on captions.
+    """How often 95 % intervals of 300 samples of 500 images cover the population's score. The bounds are nearly three
+    standard deviations away. benchmarks/scores.py --jobs coverage does the same with more samples, on real captions.
     """
     images, rng = population(), np.random.default_rng(1)
     true, covered = scores_of(images), dict.fromkeys(NAMES, 0)
@@ -149,7 +148,7 @@ def test_intervals_cover_the_true_score():
 
 
 def test_p_values_of_equal_systems_are_uniform():
-    """300 pairs of systems that differ by chance alone: about 5 % have a p below .05, half one below .5."""
+    """300 pairs of systems that differ only by chance: about 5 % should have p below .05, and half p below .5."""
     one, other, rng = population(1), population(2), np.random.default_rng(1)
     p = {name: [] for name in NAMES}
     for seed in range(300):

@@ -1,6 +1,7 @@
-"""The metrics against arithmetic done by hand, against the reference tools' numbers, and on senseless input."""
+"""The metrics against hand arithmetic, against the values of the reference tools, and on invalid input."""
 
 import copy
+import doctest
 import importlib
 import json
 import math
@@ -28,13 +29,14 @@ from imagernn.metrics import (
     scores_of,
 )
 from imagernn.metrics.ngrams import count_ngrams, read_captions
+from imagernn.metrics.perplexity import perplexity
 
 pytestmark = pytest.mark.filterwarnings('error')
 
 SHARED = Path(__file__).resolve().parents[1].parent / 'shared'
 SYSTEMS = ['nearest', 'random_truncated', 'constant']
 SCORED = [multi_bleu, coco_bleu, rouge_l, cider, caption_scores, caption_statistics, meteor]
-meteor_module = importlib.import_module('imagernn.metrics.meteor')  # imagernn.metrics.meteor is the function
+meteor_module = importlib.import_module('imagernn.metrics.meteor')  # the name imagernn.metrics.meteor is the function
 
 
 def words(*captions):
@@ -91,8 +93,8 @@ def test_scores_equal_pycocoevalcap_on_an_excerpt(name):
 
 
 def test_matches_are_clipped_by_the_reference_that_has_most():
-    # The example of Papineni et al.: "the" stands at most twice in one reference, so 2 of 7 count.
-    # No "the the" in a reference: BLEU-2..4 are 0. Lengths 6 and 7: the closest to 7 is 7.
+    # The example of Papineni et al.: one reference contains "the" twice, so 2 of 7 words count.
+    # No reference contains "the the", so BLEU-2 to 4 are 0. The references have 6 and 7 words; the closest to 7 is 7.
     candidates = words('the the the the the the the')
     references = [words('the cat is on the mat', 'there is a cat on the mat')]
     result = multi_bleu(candidates, references)
@@ -101,8 +103,8 @@ def test_matches_are_clipped_by_the_reference_that_has_most():
     assert coco_bleu(candidates, references)[0][0] == pytest.approx(2 / 7, rel=1e-8)
 
 
-def test_only_the_coco_bleu_punishes_brevity():
-    # Precisions 3/3, 2/2, 1/1; there is no 4-gram. Lengths 3 against 5: the penalty is exp(1 − 5/3).
+def test_only_the_coco_bleu_penalizes_brevity():
+    # The precisions are 3/3, 2/2 and 1/1; there is no 4-gram. The lengths are 3 and 5, so the penalty is exp(1 − 5/3).
     # Without 4-grams the COCO precision is 1e-15 / 1e-9 = 1e-6, so BLEU-4 is penalty · 1e-6 ** (1/4).
     candidates, references = words('a dog runs'), [words('a dog runs on grass')]
     assert multi_bleu(candidates, references).bleu == pytest.approx((100, 100, 100, 0))
@@ -114,7 +116,7 @@ def test_only_the_coco_bleu_punishes_brevity():
 
 def test_bleu_of_two_images_sums_counts_before_dividing():
     # Image 0: 1 of 2 words, 0 of 1 bigrams. Image 1: 4 of 4 words, 3 of 3 bigrams.
-    # Together 5/6 and 3/4: BLEU-1 = 5/6, BLEU-2 = √(5/6 · 3/4) = √(5/8). The mean of the captions would be 3/4.
+    # Together 5/6 and 3/4: BLEU-1 = 5/6, BLEU-2 = √(5/6 · 3/4) = √(5/8). The mean BLEU-1 of the two would be 3/4.
     candidates = words('a cat', 'two dogs run fast')
     references = [words('a dog'), words('two dogs run fast', 'dogs')]
     bleu, per_caption = coco_bleu(candidates, references)
@@ -124,8 +126,9 @@ def test_bleu_of_two_images_sums_counts_before_dividing():
 
 
 @pytest.mark.parametrize('captions', [('a b c', 'a b c d e'), ('a b c d e', 'a b c')])
-def test_of_two_lengths_equally_close_the_shorter_counts(captions):
-    # 4 words against 3 and 5: the reference length is 3, so no penalty; with 5 it would be exp(1 − 5/4).
+def test_of_two_reference_lengths_equally_close_the_shorter_counts(captions):
+    # The candidate has 4 words, the references 3 and 5. The reference length is 3, so there is no penalty; with 5 it
+    # would be exp(1 − 5/4).
     candidates, references = words('a b c d'), [words(*captions)]
     assert multi_bleu(candidates, references).ref_len == 3
     assert coco_bleu(candidates, references)[0][0] == pytest.approx(1, rel=1e-8)
@@ -148,8 +151,8 @@ def test_rouge_of_one_reference():
     assert mean == per_caption[0] == pytest.approx(1.22 / 1.94, rel=1e-14)
 
 
-def test_rouge_minds_the_order():
-    # Lin's example. "police kill the gunman" shares "police the gunman", 3 of 4; the other "the gunman", 2 of 4.
+def test_rouge_depends_on_the_order():
+    # Lin's example: "police kill the gunman" shares "police the gunman", 3 of 4 words; the other shares "the gunman".
     mean, per_caption = rouge_l(words('police kill the gunman', 'the gunman kill police'),
                                 [words('police killed the gunman')] * 2)
     np.testing.assert_allclose(per_caption, [3 / 4, 2 / 4], rtol=1e-14)
@@ -157,12 +160,12 @@ def test_rouge_minds_the_order():
 
 
 def test_rouge_takes_precision_and_recall_from_different_references():
-    # "a b c d": against "a b c x y z" 3/4 and 3/6, against "a" 1/4 and 1/1. So P = 3/4 and R = 1:
+    # "a b c d" has P = 3/4 and R = 3/6 with "a b c x y z", and P = 1/4 and R = 1/1 with "a". The best are 3/4 and 1:
     # F = 2.44 · 0.75 / (1 + 1.44 · 0.75) = 1.83 / 2.08
     assert rouge_l(words('a b c d'), [words('a b c x y z', 'a')])[0] == pytest.approx(1.83 / 2.08, rel=1e-14)
 
 
-def test_common_subsequence_against_the_table():
+def test_common_subsequence_equals_the_dynamic_programming_table():
     rng = np.random.default_rng(0)
     for _ in range(50):
         first, second = (rng.integers(0, 4, size=rng.integers(1, 80)).tolist() for _ in range(2))
@@ -177,16 +180,17 @@ def test_common_subsequence_against_the_table():
 
 # ---------------------------------------------------------------------------------------------- CIDEr by hand
 
-def test_cider_weighs_by_rarity():
-    # "a" is in both images: weight ln(2/2) = 0. "dog" and "a dog" are in one: weight ln 2.
-    # Image 0: cosine 1 for n = 1 and 2; no 3- or 4-grams: 10 · (1 + 1 + 0 + 0) / 4 = 5. Image 1 shares only "a": 0.
+def test_cider_weighs_rare_ngrams_more():
+    # "a" is in both images, with weight ln(2/2) = 0. "dog" and "a dog" are in one, with weight ln 2.
+    # Image 0: the cosine is 1 for n = 1 and 2; there are no 3- or 4-grams: 10 · (1 + 1 + 0 + 0) / 4 = 5.
+    # Image 1 shares only "a", so it scores 0.
     mean, per_caption = cider(words('a dog', 'a bird'), [words('a dog'), words('a cat')])
     np.testing.assert_allclose(per_caption, [5, 0], rtol=1e-14)
     assert mean == pytest.approx(2.5)
 
 
-def test_cider_clips_and_punishes_length():
-    # Weights in units of ln 2: "a" 0, all else 1.
+def test_cider_clips_and_penalizes_length():
+    # Weights in units of ln 2: 0 for "a", 1 for everything else.
     # Words: candidate {dog: 3}, reference {dog: 1}: min(3, 1) · 1 / (3 · 1).
     # Bigrams: candidate {dog dog, dog a, a dog}, reference {a dog}: 1 / (√3 · 1). Lengths 4 and 2: exp(−2² / (2 · 6²)).
     _, per_caption = cider(words('dog dog a dog', ''), [words('a dog'), words('a cat')])
@@ -194,14 +198,14 @@ def test_cider_clips_and_punishes_length():
 
 
 def test_cider_is_the_mean_over_references():
-    # Against "a dog" 5, as above; against "two cats" nothing is shared.
+    # With "a dog" the score is 5, as above; with "two cats" it shares nothing.
     _, per_caption = cider(words('a dog', 'x'), [words('a dog', 'two cats'), words('a y')])
     np.testing.assert_allclose(per_caption, [5 / 2, 0], rtol=1e-14)
 
 
 def test_cider_counts_bigrams_as_length():
-    # No word and one word have no bigram each: no penalty. Words: cosine 1. 10 · (1 + 0 + 0 + 0) / 4 = 2.5
-    # Against "dog b c" (two bigrams): words 1 / √3, penalty exp(−2² / 72); the mean of the two references.
+    # With "dog" there is no bigram on either side and so no penalty. The cosine for words is 1: 10 · 1 / 4 = 2.5.
+    # With "dog b c" (two bigrams): words 1 / √3, penalty exp(−2² / 72). The score is the mean of the two references.
     _, per_caption = cider(words('dog', 'x'), [words('dog', 'dog b c'), words('y')])
     assert per_caption[0] == pytest.approx((2.5 + 2.5 / math.sqrt(3) * math.exp(-4 / 72)) / 2, rel=1e-13)
 
@@ -210,16 +214,16 @@ def test_cider_of_a_single_image_is_zero():
     assert cider(words('a dog runs fast'), [words('a dog runs fast')])[0] == 0  # all weights are ln(1/1)
 
 
-def test_the_papers_cider_neither_clips_nor_punishes_length():
-    # As in test_cider_clips_and_punishes_length, but words 3 · 1 / (3 · 1), bigrams 1 / (√3 · 1), and no penalty.
+def test_the_papers_cider_neither_clips_nor_penalizes_length():
+    # As in test_cider_clips_and_penalizes_length, but words 3 · 1 / (3 · 1), bigrams 1 / (√3 · 1), and no penalty.
     statistics = caption_statistics(words('dog dog a dog', ''), [words('a dog'), words('a cat')])
     np.testing.assert_allclose(statistics.cider_plain, [2.5 * (1 + 1 / math.sqrt(3)), 0], rtol=1e-13)
 
 
-# ---------------------------------------------------------------------------------------------- slow, and by definition
+# ---------------------------------------------------------------------------------------------- slow definitions
 
 def odd_captions(seed=0, images=25):
-    """Captions of Zipf's words: of none, one and 500 words, identical ones, hundreds of references to an image."""
+    """Unusual captions of words by Zipf's law: empty, one or 500 words long, identical, 300 references of one image."""
     rng = np.random.default_rng(seed)
 
     def caption(length):
@@ -229,7 +233,7 @@ def odd_captions(seed=0, images=25):
     references = [[caption(length) for length in rng.integers(0, 14, rng.integers(1, 7))] for _ in candidates]
     references[7] = [caption(9) for _ in range(300)]
     references[8] = [candidates[8]] * 3 + [[]]
-    references[9], candidates[9] = references[10], candidates[10]    # another image with the very same captions
+    references[9], candidates[9] = references[10], candidates[10]    # two images with identical captions
     references[11] = [caption(500)]
     return candidates, references
 
@@ -263,7 +267,7 @@ def slow_rouge(candidate, references):
 
 
 def slow_cider(candidates, references):
-    """CIDEr-D and CIDEr of each image, term by term as in the paper: term frequencies are shares of a caption."""
+    """CIDEr-D and CIDEr of each image, term by term. The latter's term frequencies are shares of a caption."""
     documents = [Counter(gram for image in references
                          for gram in set().union(*(grams(reference, n) for reference in image))) for n in range(1, 5)]
 
@@ -285,9 +289,10 @@ def slow_cider(candidates, references):
                 own_share, other_share = ({gram: value / size for gram, value in vector.items()}
                                           for vector, size in ((own, total), (other, other_total)))
                 dot = sum(own_share[gram] * other_share.get(gram, 0) for gram in own)
-                cut = sum(min(own[gram], other.get(gram, 0)) * other.get(gram, 0) for gram in own)
-                apart = max(len(candidate) - 1, 0) - max(len(reference) - 1, 0)
-                parts.append((cosine(cut, own, other) * math.exp(-apart**2 / 72), cosine(dot, own_share, other_share)))
+                min_dot = sum(min(own[gram], other.get(gram, 0)) * other.get(gram, 0) for gram in own)
+                difference = max(len(candidate) - 1, 0) - max(len(reference) - 1, 0)    # in bigrams
+                parts.append((cosine(min_dot, own, other) * math.exp(-difference**2 / 72),
+                              cosine(dot, own_share, other_share)))
         clipped.append(10 * np.mean([part for part, _ in parts]))
         plain.append(10 * np.mean([part for _, part in parts]))
     return clipped, plain
@@ -303,7 +308,7 @@ def test_every_statistic_by_its_definition(seed):
     clipped, plain = slow_cider(candidates, references)
     np.testing.assert_allclose(statistics.cider, clipped, rtol=1e-12, atol=1e-14)
     np.testing.assert_allclose(statistics.cider_plain, plain, rtol=1e-12, atol=1e-14)
-    assert statistics.cider.max() > 1 < statistics.cider_plain.max()    # not nothing against nothing
+    assert statistics.cider.max() > 1 < statistics.cider_plain.max()    # so not only zeros were compared
     assert statistics.bleu.dtype.kind == 'i' and statistics.meteor is None
 
 
@@ -341,7 +346,7 @@ def test_statistics_equal_pycocoevalcap(seed, capsys):
 def test_ngrams_are_counted_once_for_each_caption():
     found = count_ngrams(read_captions([words('a b a b')[0], ['b']], [words('b a', 'c'), words('b')]))
     entries = [np.column_stack(part[:3]).tolist() for part in found]    # ngram, caption, count
-    # captions: 0 "a b a b", 1 "b a", 2 "c", 3 "b", 4 "b"; each list by n-gram, then by caption
+    # The captions are 0 "a b a b", 1 "b a", 2 "c", 3 "b", 4 "b". Each list is sorted by n-gram, then by caption.
     assert entries[0] == [[0, 0, 2], [0, 1, 1], [1, 0, 2], [1, 1, 1], [1, 3, 1], [1, 4, 1], [2, 2, 1]]
     assert entries[1] == [[0, 0, 2], [1, 0, 1], [1, 1, 1]]
     assert entries[2] == [[0, 0, 1], [1, 0, 1]] and entries[3] == [[0, 0, 1]]
@@ -380,7 +385,7 @@ def test_an_image_of_weight_two_counts_as_two_images():
             scores_of(statistics, unfit)
 
 
-def test_identical_captions_score_full_marks():
+def test_identical_captions_get_the_best_scores():
     captions = words('a dog runs on grass', 'two men sit at table')
     references = [[captions[0], ['x']], [captions[1]]]
     scores = caption_scores(captions, references)
@@ -392,10 +397,10 @@ def test_identical_captions_score_full_marks():
     assert multi_bleu(captions, references).bleu == pytest.approx((100,) * 4)
 
 
-def test_an_empty_candidate_scores_zero_and_harms_no_other():
+def test_an_empty_candidate_scores_zero_and_does_not_affect_others():
     candidates, references = words('a dog', ''), [words('a dog'), words('a cat', 'b')]
     bleu, bleu_each = coco_bleu(candidates, references)
-    # 2 of 2 words; lengths 2 and 0 against 2 and 1: penalty exp(1 − 3/2).
+    # 2 of 2 words match. The candidates have 2 words, the closest references 2 + 1: the penalty is exp(1 − 3/2).
     assert bleu[0] == pytest.approx(math.exp(-1 / 2), rel=1e-8)
     assert bleu_each[1].tolist() == [0, 0, 0, 0]
     assert rouge_l(candidates, references)[1].tolist() == [1, 0]
@@ -404,11 +409,11 @@ def test_an_empty_candidate_scores_zero_and_harms_no_other():
     assert (result.hyp_len, result.ref_len) == (2, 3) and result.bleu[0] == 100
 
 
-def test_rouge_of_nothing_against_nothing():
-    assert rouge_l([[]], [[[]]])[0] == 1  # as in pycocoevalcap: one empty word against another
+def test_rouge_of_an_empty_caption_with_an_empty_reference():
+    assert rouge_l([[]], [[[]]])[0] == 1  # as in pycocoevalcap: both are one empty word
 
 
-def test_order_of_references_is_nothing_and_arguments_stay():
+def test_the_order_of_references_does_not_matter_and_arguments_are_not_changed():
     rng = np.random.default_rng(1)
     references = [[rng.integers(0, 6, size=rng.integers(1, 12)).tolist() for _ in range(rng.integers(1, 7))]
                   for _ in range(8)]
@@ -433,10 +438,24 @@ def test_input_that_cannot_be_scored(score):
         score(words('a dog', 'a cat'), [words('a dog'), ['a', 'cat']])
 
 
+def test_the_example_in_the_docstring_is_right():
+    assert doctest.testmod(importlib.import_module('imagernn.metrics.scores')) == (0, 2)
+
+
+# ---------------------------------------------------------------------------------------------- perplexity
+
+def test_perplexity_is_two_to_the_mean_bits_per_word():
+    # three words with probabilities 1/2, 1/4 and 1/8: 1 + 2 + 3 bits, 2 per word
+    assert perplexity(math.log(1 / 2 * 1 / 4 * 1 / 8), 3) == pytest.approx(4, rel=1e-14)
+    assert perplexity(0, 5) == 1 and perplexity(-1e6, 1) == math.inf
+    with pytest.raises(ZeroDivisionError):
+        perplexity(0, 0)
+
+
 # ---------------------------------------------------------------------------------------------- METEOR
 
-# Answers as meteor-1.5.jar -stdio does, line for line, but finds as many matches as the caption has words, and a chunk
-# in each reference; all are content words, of the lengths 100 and 100.
+# A stand-in for meteor-1.5.jar -stdio: it answers line by line in the same form, but reports as many matches as the
+# caption has words, as many chunks as it has references, only content words, and a length of 100 for both captions.
 STAND_IN = '''
 import sys
 for line in sys.stdin:
@@ -448,18 +467,19 @@ for line in sys.stdin:
 
 @pytest.fixture
 def stand_in(monkeypatch, tmp_path):
-    """Give a function that puts a Python program in the place of Java's."""
+    """A function that makes the metric run a given Python program instead of the one in Java."""
     monkeypatch.setattr(meteor_module, 'find_jar', lambda: tmp_path / 'meteor.jar')
     return lambda program: monkeypatch.setattr(meteor_module, 'meteor_command',
                                                lambda jar: [sys.executable, '-c', program])
 
 
-def test_meteor_keeps_captions_and_answers_in_step(stand_in):
+def test_meteor_pairs_each_caption_with_its_answer(stand_in):
     stand_in(STAND_IN)
     candidates = [['a', 'dog'], [], ['|||', 'a\nb', 'c|||d\r\ne'], ['caf\u00e9', '\u2028', '\n'], ['x'] * 60]
     references = [words('a'), words('a', 'b'), [['|||'], ['\n'], []], words('caf\u00e9'), words('x', 'y', 'z', 'x')]
     score, per_caption = meteor(candidates, references)
-    expected = [n / 100 * (1 - .6 * (m / n) ** .2) for n, m in ((2, 1), (5, 3), (1, 1), (60, 4))]    # words, references
+    # n words and m references
+    expected = [n / 100 * (1 - .6 * (m / n) ** .2) for n, m in ((2, 1), (5, 3), (1, 1), (60, 4))]
     np.testing.assert_allclose(per_caption, [expected[0], 0, *expected[1:]])
     assert score == pytest.approx(.68 / 5 * (1 - .6 * (11 / 68) ** .2))
 
@@ -467,23 +487,23 @@ def test_meteor_keeps_captions_and_answers_in_step(stand_in):
 @pytest.mark.parametrize('program, reason', [
     ('import sys; sys.exit("Could not create the Java Virtual Machine")', 'Could not create the Java Virtual Machine'),
     ('print("Error: specify hypothesis")', 'Error: specify hypothesis'),
-    ('import time; time.sleep(30)', 'said nothing for 0.3 s'),
+    ('import time; time.sleep(30)', 'gave no answer within 0.3 s'),
     ('input(); print("1.0 2.0", flush=True); input()', '1.0 2.0'),
     ('input()', 'it ended'),
 ])
-def test_meteor_tells_when_java_fails(stand_in, monkeypatch, program, reason):
+def test_meteor_reports_why_java_failed(stand_in, monkeypatch, program, reason):
     stand_in(program)
     monkeypatch.setattr(meteor_module, 'TIMEOUT', 0.3 if 'sleep' in program else 60)
     with pytest.raises(MeteorUnavailable, match=f'METEOR cannot be computed: .*{reason}'):
         meteor(words('a dog'), [words('a dog')])
 
 
-@pytest.mark.skipif(os.name != 'posix', reason='asks for a process by its id, as POSIX does')
-def test_the_process_ends_whatever_happens(tmp_path):
+@pytest.mark.skipif(os.name != 'posix', reason='checks for a process by its id, as on POSIX')
+def test_the_process_ends_even_after_an_exception(tmp_path):
     tell_pid = [sys.executable, '-c', 'import os\nwhile input(): print(os.getpid(), flush=True)']
     with pytest.raises(KeyError), meteor_module.running(tell_pid, tmp_path) as ask:
         pid = int(ask('who', 1)[0])
-        os.kill(pid, 0)  # alive
+        os.kill(pid, 0)  # raises nothing: the process is running
         raise KeyError
     with pytest.raises(ProcessLookupError):
         os.kill(pid, 0)
@@ -520,7 +540,7 @@ def test_meteor_equals_pycocoevalcap(java, golden):
     assert per_caption.shape == (1000,)
 
 
-def test_meteor_follows_from_statistics_as_the_program_has_it(java, golden, monkeypatch):
+def test_meteor_of_statistics_equals_what_the_program_computes(java, golden, monkeypatch):
     systems, references = golden
     answers, expected, running = [], [], meteor_module.running
 

@@ -1,16 +1,16 @@
-"""How good captions are, against captions that people wrote. Plain functions of token lists; no model is known here.
+"""Scores of captions against reference captions that people wrote: plain functions of token lists that know no model.
 
-ptb.py        captions as people write them, cut into tokens
-ngrams.py     captions as integers, their n-grams, and the check of the input that all metrics share
-bleu.py       BLEU-1..4 as the COCO tools compute it, and as NeuralTalk's multi-bleu.perl prints it
-rouge.py      ROUGE-L
-cider.py      CIDEr-D and CIDEr
-meteor.py     METEOR, where Java and the [metrics] extra are installed
-scores.py     all of them at once, from statistics of each image that may be summed over images
-bootstrap.py  how sure a score is, and the difference between two systems
+ngrams.py      captions as integers, their n-grams, and the input check that all metrics share
+bleu.py        BLEU-1 to 4 as the COCO tools compute it, and as NeuralTalk's multi-bleu.perl prints it
+rouge.py       ROUGE-L
+cider.py       CIDEr-D and CIDEr
+meteor.py      METEOR, where Java and the extra [metrics] are installed
+scores.py      all of these at once, from per-image statistics that can be summed over images
+bootstrap.py   confidence intervals of the scores, and comparisons of systems
+perplexity.py  perplexity from a sum of log-probabilities: a score of a model, so it takes no captions
 
-All take candidates, a list of n token lists (one an image), and references, a list of n lists of token lists (at least
-one an image, any number). Tokens are compared as they are.
+Except in perplexity.py, the arguments are candidates, a list of n token lists (one per image), and references, a list
+of n lists of token lists (one or more per image). Tokens are compared as they are, without lower-casing or stemming.
 """
 
 from imagernn.metrics.bleu import MultiBleu, coco_bleu, multi_bleu, multi_bleu_of

@@ -1,6 +1,6 @@
-"""BLEU twice: as the COCO tools compute it, and as NeuralTalk's multi-bleu.perl prints it.
+"""BLEU in two variants: as the COCO tools compute it, and as NeuralTalk's multi-bleu.perl prints it.
 
-Both count clipped n-gram matches alike; they differ in the brevity penalty, the smoothing and the unit.
+Both count clipped n-gram matches in the same way. They differ in the brevity penalty, the smoothing and the scale.
 """
 
 from typing import NamedTuple
@@ -9,19 +9,20 @@ import numpy as np
 
 from imagernn.metrics.ngrams import ORDERS, begins, count_ngrams, read_captions
 
-# The COCO tools' smoothing: matches + TINY over n-grams + SMALL, so that nothing divides by zero.
-TINY, SMALL = 1e-15, 1e-9
+# The COCO tools add TINY to the number of matches and SMALL to the number of n-grams, so that nothing divides by zero.
+TINY = 1e-15
+SMALL = 1e-9
 
 
 class MultiBleu(NamedTuple):
-    """What multi_bleu found; str() gives the very line that multi-bleu.perl prints."""
+    """The result of multi_bleu; str() gives exactly the line that multi-bleu.perl prints."""
 
-    bleu: tuple  # BLEU-1..4, percent
+    bleu: tuple  # BLEU-1 to 4, in percent
     hyp_len: int  # tokens in all candidates
-    ref_len: int  # tokens in the references closest in length, one an image
+    ref_len: int  # tokens in the references, counting for each image only the one closest in length
 
     def __str__(self):
-        if not self.ref_len:  # as in NeuralTalk: every reference is empty
+        if not self.ref_len:  # as in NeuralTalk: this line is printed when every reference is empty
             return 'BLEU = 0, 0/0/0/0 (BP=0, ratio=0, hyp_len=0, ref_len=0)'
         scores = '/'.join(f'{score:.1f}' for score in self.bleu)
         ratio = self.hyp_len / self.ref_len
@@ -29,26 +30,30 @@ class MultiBleu(NamedTuple):
 
 
 def multi_bleu(candidates, references):
-    """Corpus BLEU without a brevity penalty, as in NeuralTalk: short captions are not punished.
+    """Corpus BLEU-1 to 4 as NeuralTalk printed it.
+
+    as in NeuralTalk: there is no brevity penalty, so captions may be too short at no cost. These values are higher than
+    those of coco_bleu and cannot be compared with them.
 
     candidates, references: n token lists, n lists of token lists (see ngrams.check_captions).
-    Returns a MultiBleu, BLEU in percent. A BLEU whose precisions include a zero is 0.
+    Returns a MultiBleu, with BLEU in percent. BLEU-N is 0 if any of the precisions for 1 to N is 0.
     Raises ValueError for input that cannot be scored.
-    Source: Papineni et al., ACL 2002, section 2.3, its brevity penalty left out; eval/multi-bleu.perl of NeuralTalk,
-    where the penalty is commented out. Of two references equally close in length, the shorter counts.
+    Source: Papineni et al., ACL 2002, section 2.3; NeuralTalk's eval/multi-bleu.perl, where the brevity penalty is
+    commented out. Of two references equally close in length, the shorter counts.
     """
     captions = read_captions(candidates, references)
     return multi_bleu_of(bleu_counts(captions, count_ngrams(captions)).sum(axis=0))
 
 
 def coco_bleu(candidates, references):
-    """Corpus BLEU-1..4 and BLEU-1..4 of each caption, with the brevity penalty of the closest reference length.
+    """Corpus BLEU-1 to 4 and the BLEU-1 to 4 of each caption, with a brevity penalty.
 
     candidates, references: n token lists, n lists of token lists (see ngrams.check_captions).
-    Returns bleu (4,) and per_caption (n, 4), fractions. The corpus BLEU comes from counts summed over images and is not
-    the mean of per_caption. Smoothing makes "nothing matched" a very small number instead of 0.
+    Returns bleu (4,) and per_caption (n, 4), fractions. The corpus BLEU comes from counts summed over the images; it is
+    not the mean of per_caption. Because of the smoothing, a caption without any match scores slightly above 0.
     Raises ValueError for input that cannot be scored.
-    Source: Papineni et al., ACL 2002, section 2.3; pycocoevalcap 1.2, Bleu(4), its option "closest".
+    Source: Papineni et al., ACL 2002, section 2.3; pycocoevalcap 1.2, Bleu(4) with its option "closest": the reference
+    length is that of the reference closest in length.
     """
     captions = read_captions(candidates, references)
     counts = bleu_counts(captions, count_ngrams(captions))
@@ -56,11 +61,11 @@ def coco_bleu(candidates, references):
 
 
 def bleu_counts(captions, ngrams):
-    """Everything BLEU needs of each image, as integers (n, 10). Rows may be summed.
+    """All that BLEU needs of each image: integers (n, 10), whose rows can be summed over images.
 
-    captions: Captions; ngrams: what count_ngrams makes of them.
-    Columns: clipped matches for n = 1..4, n-grams in the candidate for n = 1..4, length of the candidate, length of the
-    reference closest to it (of two equally close, the shorter).
+    captions: Captions; ngrams: the result of count_ngrams for them.
+    Columns: clipped matches for n = 1 to 4; n-grams in the candidate for n = 1 to 4; length of the candidate; length of
+    the reference closest to it (the shorter one, if two are equally close).
     """
     lengths = captions.lengths[captions.is_candidate]  # (n,)
     matches = [clipped_matches(captions, found) for found in ngrams]
@@ -69,24 +74,30 @@ def bleu_counts(captions, ngrams):
 
 
 def clipped_matches(captions, ngrams):
-    """Matches of each image's candidate (n,): an n-gram counts at most as often as in the reference with most of it."""
-    is_candidate, n = captions.is_candidate[ngrams.caption], captions.is_candidate.sum()  # (K,), images
-    own = np.where(is_candidate, ngrams.count, 0)[ngrams.starts]  # (G,) the candidate comes first
+    """Clipped matches of each image's candidate, (n,).
+
+    Each n-gram counts at most as often as it occurs in the reference that contains it most often.
+    """
+    num_images = captions.is_candidate.sum()
+    is_candidate = captions.is_candidate[ngrams.caption]  # (K,)
+    own = np.where(is_candidate, ngrams.count, 0)[ngrams.starts]  # (G,) the candidate's entry is the first of its group
     limits = np.maximum.reduceat(np.where(is_candidate, 0, ngrams.count), ngrams.starts)  # (G,)
     image = captions.image[ngrams.caption[ngrams.starts]]  # (G,)
-    return np.bincount(image, np.minimum(own, limits), n).astype(np.int64)
+    return np.bincount(image, np.minimum(own, limits), num_images).astype(np.int64)
 
 
 def closest_lengths(captions):
-    """The length of the reference closest to each candidate's, the shorter of two equally close: (n,)."""
-    image, lengths = captions.image[~captions.is_candidate], captions.lengths[~captions.is_candidate]
-    apart = np.abs(lengths - captions.lengths[captions.is_candidate][image])
-    order = np.lexsort((lengths, apart, image))
-    return lengths[order][begins(image)]  # image is in order already
+    """For each image, the length of the reference closest in length to the candidate, (n,). Ties go to the shorter."""
+    is_reference = ~captions.is_candidate
+    image = captions.image[is_reference]  # (R,) sorted
+    lengths = captions.lengths[is_reference]  # (R,)
+    differences = np.abs(lengths - captions.lengths[captions.is_candidate][image])
+    order = np.lexsort((lengths, differences, image))
+    return lengths[order][begins(image)]
 
 
 def geometric_means(matches, totals):
-    """Papineni's equation without the penalty, for N = 1..4 with equal weights: exp of the mean ln precision.
+    """BLEU-1 to 4 without the brevity penalty: exp of the mean of ln precision over n = 1 to N, for N = 1 to 4.
 
     matches, totals: (..., 4). Returns fractions (..., 4); 0 where a precision is 0, or where there are no n-grams.
     """
@@ -96,7 +107,7 @@ def geometric_means(matches, totals):
 
 
 def penalised_bleu(counts):
-    """Smoothed BLEU-1..4 times the brevity penalty exp(1 − reference length / candidate length), if that is below 1.
+    """Smoothed BLEU-1 to 4 with the brevity penalty min(1, exp(1 − reference length / candidate length)).
 
     counts: (..., 10), rows of bleu_counts or sums of rows. Returns fractions (..., 4).
     """
@@ -105,6 +116,6 @@ def penalised_bleu(counts):
 
 
 def multi_bleu_of(counts):
-    """The MultiBleu of summed counts (10,)."""
+    """The MultiBleu of counts (10,): a row of bleu_counts, or a sum of rows."""
     bleu = 100 * geometric_means(counts[:4], counts[4:8])
     return MultiBleu(tuple(bleu.tolist()), hyp_len=int(counts[8]), ref_len=int(counts[9]))

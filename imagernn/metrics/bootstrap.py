@@ -1,13 +1,13 @@
-"""How sure the scores are: the bootstrap over images, and the paired comparison of systems on the same images.
+"""Confidence intervals of the scores, and paired comparisons of systems on the same images.
 
-Another set of images would have given other scores. The bootstrap draws such sets: n images with replacement out of the
-n that there are, again and again, and computes every score anew from each draw's summed statistics (so BLEU and METEOR
-are those of the draw as a set, and no means). CIDEr's document frequencies stay those of the evaluated references.
+Other images would have given other scores. The bootstrap simulates such samples: each draw takes n of the n images with
+replacement and computes every score from the draw's summed statistics. BLEU and METEOR are thus corpus scores of the
+draw, not means over its images. CIDEr keeps the document frequencies of all n images.
 
-Source: Efron & Tibshirani, "An Introduction to the Bootstrap", 1993, chapter 14: the BCa interval. The plain
-percentiles of the draws miss too often where few images bear a score, as they do BLEU-4 of poor captions. For p, the
-test by approximate randomization: Riezler & Maxwell, "On Some Pitfalls in Automatic Evaluation and Significance Testing
-for MT", 2005.
+Sources: Efron & Tibshirani, "An Introduction to the Bootstrap", 1993, chapter 14, for the BCa interval. (Intervals from
+plain percentiles miss the true score too often where few images contribute to it, as with BLEU-4 of poor captions.)
+Riezler & Maxwell, "On Some Pitfalls in Automatic Evaluation and Significance Testing for MT", 2005, for p: the test by
+approximate randomization.
 """
 
 from typing import NamedTuple
@@ -17,40 +17,41 @@ from scipy.special import ndtr, ndtri
 
 from imagernn.metrics.scores import rows_of, scores_of, scores_of_sums
 
-WEIGHTS_AT_ONCE = 2_000_000  # numbers, 16 MB: how often each image counts in the draws that are summed together
+WEIGHTS_AT_ONCE = 2_000_000  # draws × images that are summed in one matrix product: 16 MB
 
 
 class Comparison(NamedTuple):
-    """One score of one system against that of the first: a difference above 0 says that the first is lower."""
+    """One score of a system compared with the same score of the first system."""
 
-    difference: float
-    low: float  # the interval of the difference
+    difference: float  # this system's score minus the first system's
+    low: float  # the confidence interval of the difference
     high: float
     p: float  # two-sided
 
 
 def intervals(statistics, level=0.95, draws=1000, seed=0):
-    """For each score the interval that covers the true one with probability level: name → (low, high).
+    """A confidence interval of each score: name → (low, high).
 
-    statistics: CaptionStatistics of n images; names and units as in scores.scores_of. The true score is that of
-    endlessly many images like these. One image tells nothing of others: its intervals are (nan, nan).
-    Raises ValueError for a level outside of (0, 1), or no draws.
+    statistics: CaptionStatistics of n images. level: the share of such intervals that contain the true score, which is
+    the score of infinitely many images like these. Names and units are those of scores.scores_of.
+    A single image says nothing about others: its intervals are (nan, nan).
+    Raises ValueError for a level outside (0, 1) or fewer than 1 draw.
     """
     found = resampled([statistics], draws, seed)
     return {name: interval(*(values[0] for values in found[name]), level) for name in found}
 
 
 def compare(systems, level=0.95, draws=1000, seed=0):
-    """Every later system against the first, on the same images: a list, one shorter, of dicts name → Comparison.
+    """Compare every later system with the first one: a list of dicts name → Comparison, one for each later system.
 
-    systems: a list of CaptionStatistics, all of the same images in the same order, against the same references. A draw
-    is the same for all systems, so what makes an image hard for all of them cancels out. A score that is not there for
-    all (METEOR) is left out. p comes from swaps (p_values), not from the interval: where the systems differ in a few
-    images alone, the draws of the bootstrap are too sure of themselves.
-    Raises ValueError for systems of different numbers of images; else as intervals.
+    systems: a list of CaptionStatistics, all of the same images in the same order, scored against the same references.
+    All systems share the draws, so whatever makes an image hard for all of them cancels out. METEOR is left out unless
+    all systems have it. p comes from a randomization test (see p_values), not from the interval: where the systems
+    differ in only a few images, the interval of the difference is too narrow.
+    Raises ValueError for systems with different numbers of images, and as intervals does.
     """
     if len({len(statistics.bleu) for statistics in systems}) > 1:
-        raise ValueError('the systems have statistics of different numbers of images, '
+        raise ValueError('the systems were scored on different numbers of images, '
                          f'{", ".join(str(len(statistics.bleu)) for statistics in systems)}: score the same images')
     if any(statistics.meteor is None for statistics in systems):
         systems = [statistics._replace(meteor=None) for statistics in systems]
@@ -65,25 +66,32 @@ def compare(systems, level=0.95, draws=1000, seed=0):
 
 
 def resampled(systems, draws, seed):
-    """S systems on the same draws: name → scores of all images (S,), of the draws (S, draws), of all but one (S, n)."""
+    """The scores of S systems on the same draws: name → (scores, drawn, left_out).
+
+    scores: of all n images, (S,); drawn: of each draw, (S, draws); left_out: with each image left out in turn, (S, n).
+    """
     if draws < 1:
-        raise ValueError(f'{draws} draws: at least one is needed')
+        raise ValueError(f'draws {draws}: must be at least 1')
     rows = np.stack([rows_of(statistics) for statistics in systems])  # (S, n, k)
-    n, rng = rows.shape[1], np.random.default_rng(seed)
-    whole, sums, step = rows.sum(axis=1), [], max(1, WEIGHTS_AT_ONCE // n)
+    n = rows.shape[1]
+    rng = np.random.default_rng(seed)
+    step = max(1, WEIGHTS_AT_ONCE // n)
+    sums = []
     for start in range(0, draws, step):
         weights = np.array([np.bincount(rng.integers(n, size=n), minlength=n)
-                            for _ in range(min(step, draws - start))], float)  # (some draws, n): multinomial counts
-        sums.append(weights @ rows)  # (S, some draws, k)
-    scores, drawn = scores_of_sums(whole, n), scores_of_sums(np.concatenate(sums, axis=1), n)
+                            for _ in range(min(step, draws - start))], float)  # (draws in this step, n)
+        sums.append(weights @ rows)  # (S, draws in this step, k)
+    whole = rows.sum(axis=1)  # (S, k)
+    scores = scores_of_sums(whole, n)
+    drawn = scores_of_sums(np.concatenate(sums, axis=1), n)
     left_out = scores_of_sums(whole[:, None] - rows, max(n - 1, 1))
     return {name: (scores[name], drawn[name], left_out[name]) for name in scores}
 
 
 def interval(score, drawn, left_out, level):
-    """The BCa interval (low, high) of a score, or a difference of scores: percentiles of drawn, corrected.
+    """The BCa interval (low, high) of a score or of a difference of scores: corrected percentiles of its draws.
 
-    score: of all images; drawn: (draws,); left_out: with one image left out, (n,).
+    score: of all images; drawn: of each draw, (draws,); left_out: with each image left out in turn, (n,).
     """
     if not 0 < level < 1:
         raise ValueError(f'level {level}: must lie between 0 and 1')
@@ -96,28 +104,40 @@ def interval(score, drawn, left_out, level):
 
 
 def p_values(first, later, draws, seed):
-    """How often two systems, their captions swapped at random image by image, differ by as much: name → p, two-sided.
+    """Two-sided p of every score by approximate randomization: name → p.
 
-    No p is below 1 / (draws + 1): what was found is counted among the draws.
+    In each draw, the two systems swap their captions of randomly chosen images. p is the share of draws in which their
+    scores then differ at least as much as observed. The observed difference counts as one more draw, so p is at least
+    1 / (draws + 1).
     """
-    one, other = rows_of(first), rows_of(later)
-    n, rng, step = len(one), np.random.default_rng(seed), max(1, WEIGHTS_AT_ONCE // len(one))
+    one = rows_of(first)  # (n, k)
+    other = rows_of(later)  # (n, k)
+    n = len(one)
+    rng = np.random.default_rng(seed)
+    step = max(1, WEIGHTS_AT_ONCE // n)
     moved = np.concatenate([rng.integers(2, size=(min(step, draws - start), n)).astype(float) @ (other - one)
-                            for start in range(0, draws, step)])  # (draws, k)
-    firsts, laters = scores_of_sums(one.sum(axis=0) + moved, n), scores_of_sums(other.sum(axis=0) - moved, n)
-    scores, others = scores_of(first), scores_of(later)
+                            for start in range(0, draws, step)])  # (draws, k) what the swaps add to the first system
+    firsts = scores_of_sums(one.sum(axis=0) + moved, n)
+    laters = scores_of_sums(other.sum(axis=0) - moved, n)
+    scores = scores_of(first)
+    others = scores_of(later)
     found = {name: abs(others[name] - scores[name]) for name in scores}
+    # the factor keeps rounding from turning a tie into a smaller difference
     return {name: float((np.sum(abs(laters[name] - firsts[name]) >= found[name] * (1 - 1e-9)) + 1) / (draws + 1))
             for name in found}
 
 
 def corrections(score, drawn, left_out):
-    """How far the score lies from the draws' median, in standard deviations, and how its variance grows with it."""
+    """BCa's two corrections: bias, how far the score is from the median of the draws, and acceleration.
+
+    bias is in standard deviations of a normal distribution; acceleration is how fast the score's standard deviation
+    changes with the score, estimated from left_out. Arguments as in interval.
+    """
     deviations = left_out.mean() - left_out
     spread = (deviations**2).sum() ** 1.5
     return ndtri(share_below(drawn, score)), (deviations**3).sum() / (6 * spread) if spread else 0.0
 
 
 def share_below(drawn, value):
-    """The share of draws below value, ties by half; never quite 0 or 1."""
+    """The share of draws below value, where each tie counts half. Always strictly between 0 and 1."""
     return ((drawn < value).sum() + (drawn == value).sum() / 2 + 0.5) / (len(drawn) + 1)

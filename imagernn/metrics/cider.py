@@ -1,13 +1,14 @@
-"""CIDEr-D and CIDEr: tf-idf n-gram agreement with the references; rare n-grams weigh more.
+"""CIDEr-D and CIDEr: how well the n-grams of caption and references agree, weighted by tf-idf.
 
-The document frequencies come from the very references that are scored, so a score belongs to its set of images.
+Rare n-grams weigh more. How rare an n-gram is comes from the references that are being scored, so scores of different
+sets of images cannot be compared.
 """
 
 import numpy as np
 
 from imagernn.metrics.ngrams import ORDERS, count_ngrams, read_captions
 
-SIGMA = 6.0  # spread of CIDEr-D's penalty on a difference in length, in words
+SIGMA = 6.0  # in words: the standard deviation of CIDEr-D's Gaussian penalty on a difference in length
 SCALE = 10.0  # the score of a perfect match
 
 
@@ -15,8 +16,8 @@ def cider(candidates, references):
     """CIDEr-D of each caption and its mean.
 
     candidates, references: n token lists, n lists of token lists (see ngrams.check_captions).
-    Returns mean (float) and per_caption (n,), on the scale of pycocoevalcap: 10 is a perfect match and 1.0 what is
-    commonly printed as 100. A single image scores 0: every n-gram occurs in all images and weighs ln 1.
+    Returns mean (float) and per_caption (n,), on the scale of pycocoevalcap: 10 is a perfect match, and 1.0 is what
+    papers print as 100. A single image scores 0, because each of its n-grams occurs in all images and so weighs ln 1.
     Raises ValueError for input that cannot be scored.
     Source: Vedantam et al., CVPR 2015, equations 1-3 (CIDEr) and the section on gameability (CIDEr-D);
     pycocoevalcap 1.2, Cider: no stemming, and ln(images / documents) with a document count of at least 1.
@@ -27,17 +28,19 @@ def cider(candidates, references):
 
 
 def cider_scores(captions, ngrams):
-    """CIDEr-D and CIDEr of each image, two arrays (n,), both on the scale of cider.
+    """CIDEr-D and CIDEr of each image: two arrays (n,), both on the scale of cider.
 
-    captions: Captions; ngrams: what count_ngrams makes of them.
-    CIDEr is the mean over references, and over n = 1..4, of the cosine between the tf-idf vectors of candidate and
-    reference. CIDEr-D cuts the candidate's values down to the reference's, and punishes a difference in length. The
-    factor 10 is a part of the paper's CIDEr-D; its CIDEr has none, but the authors' program (github.com/vrama91/cider)
-    multiplies both by 10, and so does this one. Words are not stemmed, here as there.
+    captions: Captions; ngrams: the result of count_ngrams for them.
+    CIDEr is the cosine between the tf-idf vectors of candidate and reference, averaged over references and over
+    n = 1 to 4. CIDEr-D clips the candidate's values to the reference's and penalizes a difference in length. The factor
+    10 belongs to the paper's CIDEr-D; the paper's CIDEr has none, but the authors' program (github.com/vrama91/cider)
+    multiplies both by 10, and so does this function. Words are not stemmed, as in that program.
     """
-    image, is_reference = captions.image, ~captions.is_candidate  # (C,)
+    image = captions.image  # (C,)
+    is_reference = ~captions.is_candidate  # (C,)
     candidate = np.flatnonzero(captions.is_candidate)[image]  # (C,) the candidate of the same image
-    clipped, plain = np.zeros((2, len(image)))  # (C,) sums over n of the agreement with that candidate
+    clipped = np.zeros(len(image))  # (C,) CIDEr-D between caption and candidate, summed over n
+    plain = np.zeros(len(image))  # (C,) the same for CIDEr
     for found in ngrams:
         values = found.count * inverse_frequencies(captions, found)[found.ngram]  # (K,) tf-idf
         own = candidate_values(captions, found, values)  # (K,)
@@ -53,7 +56,7 @@ def cider_scores(captions, ngrams):
 
 
 def inverse_frequencies(captions, ngrams):
-    """ln(images / images with the n-gram in some reference) of each n-gram; in none counts as in one."""
+    """For each n-gram, ln(images / images with the n-gram in a reference); a count of 0 is taken as 1."""
     entries = np.diff(ngrams.starts, append=len(ngrams.ngram))  # (G,) captions of the image with the n-gram
     in_reference = entries > captions.is_candidate[ngrams.caption[ngrams.starts]]  # (G,)
     documents = np.bincount(ngrams.ngram[ngrams.starts], in_reference)
@@ -61,6 +64,7 @@ def inverse_frequencies(captions, ngrams):
 
 
 def candidate_values(captions, ngrams, values):
-    """For each entry, the candidate's value of the same n-gram in the same image, 0 if it has none: (K,)."""
-    own = np.where(captions.is_candidate[ngrams.caption], values, 0)[ngrams.starts]  # (G,) the candidate comes first
+    """For each entry, the value of the same n-gram in the same image's candidate, or 0 if it is not there: (K,)."""
+    # the candidate's entry is the first of its group
+    own = np.where(captions.is_candidate[ngrams.caption], values, 0)[ngrams.starts]  # (G,)
     return np.repeat(own, np.diff(ngrams.starts, append=len(values)))

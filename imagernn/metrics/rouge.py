@@ -1,6 +1,6 @@
 """ROUGE-L: how long a subsequence of words the candidate shares with its references.
 
-Knows one pair of captions at a time; nothing is learned from the corpus.
+Each image is scored by itself; nothing depends on the other images.
 """
 
 import numpy as np
@@ -17,22 +17,22 @@ def rouge_l(candidates, references):
     Returns mean (float) and per_caption (n,), fractions.
     Raises ValueError for input that cannot be scored.
     Source: Lin, "ROUGE", ACL workshop 2004, section 3 (equations 2-4); pycocoevalcap 1.2, Rouge: the best precision and
-    the best recall are taken apart, perhaps from two references.
+    the best recall may come from two different references.
     """
     per_caption = rouge_scores(candidates, references)
     return float(per_caption.mean()), per_caption
 
 
 def rouge_scores(candidates, references):
-    """ROUGE-L of each caption: (n,). See rouge_l."""
+    """ROUGE-L of each caption, (n,). Arguments and errors as in rouge_l."""
     check_captions(candidates, references)
     return np.array([caption_rouge(*pair) for pair in zip(candidates, references, strict=True)])
 
 
 def caption_rouge(candidate, references):
-    """F-measure of the longest common subsequence of one candidate with its references: a fraction."""
+    """F-measure of the longest common subsequence of one candidate and its references, a fraction."""
     candidate = candidate or ['']  # as in pycocoevalcap: an empty caption is one empty word
-    places = {}  # token → bits set where the candidate has it
+    places = {}  # token → an integer whose bit i is set if the token is word i of the candidate
     for place, token in enumerate(candidate):
         places[token] = places.get(token, 0) | 1 << place
     precision = recall = 0.0
@@ -47,10 +47,12 @@ def caption_rouge(candidate, references):
 
 
 def common_length(places, length, tokens):
-    """Length of the longest common subsequence of two captions: one row of the usual table is the bits of one integer.
+    """Length of the longest common subsequence of two captions.
 
-    places: token → bits set where the first caption, `length` tokens long, has it. tokens: the second caption.
-    Source: Hyyrö, "Bit-parallel LCS-length computation revisited", 2004: a zero bit is a step of the row.
+    places: token → an integer whose bit i is set if the token is word i of the first caption; length: how many words
+    that caption has; tokens: the second caption.
+    Source: Hyyrö, "Bit-parallel LCS-length computation revisited", 2004. One integer holds a row of the dynamic
+    programming table: a bit that is 0 marks a place where the row increases by 1.
     """
     full = (1 << length) - 1
     row = full

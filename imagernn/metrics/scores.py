@@ -1,6 +1,6 @@
-"""All scores at once, from statistics of each image that may be summed over images, in any mixture.
+"""All scores at once, from per-image statistics that can be summed over any selection of images.
 
-Knows how the scores of a set follow from sums over its images; the formulas stand with each metric.
+Knows how the scores of a set of images follow from sums over them; each metric's own module has its formula.
 """
 
 from typing import NamedTuple
@@ -17,7 +17,7 @@ COCO_NAMES = ('Bleu_1', 'Bleu_2', 'Bleu_3', 'Bleu_4', 'ROUGE_L', 'CIDEr')
 
 
 class CaptionStatistics(NamedTuple):
-    """What the scores of n images are made of."""
+    """All that the scores of n images are computed from."""
 
     bleu: np.ndarray  # (n, 10) integers, see bleu.bleu_counts
     rouge_l: np.ndarray  # (n,)
@@ -27,22 +27,27 @@ class CaptionStatistics(NamedTuple):
 
 
 def caption_scores(candidates, references):
-    """The COCO scores of a set of captions that need nothing but Python.
+    """The scores of the COCO evaluation, except METEOR and SPICE, which need Java.
 
     candidates, references: n token lists, n lists of token lists (see ngrams.check_captions).
-    Returns a dict of floats: Bleu_1..Bleu_4 and ROUGE_L as fractions; CIDEr, of which 10 is the most.
+    Returns a dict of floats: Bleu_1 to Bleu_4 and ROUGE_L as fractions, CIDEr (which is CIDEr-D) from 0 to 10.
     Raises ValueError for input that cannot be scored.
-    Source: the names and conventions of pycocoevalcap 1.2; the papers stand with each metric.
+    Source: the names and conventions of pycocoevalcap 1.2; each metric's module names its paper.
+
+    >>> references = [['a', 'dog', 'runs', 'on', 'grass'], ['the', 'brown', 'dog', 'is', 'running']]
+    >>> round(caption_scores([['a', 'dog', 'runs']], [references])['ROUGE_L'], 3)
+    0.718
     """
     scores = scores_of(caption_statistics(candidates, references))
     return {name: scores[name] for name in COCO_NAMES}
 
 
 def caption_statistics(candidates, references, with_meteor=False):
-    """The CaptionStatistics of n images: all the work of scoring; what follows is sums.
+    """The CaptionStatistics of n images. This is the slow part of scoring; what remains are sums.
 
     candidates, references: n token lists, n lists of token lists (see ngrams.check_captions).
-    Raises ValueError for input that cannot be scored; with_meteor, MeteorUnavailable as meteor.meteor does.
+    with_meteor: compute METEOR too, which needs Java.
+    Raises ValueError for input that cannot be scored, and with_meteor MeteorUnavailable, as meteor.meteor does.
     """
     captions = read_captions(candidates, references)
     ngrams = count_ngrams(captions)
@@ -54,33 +59,38 @@ def caption_statistics(candidates, references, with_meteor=False):
 def scores_of(statistics, weights=None):
     """Every score of a set of images: name → float.
 
-    statistics: CaptionStatistics of n images; weights: (n,) how often each image counts, by default once.
-    Names: Bleu_1..4, METEOR (where it was computed), ROUGE_L, CIDEr (it is CIDEr-D, as pycocoevalcap calls it) and
-    CIDEr_plain (the paper's), on the scales of the single metrics; multi_bleu_1..4 in percent. BLEU and METEOR follow
-    from sums over the images, the others are means. CIDEr's document frequencies stay those of all n images.
-    Raises ValueError unless weights are n numbers, none negative and some positive.
+    statistics: CaptionStatistics of n images; weights: how often each image counts, (n,), by default once.
+    The names are Bleu_1 to Bleu_4, METEOR (if it was computed), ROUGE_L, CIDEr (pycocoevalcap's name for CIDEr-D) and
+    CIDEr_plain (the paper's CIDEr), all in the units of the metrics' own functions, and multi_bleu_1 to multi_bleu_4 in
+    percent. BLEU and METEOR are computed from sums over the images; the others are means. CIDEr keeps the document
+    frequencies of all n images, whatever the weights.
+    Raises ValueError unless weights are n finite numbers that are not negative and not all 0.
     """
     rows = rows_of(statistics)
     weights = np.ones(len(rows)) if weights is None else np.asarray(weights, float)
     if weights.shape != (len(rows),) or not weights.min() >= 0 or not 0 < weights.sum() < np.inf:
-        raise ValueError(f'weights of shape {weights.shape} for {len(rows)} images: give each image one number, '
-                         'none negative and some positive')
+        raise ValueError(f'weights of shape {weights.shape} for {len(rows)} images: give one number per image, none of '
+                         'them negative and at least one positive')
     return {name: float(score) for name, score in scores_of_sums(weights @ rows, weights.sum()).items()}
 
 
 def per_image(statistics):
-    """Every score of each image as if it were alone: name → (n,). Names and units as in scores_of."""
+    """Every score of each image as if it were scored alone: name → (n,). Names and units are those of scores_of."""
     return scores_of_sums(rows_of(statistics), 1)
 
 
 def rows_of(statistics):
-    """All that is summed over images, side by side: (n, 13), or with METEOR (n, 19)."""
+    """All statistics side by side, one row per image: (n, 13), or (n, 19) with METEOR."""
     return np.column_stack([columns for columns in statistics if columns is not None])
 
 
 def scores_of_sums(sums, images):
-    """Scores of sums (..., 13 or 19) of rows over so many images: name → (...)."""
-    bleu, multi_bleu = penalised_bleu(sums[..., :10]), 100 * geometric_means(sums[..., :4], sums[..., 4:8])
+    """Scores from rows of rows_of summed over a number of images: name → (...).
+
+    sums: (..., 13 or 19); images: how many images each sum covers.
+    """
+    bleu = penalised_bleu(sums[..., :10])  # (..., 4)
+    multi_bleu = 100 * geometric_means(sums[..., :4], sums[..., 4:8])  # (..., 4)
     scores = {f'Bleu_{n}': bleu[..., n - 1] for n in ORDERS}
     if sums.shape[-1] > 13:
         scores['METEOR'] = meteor_of(sums[..., 13:])
