@@ -557,8 +557,8 @@ PROGRAMS = {
     'a terabyte of array': (ARRAY + b'(I1\n(I1000000\nI1000000\nt' + F8 + b"I00\nS'abc'\ntb.", '1000000'),
     'negative shape': (ARRAY + b'(I1\n(I-1\nI-8\nt' + F8 + b"I00\nS'abcdefgh'\ntb.", 'shape'),
     'array without state': (ARRAY + b'.', 'plain data'),
-    'a terabyte of bytes': (b'\x80\x04\x8e\0\0\0\0\0\1\0\0.', 'cut short'),
-    'a terabyte of bytearray': (b'\x80\x05\x96\0\0\0\0\0\1\0\0.', 'cut short'),
+    'a terabyte of bytes': (b'\x80\x04\x8e\0\0\0\0\0\1\0\0.', 'truncated'),
+    'a terabyte of bytearray': (b'\x80\x05\x96\0\0\0\0\0\1\0\0.', 'truncated'),
     'a frame of a terabyte': (b'\x80\x04\x95\0\0\0\0\0\1\0\0}.', "no 'model'"),
     'a far memo place': (b'\x80\x02}r\xff\xff\xff\xff.', "no 'model'"),
     'a farther one': (b'}p' + b'9' * 50 + b'\n.', 'memo'),
@@ -578,7 +578,7 @@ PROGRAMS = {
     ),
     'not a dict': (b'(l.', 'pickle of a list'),
     'keys that read the same': (b"(dS'a'\nI1\nsVa\nI2\ns.", 'same'),
-    'no end': (b'(d', 'cut short'),
+    'no end': (b'(d', 'truncated'),
 }  # fmt: skip
 
 

@@ -1,9 +1,9 @@
 """Reads pickles of plain data and numpy arrays, and cannot run anything.
 
-A pickle is a program for a small stack machine. pickle.Unpickler with a strict find_class would keep it from calling
-foreign code, but not from filling the memory: a few bytes can ask for a memo of 2^32 places, or for a key whose hash
-takes years. So here is the machine itself, with only the instructions that build plain data, and numpy's pickled
-form taken as a description of an array. Knows nothing of files or checkpoints.
+A pickle is a program for a small stack machine. pickle.Unpickler with a strict find_class would not call foreign code,
+but a few bytes could still fill the memory (a memo of 2^32 entries) or keep it busy for years (the hash of a nested
+key). So this module is the machine itself, with only the instructions that build plain data; numpy's pickled form is
+taken as a description of an array. Knows nothing of files or checkpoints.
 """
 
 import codecs
@@ -14,39 +14,42 @@ import struct
 
 import numpy as np
 
-MAX_DEPTH = 32
+MAX_DEPTH = 32           # of lists and dicts inside one another, and axes of an array
 MAX_DIGITS = 64
-MAX_STEPS = 2_000_000    # instructions, and parts of what they describe, of some 80 bytes each; COCO's need 100,000
+MAX_STEPS = 2_000_000    # instructions, and values they describe, of some 80 bytes each; a COCO checkpoint has 100,000
 
 
 def looks_like_pickle(start):
-    """Whether a file that begins with these bytes is worth calling a pickle (protocols 0 to 5)."""
+    """Whether a file that begins with these bytes may be a pickle (protocols 0 to 5)."""
     return re.match(rb'\x80[\x02-\x05]|[(\]}]|c[\w.]+\r?\n[\w.]+\r?\n', start) is not None
 
 
 def read_pickle(data):
-    """The value a pickle (bytes) describes, made of dict, list, str, int, float, bool, None and numpy arrays.
+    """The value that a pickle (bytes) describes: dict, list, str, int, float, bool, None and numpy arrays.
 
-    Python 2's strings and Python 3's bytes both come out as str (UTF-8 where it is valid, else latin-1), tuples as
-    lists, numpy's numbers as Python's, arrays in C order and native byte order.
-    Raises pickle.UnpicklingError for anything damaged, forbidden, or larger in memory than the pickle can honestly be.
+    Python 2's strings and Python 3's bytes both become str (as UTF-8 if valid, else as latin-1), tuples become lists,
+    numpy scalars Python numbers, and arrays are in C order and native byte order.
+    Raises pickle.UnpicklingError if the pickle is damaged, contains anything else, or describes more than its size can
+    explain.
     """
     machine = PickleMachine(data)
     return machine.result(lambda: machine.plain(machine.run()))
 
 
 def refuse(reason):
-    """Raise UnpicklingError."""
+    """Raise UnpicklingError with this reason."""
     raise pickle.UnpicklingError(reason)
 
 
 class _Dtype:
-    """What a pickle says of a numpy dtype: a code such as 'f8' and a byte order."""
+    """A numpy dtype as a pickle describes it: a code such as 'f8' and a byte order."""
 
     def __init__(self, code):
-        self.code, self.order = code, '='
+        self.code = code
+        self.order = '='
 
     def build(self, state):
+        """Take the byte order from the state that dtype.__reduce__ gives."""
         order, *details = state[1:5]
         if isinstance(order, bytes):
             order = order.decode('latin-1')
@@ -59,20 +62,22 @@ class _Dtype:
 
 
 class _Array:
-    """What a pickle says of an array; checked here, made only where it is used."""
+    """An array as a pickle describes it: validated here, created only by numpy()."""
 
     def __init__(self):
         self.dtype = None
 
     def build(self, state):
+        """Take the description from the state that ndarray.__reduce__ gives."""
         _, shape, dtype, is_fortran, data = state
         self.describe(shape, dtype, 'F' if is_fortran else 'C', data)
 
     def describe(self, shape, dtype, order, data):
+        """Set the description. Refuses it unless it is plain numbers, with exactly as much data as the shape needs."""
         if not isinstance(dtype, _Dtype) or not isinstance(data, bytes):
             refuse('an array of objects, where only numbers are allowed')
         if not isinstance(shape, tuple) or len(shape) > MAX_DEPTH or not all(type(n) is int and n >= 0 for n in shape):
-            refuse('an array of impossible shape')
+            refuse('an array with an invalid shape')
         if math.prod(shape) * dtype.numpy().itemsize != len(data):
             refuse(f'an array of shape {shape!s:.60} and type {dtype.code!r} with {len(data)} bytes')
         self.dtype, self.shape, self.order, self.data = dtype, shape, order, data
@@ -84,25 +89,29 @@ class _Array:
 
 
 def _short(value):
-    return (
-        ascii(value[:60])[1:-1] if isinstance(value, str) else type(value).__name__
-    )  # the repr of a nest can be endless
+    """A string for a message. Of any other value only its type is shown, since the repr of a nest can be endless."""
+    return ascii(value[:60])[1:-1] if isinstance(value, str) else type(value).__name__
 
 
 class PickleMachine:
-    """The stack machine. Nothing callable can get on its stack save the stand-ins in GLOBALS.
+    """The stack machine. Nothing callable can get onto its stack except the stand-ins in GLOBALS.
 
-    data: bytes or a mapped file, where the program begins at position; after run() its end is there.
+    data: bytes or a memory-mapped file. position: where the program begins; after run(), where it ends.
     """
 
     def __init__(self, data, position=0):
-        self.data, self.position, self.opcodes = data, position, OPCODES
-        self.stack, self.outer_stacks, self.memo = [], [], {}
-        self.texts, self.parts = {}, 0
-        self.allowance = 4 * len(data)  # honest pickles stay below 3: a node, a decoded and a copied byte per byte
+        self.data = data
+        self.position = position
+        self.opcodes = OPCODES
+        self.stack = []
+        self.outer_stacks = []          # below the marks
+        self.memo = {}
+        self.texts = {}                 # bytes -> str, so that equal strings share memory
+        self.parts = 0                  # values that plain() has converted
+        self.allowance = 4 * len(data)  # real pickles stay below 3: a node, a decoded and a copied byte per byte
 
     def run(self):
-        """The value that the program describes, of plain data and stand-ins."""
+        """Run the program -> the value that it describes, of plain data and stand-ins."""
         for _ in range(MAX_STEPS):
             at = self.position
             opcode = self.take(1)
@@ -114,7 +123,7 @@ class PickleMachine:
         refuse(f'more than {MAX_STEPS:,} instructions')
 
     def result(self, function):
-        """function(), where whatever a nonsensical program makes it stumble over becomes an UnpicklingError."""
+        """Call function(); any exception that a nonsensical program causes becomes an UnpicklingError."""
         try:
             return function()
         except (pickle.UnpicklingError, MemoryError):
@@ -125,34 +134,39 @@ class PickleMachine:
     # -- reading the program
 
     def take(self, count):
+        """The next `count` bytes of the program."""
         end = self.position + count
         if not self.position <= end <= len(self.data):
-            refuse('cut short')
-        part = self.data[self.position : end]
+            refuse('truncated')
+        part = self.data[self.position:end]
         self.position = end
         return part
 
     def unpack(self, layout):
+        """The next number of the program, in a layout of the struct module."""
         return struct.unpack(layout, self.take(struct.calcsize(layout)))[0]
 
     def line(self):
+        """The program's bytes up to the next newline, which is skipped."""
         end = self.data.find(b'\n', self.position)
         if end < 0:
-            refuse('cut short')
+            refuse('truncated')
         part = self.take(end - self.position)
         self.position += 1
         return part
 
     def digits(self):
+        """A line that holds a number. Refused if it is long, since the time to parse it grows with its square."""
         line = self.line()
         if len(line) > MAX_DIGITS:
-            refuse(f'a number of {len(line)} digits')
+            refuse(f'a number of {len(line)} digits; at most {MAX_DIGITS} are allowed')
         return line
 
     def spend(self, count):
+        """Count memory against what a pickle of this size may describe."""
         self.allowance -= count
         if self.allowance < 0:
-            refuse('it claims more memory than a file of its size can fill')
+            refuse('it describes more memory than a file of its size can fill')
 
     # -- instructions
 
@@ -171,7 +185,7 @@ class PickleMachine:
 
     def mark(self):
         if len(self.outer_stacks) > 4 * MAX_DEPTH:
-            refuse(f'nested more than {4 * MAX_DEPTH} deep')
+            refuse(f'nested more than {4 * MAX_DEPTH} levels deep')
         self.outer_stacks.append(self.stack)
         self.stack = []
 
@@ -186,17 +200,17 @@ class PickleMachine:
     def append(self, items):
         target = self.stack[-1]
         if type(target) is not list:
-            refuse('appends to what is not a list')
+            refuse('it appends to something that is not a list')
         target.extend(items)
 
     def set_items(self, items):
         target = self.stack[-1]
         if type(target) is not dict:
-            refuse('sets items of what is not a dict')
+            refuse('it sets items of something that is not a dict')
         for key, value in zip(items[::2], items[1::2], strict=True):
-            # no tuples: the hash of nested ones can take for ever; no huge integers: they can be made to collide
+            # no tuples: hashing nested ones can take forever; no huge integers: their hashes can be made to collide
             if type(key) not in (str, bytes) and not (type(key) is int and abs(key) < 2**63):
-                refuse(f'a key of type {type(key).__name__}')
+                refuse(f'a key of type {type(key).__name__}, where only strings and integers of 64 bits are allowed')
             target[key] = value
 
     def set_item(self):
@@ -210,7 +224,7 @@ class PickleMachine:
 
     def remember(self, key):
         if not 0 <= key < 2**32:
-            refuse('a memo place out of range')
+            refuse('a memo index that is out of range')
         self.memo[key] = self.stack[-1]
 
     def push_global(self, module, name):
@@ -230,13 +244,13 @@ class PickleMachine:
     def reduce(self):
         arguments, function = self.stack.pop(), self.stack.pop()
         if not callable(function) or not isinstance(arguments, tuple):
-            refuse('it calls what is not a function')
+            refuse('it calls something that is not a function')
         self.push(function(self, *arguments))
 
     def build(self):
         state, target = self.stack.pop(), self.stack[-1]
         if not isinstance(target, (_Array, _Dtype)) or not isinstance(state, tuple):
-            refuse('it sets the state of what has none')
+            refuse('it sets the state of something that has none')
         target.build(state)
 
     # -- stand-ins for the few functions that numpy's pickled form names
@@ -262,13 +276,14 @@ class PickleMachine:
 
     def stand_in_encode(self, text, encoding):
         if encoding != 'latin1':
-            refuse(f'a text encoding {_short(encoding)!r}')
+            refuse(f'the text encoding {_short(encoding)!r}, where only latin1 is allowed')
         self.spend(len(text))
         return text.encode('latin-1')
 
     # -- from what the program built to plain data
 
     def text(self, raw):
+        """Bytes as str: UTF-8 if that is valid, else latin-1."""
         if raw not in self.texts:
             try:
                 self.texts[raw] = raw.decode('utf-8')
@@ -277,12 +292,13 @@ class PickleMachine:
         return self.texts[raw]
 
     def plain(self, value, depth=0):
+        """Plain data for a value of the machine; see read_pickle. Refuses what is too deep or too large."""
         self.spend(1)  # shared parts can make a small program describe an endless tree
         self.parts += 1
         if self.parts > MAX_STEPS:
-            refuse(f'more than {MAX_STEPS:,} parts')
+            refuse(f'more than {MAX_STEPS:,} values')
         if depth > MAX_DEPTH:
-            refuse(f'nested more than {MAX_DEPTH} deep')
+            refuse(f'nested more than {MAX_DEPTH} levels deep')
         if value is None or type(value) in (bool, int, float, str):
             return value
         if isinstance(value, bytes):
@@ -292,16 +308,16 @@ class PickleMachine:
         if isinstance(value, dict):
             result = {self.plain(key): self.plain(item, depth + 1) for key, item in value.items()}
             if len(result) != len(value):
-                refuse('two keys that read the same')
+                refuse('two keys that decode to the same string')
             return result
         if isinstance(value, _Array) and value.dtype is not None:
             self.spend(len(value.data))
             return value.numpy()
-        refuse('something other than plain data and arrays')
+        refuse('it holds something other than plain data and arrays')
 
 
-# A Python 2 pickle says numpy.core.multiarray, a recent Python 3 one numpy._core.multiarray; bytes before protocol 3 go
-# through _codecs.encode; protocol 5 has numpy.core.numeric._frombuffer.
+# Pickles from Python 2 name numpy.core.multiarray, recent ones from Python 3 numpy._core.multiarray. Before protocol 3,
+# bytes are pickled by way of _codecs.encode. Protocol 5 names numpy.core.numeric._frombuffer.
 GLOBALS = {
     ('numpy', 'ndarray'): 'numpy.ndarray',
     ('numpy', 'dtype'): PickleMachine.stand_in_dtype,
@@ -315,7 +331,7 @@ GLOBALS = {
 }
 
 # fmt: off
-# The names are those of the pickletools module.
+# The comments give the names of the instructions in the pickletools module.
 OPCODES = {
     b'\x80': lambda m: m.take(1),                                                             # PROTO
     b'\x95': lambda m: m.take(8),                                                             # FRAME
