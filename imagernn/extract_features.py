@@ -1,12 +1,7 @@
-"""Pictures -> a feature file: python -m imagernn.extract_features data/flickr8k/dataset.json
+"""Extract features of pictures: python -m imagernn.extract_features data/flickr8k/dataset.json
 
-The story from pictures through a network to rows on the disk, in plain sight; the parts are in imagernn/convnet.
-A run that was stopped goes on where it was when the same command is given again.
-
-The .h5 holds `feats` (N, D), a row for each picture; with --regions `regions` (N, R, D'); `pictures` (N,), the names;
-`extracted` (N,), 1 where the row holds features and 0 where it is zero because the picture is broken or there is none;
-and as attributes network, layer, regions, weights (the file's name), weights_sha256, preprocessing (JSON) and skipped
-(how many). A .mat holds the same, but `feats` D x N.
+Knows the command line and the order of the steps. The network and what goes into it are in imagernn/convnet, the
+feature file is in imagernn/corpus/feature_writer.py. The same command, given again after an interruption, resumes.
 """
 
 import argparse
@@ -16,22 +11,20 @@ from pathlib import Path
 from imagernn.nn.blas import NUM_THREADS  # before numpy
 
 # isort: split
-import numpy as np
 from tqdm import tqdm
 
 from imagernn.convnet.extraction import (
     BATCH_SIZE,
-    LITE0_PACKAGE,
+    blank_features,
     chosen_layer,
     extract,
     open_network,
     parse_regions,
-    prepared_views,
-    through_network,
 )
 from imagernn.convnet.networks import ARCHITECTURES
 from imagernn.convnet.preprocess import PREPROCESSING, description
 from imagernn.convnet.sources import read_source, shortened
+from imagernn.convnet.weights import LITE0_PACKAGE
 from imagernn.corpus.feature_writer import (
     MAT_BYTES,
     completeness,
@@ -45,49 +38,72 @@ from imagernn.errors import InputError, script
 from imagernn.formats.writing import refuse_to_replace, require_writable
 from imagernn.nn.workers import Workers
 
-OUTPUT_NAMES = {'vgg16': 'vgg_feats.h5'}    # the name that driver.py looks for; of others <network>_feats.h5
+OUTPUT_NAMES = {'vgg16': 'vgg_feats.h5'}    # the name that driver.py looks for; other networks: <network>_feats.h5
 
 
 def build_parser():
-    parser = argparse.ArgumentParser(prog='python -m imagernn.extract_features',
-                                     description='Turn pictures into a feature file by a convolutional network.')
-    add = parser.add_argument
-    add('source', help='a folder of pictures (rows in the order of their names); a tasks.txt (a row for each line); '
-                       'or a dataset.json with the pictures in imgs/ beside it (row = imgid)')
-    add('--network', choices=tuple(PREPROCESSING), default=None,
-        help='the network (default: told from --weights; lite0 without)')
-    add('--weights', default=None, help='its weight file (default: for lite0 the installed package, [lite0])')
-    add('--layer', default=None, help='the output to keep (default: fc7 of a VGG, pool5 where its file has no fully '
-                                      'connected layers; features of lite0)')
-    add('--regions', default='', metavar='KIND',
-        help='regions as well: grid (each cell of the last convolutional grid), grid:RxC (averaged to R x C cells), or '
-             'crops:RxC (the picture cut into R x C, each through the network)')
-    add('--output', default=None, help='.h5 or .mat (default: <network>_feats.h5 in the source\'s folder, vgg_feats.h5 '
-                                       'for vgg16)')
-    add('--dtype', choices=('float16', 'float32'), default=None, help='of the file (default: float16; .mat: float32)')
-    add('--on_error', choices=('skip', 'stop'), default='skip',
-        help='a broken picture is named and its row left zero, or ends the run (default: %(default)s)')
-    add('--batch_size', type=int, default=BATCH_SIZE,
-        help='pictures, their crops counted, that go through the network at once (default: %(default)s)')
-    add('--num_threads', type=int, default=NUM_THREADS,
-        help='threads that share out the pictures (default: %(default)s)')
-    add('--force', action='store_true', help='begin anew, and replace a file that is there')
+    parser = argparse.ArgumentParser(prog='imagernn extract',
+                                     description='Extract features of pictures with a convolutional network.')
+
+    group = parser.add_argument_group('input')
+    group.add_argument('source',
+        help='A folder of pictures (one row each, sorted by file name), a tasks.txt (one row per line), or a '
+             'dataset.json with its pictures in imgs/ beside it (row = imgid).')
+    group.add_argument('--on_error', choices=('skip', 'stop'), default='skip',
+        help='What to do about a picture that cannot be read: "skip" reports it and leaves its row zero; "stop" ends '
+             'the run, so that you can replace the picture and resume (default: %(default)s).')
+
+    group = parser.add_argument_group('network')
+    group.add_argument('--weights', default=None,
+        help='The weight file of the network: .h5 (Keras), .mat (MatConvNet), .npz, .pth (torchvision), .caffemodel '
+             'or .onnx. Give one to use VGG-16, as NeuralTalk does, or VGG-19 (default: the weights of lite0 that the '
+             'extra [lite0] installs).')
+    group.add_argument('--network', choices=tuple(PREPROCESSING), default=None,
+        help='The network that the weight file must hold. Give it to stop with an error if it holds another one '
+             '(default: whichever network is in --weights).')
+    group.add_argument('--layer', default=None,
+        help='The layer whose activations become the features. Change it if the model to be trained expects another '
+             'one (default: features for lite0; fc7 for a VGG, or pool5 if its file has no fully connected layers).')
+    group.add_argument('--regions', default='', metavar='KIND',
+        help='Also store features of regions, for models that look at parts of a picture: "grid" for each cell of the '
+             'last convolutional grid, "grid:RxC" for that grid averaged to R x C cells, "crops:RxC" for R x C equal '
+             'parts of the picture, each passed through the network (default: no regions).')
+
+    group = parser.add_argument_group('output')
+    group.add_argument('--output', default=None,
+        help='The feature file, .h5 or .mat. Choose .mat to read it in MATLAB (default: <network>_feats.h5 in the '
+             'folder of the source, vgg_feats.h5 for vgg16).')
+    group.add_argument('--dtype', choices=('float16', 'float32'), default=None,
+        help='The type of the stored values. float32 keeps them exact in a file twice as large (default: float16 in '
+             'an .h5, float32 in a .mat).')
+    group.add_argument('--force', action='store_true',
+        help='Start over, and replace an output file that exists. Without it, an unfinished file is resumed and a '
+             'complete one is left as it is.')
+
+    group = parser.add_argument_group('system')
+    group.add_argument('--batch_size', type=int, default=BATCH_SIZE,
+        help='How many pictures, counting their crops, go through the network at once. Lower it if memory runs out '
+             '(default: %(default)s).')
+    group.add_argument('--num_threads', type=int, default=NUM_THREADS,
+        help='How many threads share the pictures. Lower it to leave cores to other programs (default: %(default)s).')
     return parser
 
 
-# ---- the run --------------------------------------------------------------------------------------------------------
-
 def checked_params(argv):
+    """The command line as a dict, with `regions` parsed and `dtype` filled in. InputError for values that cannot be."""
     params = vars(build_parser().parse_args(argv))
     for name in ('batch_size', 'num_threads'):
         if params[name] < 1:
             raise InputError(f'--{name} {params[name]}: must be at least 1')
     params['regions'] = parse_regions(params['regions'])
-    suffix = '.h5' if params['output'] is None else Path(params['output']).suffix
+    output = params['output']
+    suffix = '.h5' if output is None else Path(output).suffix
     if suffix not in ('.h5', '.hdf5', '.mat'):
-        raise InputError(f"--output {params['output']}: ends in '{suffix}'; name a file that ends in .h5 or .mat")
-    if suffix == '.mat' and (params['dtype'] == 'float16' or params['regions'].kind):
-        raise InputError('--output with .mat: holds no float16 and no regions; use .h5 for these')
+        raise InputError(f"--output {output}: ends in '{suffix}'; name a file that ends in .h5 or .mat")
+    if suffix == '.mat' and params['dtype'] == 'float16':
+        raise InputError(f'--output {output}: a .mat holds no float16; use --dtype float32, or name an .h5')
+    if suffix == '.mat' and params['regions'].kind:
+        raise InputError(f'--output {output}: a .mat is written without regions; omit --regions, or name an .h5')
     params['dtype'] = params['dtype'] or ('float32' if suffix == '.mat' else 'float16')
     return params
 
@@ -95,73 +111,102 @@ def checked_params(argv):
 @script
 def main(argv=None):
     params = checked_params(argv)
-    source, regions = read_source(params['source']), params['regions']
+    source = read_source(params['source'])
     network = open_network(params['weights'], params['network'])
-    layer = chosen_layer(network, params['layer'])
-    if params['layer'] is None and layer != next(iter(ARCHITECTURES[network.name].outputs)):
-        print(f'note: {params["weights"]}: holds no fully connected layers; the features are those of layer {layer}',
-              file=sys.stderr)
+    layer = layer_to_extract(network, params)
+    workers = Workers(params['num_threads'])
+
+    # the file grows under another name, and gets its own once it is complete
     output = Path(params['output'] or source.folder / OUTPUT_NAMES.get(network.name, f'{network.name}_feats.h5'))
     partial = output.with_name(f'{output.name}.partial.h5')
-    refuse_to_replace(filter(None, [params['weights']]), [output, partial])
+    refuse_to_replace([params['weights']] if params['weights'] else [], [output, partial])
     require_writable(output)
 
-    settings = {'network': network.name, 'layer': layer, 'regions': str(regions),
-                'weights': Path(params['weights']).name if params['weights'] else LITE0_PACKAGE,
-                'weights_sha256': network.checksum, 'preprocessing': description(network.name)}
-    how, workers = (settings, source.names, params['dtype']), Workers(params['num_threads'])
-    if partial.exists() and not params['force']:    # before output, which a run with --force leaves until it has ended
-        require_same_settings(partial, *how)
+    # resume an unfinished file, leave a complete one, or start a new one
+    settings = settings_to_record(network, layer, params)
+    if partial.exists() and not params['force']:    # first: the old output stays until a run with --force has ended
+        require_same_settings(partial, settings, source.names, params['dtype'])
     elif output.exists() and not params['force']:
         if output.suffix == '.mat':
-            raise InputError(f'{output}: is there already; --force replaces it, or name another --output')
-        require_same_settings(output, *how)
-        print(f'{output}: is there already, and {completeness(output)}; --force extracts anew')
+            raise InputError(f'{output}: exists already; replace it with --force, or name another --output')
+        require_same_settings(output, settings, source.names, params['dtype'])
+        print(f'{output}: exists already and is {completeness(output)}; to extract it again, add --force')
         return 0
     else:
-        nothing = prepared_views(np.zeros((1, 1, 3), np.uint8), network, regions)
-        example = through_network(nothing[None], network, layer, regions, workers)
-        if output.suffix == '.mat' and len(source.names) * example['feats'].nbytes >= MAT_BYTES:
-            raise InputError(f'{output}: {len(source.names)} pictures of {example["feats"].size} numbers are more than '
-                             'the 2 GB that a .mat holds; use .h5')
-        create_file(partial, *how, example)
+        example = blank_features(network, layer, params['regions'], workers)
+        require_room(output, len(source.names), example['feats'])
+        create_file(partial, settings, source.names, params['dtype'], example)
 
     try:
         with feature_file(partial) as file:
             skipped = fill(file, source, network, layer, params, workers)
-            extracted, (_, D) = int(file['extracted'][:].sum()), file['feats'].shape
+            num_extracted = int(file['extracted'][:].sum())
+            dim = file['feats'].shape[1]
     except KeyboardInterrupt:
-        print(f'stopped; {partial} keeps what is done, and {way_on(params)} there', file=sys.stderr)
+        print(f'stopped; {partial} keeps the rows extracted so far, and {how_to_resume(params)}', file=sys.stderr)
         return 130
-    if not extracted:
+    if not num_extracted:
         partial.unlink()
-        raise InputError(f'{params["source"]}: none of its {len(skipped)} pictures can be read; what is wrong stands '
-                         'above')
+        raise InputError(f'{params["source"]}: none of its {len(skipped)} pictures can be read, for the reasons '
+                         'printed above; replace them')
     finish(partial, output, len(skipped))
     if skipped:
         print(f'skipped {len(skipped)} broken pictures, whose rows are zero: {shortened(skipped)}', file=sys.stderr)
-    print(f'written: {output}, {extracted} pictures, {D} numbers each ({network.name}, {layer}, {params["dtype"]})')
+    print(f'wrote {output}: {num_extracted} pictures, {dim} numbers each ({network.name}, {layer}, {params["dtype"]})')
     return 0
 
 
-def way_on(params):
-    """How a run that ends early is gone on with: --force would begin anew."""
-    return f'the same command{" without --force" if params["force"] else ""} goes on'
+def layer_to_extract(network, params):
+    """The layer of --layer, or the network's default; a note on stderr if the weight file lacks the usual default."""
+    layer = chosen_layer(network, params['layer'])
+    usual = next(iter(ARCHITECTURES[network.name].outputs))
+    if params['layer'] is None and layer != usual:
+        print(f'note: {params["weights"]}: holds no fully connected layers; the features are those of layer {layer}',
+              file=sys.stderr)
+    return layer
+
+
+def settings_to_record(network, layer, params):
+    """How the features are made, as attributes of their file; an unfinished file is resumed only with the same ones."""
+    return {
+        'network': network.name,
+        'layer': layer,
+        'regions': str(params['regions']),
+        'weights': Path(params['weights']).name if params['weights'] else LITE0_PACKAGE,
+        'weights_sha256': network.checksum,
+        'preprocessing': description(network.name),
+    }
+
+
+def require_room(output, num_pictures, row):
+    """Raise InputError if output is a .mat, and so many rows are more than a .mat can hold."""
+    if output.suffix == '.mat' and num_pictures * row.nbytes >= MAT_BYTES:
+        raise InputError(f'{output}: {num_pictures} pictures of {row.size} numbers exceed the 2 GB that a .mat can '
+                         'hold; name an .h5')
+
+
+def how_to_resume(params):
+    """The part of a message that says how to continue a run that stops early."""
+    return f'the same command{" without --force" if params["force"] else ""} resumes'
 
 
 def fill(file, source, network, layer, params, workers):
-    """Extract what is not in the file yet. Returns the names of the broken pictures, whose rows stay zero."""
+    """Extract the rows that the file lacks. Returns the names of the broken pictures, whose rows stay zero.
+
+    Raises InputError at the first broken picture if --on_error is 'stop'.
+    """
     done = file['extracted'][:]                                                 # (N,)
+    num_done = int(done.sum())
     todo = [number for number, name in enumerate(source.names) if name and not done[number]]
     skipped = []
-    with tqdm(total=int(done.sum()) + len(todo), initial=int(done.sum()), unit='picture', disable=None) as progress:
+    with tqdm(total=num_done + len(todo), initial=num_done, unit='picture', disable=None) as progress:
         for numbers, arrays, broken in extract(source.paths, network, layer, workers, params['regions'],
                                                params['batch_size'], todo):
             write_rows(file, numbers, arrays, source.names)
             for number, error in broken:
                 if params['on_error'] == 'stop':
-                    raise InputError(f'{error} (row {number}). Once it is mended, {way_on(params)}; '
-                                     '--on_error skip leaves its row zero')
+                    raise InputError(f'{error} (row {number}). Once the picture is replaced, {how_to_resume(params)}; '
+                                     'with --on_error skip its row stays zero')
                 tqdm.write(f'skipped: {error}', file=sys.stderr)
                 skipped.append(source.names[number])
             progress.update(len(numbers) + len(broken))

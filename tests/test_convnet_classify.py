@@ -1,4 +1,4 @@
-"""The classes of pictures; and, where weights and photographs are at hand, the right ones."""
+"""The command prints the most probable classes; with real weights and photos, the right ones."""
 
 from pathlib import Path
 
@@ -33,16 +33,16 @@ def lite0():
 
 def shared(*parts):
     path = DATA.joinpath(*parts)
-    return path if path.exists() else pytest.skip(f'{"/".join(parts)} is not here')
+    return path if path.exists() else pytest.skip(f'needs shared/data/{"/".join(parts)} beside the checkout')
 
 
-def test_there_are_a_thousand_names():
+def test_the_thousand_classes_have_names():
     names = classify.class_names()
     assert len(names) == len(set(names)) == 1000
     assert [names[i] for i in (0, 30, 105, 150, 999)] == ['tench', 'bullfrog', 'koala', 'sea lion', 'toilet tissue']
 
 
-def test_the_likeliest_classes_are_named_and_broken_pictures_skipped(stub, tmp_path, capsys):
+def test_the_most_probable_classes_are_printed_and_broken_pictures_skipped(stub, tmp_path, capsys):
     Image.new('RGB', (50, 40), 'teal').save(tmp_path / 'a.png')
     (tmp_path / 'b.jpg').write_bytes(b'no picture')
     assert classify.main([str(tmp_path), '--top', '2']) == 0
@@ -55,16 +55,16 @@ def test_the_likeliest_classes_are_named_and_broken_pictures_skipped(stub, tmp_p
     assert 'b.jpg' in err
 
 
-@pytest.mark.parametrize('flags, said', [(['--top', '0', 'a.png'], '--top 0'), (['nowhere.png'], 'nowhere.png'),
+@pytest.mark.parametrize('flags, words', [(['--top', '0', 'a.png'], '--top 0'), (['nowhere.png'], 'nowhere.png'),
                                          (['empty'], 'skipped: empty: is a folder')])
-def test_mistakes(stub, capsys, tmp_path, monkeypatch, flags, said):
+def test_mistakes_are_reported(stub, capsys, tmp_path, monkeypatch, flags, words):
     monkeypatch.chdir(tmp_path)
     (tmp_path / 'empty').mkdir()
     assert classify.main(flags) == 2
-    assert said in capsys.readouterr().err
+    assert words in capsys.readouterr().err
 
 
 @pytest.mark.parametrize('picture, name', [('koala', 'koala'), ('frog', 'bullfrog'), ('seal', 'sea lion')])
-def test_lite0_knows_the_animals(lite0, picture, name):
+def test_lite0_recognizes_the_animals(lite0, picture, name):
     x = prepare(load_picture(shared('example_images', f'{picture}.jpg')), 'lite0')
     assert classify.class_names()[lite0.forward(x[None], 'prob').argmax()] == name

@@ -1,4 +1,4 @@
-"""The convolutional layers: against their definitions in plain loops, and every gradient against finite differences."""
+"""The convolutional layers against their definitions in plain loops, and every gradient against finite differences."""
 
 import math
 import tracemalloc
@@ -34,9 +34,9 @@ CONVS = {
     'same': (2, 7, 9, 3, 1, 4, (3, 3), 1, ((1, 1), (1, 1))),
     'uneven': (3, 9, 6, 2, 1, 5, (3, 2), 2, ((2, 0), (0, 1))),
     'valid': (2, 6, 5, 4, 1, 3, (4, 3), 1, ((0, 0), (0, 0))),
-    'rows of it are not read': (1, 8, 9, 2, 1, 3, (2, 2), 3, ((0, 0), (0, 0))),
-    'a whole picture': (2, 5, 4, 3, 1, 6, (5, 4), 1, ((0, 0), (0, 0))),
-    'more padding than kernel': (2, 4, 3, 2, 1, 2, (2, 2), 1, ((3, 4), (2, 5))),
+    'last rows unused': (1, 8, 9, 2, 1, 3, (2, 2), 3, ((0, 0), (0, 0))),
+    'kernel as large as the picture': (2, 5, 4, 3, 1, 6, (5, 4), 1, ((0, 0), (0, 0))),
+    'padding larger than the kernel': (2, 4, 3, 2, 1, 2, (2, 2), 1, ((3, 4), (2, 5))),
     'pointwise': (2, 5, 7, 6, 1, 4, (1, 1), 1, ((0, 0), (0, 0))),
     'pointwise, stride 2': (2, 5, 7, 6, 1, 4, (1, 1), 2, ((0, 0), (0, 0))),
     'pointwise, padded': (2, 4, 3, 2, 1, 4, (1, 1), 1, ((1, 0), (0, 1))),
@@ -45,7 +45,7 @@ CONVS = {
     'pointwise groups': (2, 4, 3, 6, 3, 6, (1, 1), 1, ((0, 0), (0, 0))),
     'depthwise': (2, 6, 8, 5, 5, 5, (3, 3), 1, ((1, 1), (1, 1))),
     'depthwise, stride 2': (2, 9, 8, 5, 5, 5, (5, 5), 2, ((2, 2), (1, 2))),
-    'depthwise, two filters a channel': (2, 6, 5, 3, 3, 6, (3, 3), 1, ((1, 1), (1, 1))),
+    'depthwise, two filters per channel': (2, 6, 5, 3, 3, 6, (3, 3), 1, ((1, 1), (1, 1))),
     'one channel': (2, 6, 5, 1, 1, 1, (3, 2), 1, ((1, 1), (0, 1))),
 }
 # pictures, height, width, channels, size, stride, padding
@@ -53,10 +53,10 @@ POOLS = {
     'halves': (2, 6, 8, 3, 2, 2, ((0, 0), (0, 0))),
     'odd sizes': (2, 7, 5, 3, 2, 2, ((0, 0), (0, 0))),
     'rounded up': (2, 7, 5, 3, 2, 2, ((0, 1), (0, 1))),
-    'they overlap': (2, 7, 9, 2, 3, 2, ((1, 0), (0, 1))),
+    'overlapping': (2, 7, 9, 2, 3, 2, ((1, 0), (0, 1))),
     'stride 1': (1, 5, 6, 3, 3, 1, ((1, 1), (1, 1))),
-    'gaps between': (2, 8, 7, 2, 2, 3, ((0, 1), (0, 0))),
-    'all of it': (3, 4, 4, 2, 4, 4, ((0, 0), (0, 0))),
+    'gaps between windows': (2, 8, 7, 2, 2, 3, ((0, 1), (0, 0))),
+    'the whole picture': (3, 4, 4, 2, 4, 4, ((0, 0), (0, 0))),
     'size 1': (2, 4, 5, 2, 1, 2, ((0, 0), (0, 0))),
 }
 
@@ -68,7 +68,7 @@ def rng():
 
 @pytest.fixture(params=[1, 1 << 20], ids=['small bands', 'large bands'])
 def bands(request, monkeypatch):
-    """The smallest bands there can be, a row at a time, and those of every day."""
+    """The smallest possible bands, a row at a time, and the usual ones."""
     if request.param == 1:
         monkeypatch.setattr(layers, 'BAND_BYTES', 1)
         monkeypatch.setattr(layers, 'BAND_PIXELS', 1)
@@ -86,7 +86,7 @@ def pool_arrays(name, rng):
 
 
 def windows(x, kernel, stride, padding, fill):
-    """Yields row, column and what the kernel sees there, (n, kh, kw, c), for every place."""
+    """Yield the row, the column and what the kernel sees there, (n, kh, kw, c), for every place."""
     padded = np.pad(x, ((0, 0), *padding, (0, 0)), constant_values=fill)
     for row in range((padded.shape[1] - kernel[0]) // stride + 1):
         for column in range((padded.shape[2] - kernel[1]) // stride + 1):
@@ -95,7 +95,7 @@ def windows(x, kernel, stride, padding, fill):
 
 
 def plain_conv(x, W, b, stride, padding, groups):
-    """The definition, a sum of products for each picture, place and filter: {(k, row, column, f): value}."""
+    """The definition: a sum of products for each picture, place and filter, {(k, row, column, f): value}."""
     m, channels = W.shape[3], W.shape[2]
     out = {}
     for row, column, seen in windows(x, W.shape[:2], stride, padding, 0):
@@ -119,7 +119,7 @@ def check(f, arrays, grads, num_checks=8):
 # ---- convolution
 
 @pytest.mark.parametrize('name', CONVS)
-def test_convolution_is_its_definition(name, rng, bands):
+def test_a_convolution_follows_its_definition(name, rng, bands):
     x, W, b, how = conv_arrays(name, rng)
     out, _ = conv_forward(x, W, b, **how)
     expected = plain_conv(x, W, b, **how)
@@ -150,7 +150,7 @@ def test_a_wrong_gradient_of_a_convolution_is_caught(name, rng):
     grads = conv_backward(weights, cache)
     mirrored = conv_backward(weights, (x, W[::-1, ::-1], *cache[2:]))[0]                   # a flipped kernel
     unpadded = grads[0].copy()
-    unpadded[:, -1] = 0                                                                    # the last row forgotten
+    unpadded[:, -1] = 0                                                                    # the last row missing
     for wrong, planted in ((0, mirrored), (0, unpadded), (1, grads[1] * 1.01), (2, grads[2] / len(x))):
         arrays, given = [x, W, b], [*grads[:wrong], planted, *grads[wrong + 1:]]
 
@@ -163,7 +163,7 @@ def test_a_wrong_gradient_of_a_convolution_is_caught(name, rng):
 
 
 @pytest.mark.parametrize('name', CONVS)
-def test_float32_stays_float32_and_scratch_is_used_again(name, rng):
+def test_float32_stays_float32_and_scratch_can_be_reused(name, rng):
     x, W, b, how = conv_arrays(name, rng)
     scratch = Scratch()
     exact, _ = conv_forward(x, W, b, **how)
@@ -177,7 +177,7 @@ def test_float32_stays_float32_and_scratch_is_used_again(name, rng):
     assert {grad.dtype for grad in conv_backward(out, cache)} == {np.dtype(np.float32)}
 
 
-def test_convolution_leaves_its_arguments_alone_and_takes_any_memory_layout(rng):
+def test_a_convolution_does_not_change_its_arguments_and_takes_any_memory_layout(rng):
     for name in ('same', 'depthwise'):
         x, W, b, how = conv_arrays(name, rng)
         out, cache = conv_forward(x, W, b, **how)
@@ -193,7 +193,7 @@ def test_convolution_leaves_its_arguments_alone_and_takes_any_memory_layout(rng)
             np.testing.assert_allclose(grad, other, atol=EXACT)
 
 
-def test_sizes_that_do_not_fit_are_refused(rng):
+def test_sizes_that_do_not_fit_raise_value_error(rng):
     x, W = rng.normal(size=(1, 4, 4, 6)), rng.normal(size=(3, 3, 3, 4))
     with pytest.raises(ValueError, match='6 channels in 1 groups'):
         conv_forward(x, W, None)
@@ -204,7 +204,7 @@ def test_sizes_that_do_not_fit_are_refused(rng):
 
 
 def test_a_large_picture_takes_little_memory(rng):
-    """Its im2col would be 9 · 12.8 MB."""
+    """The im2col matrix of all of it would take 9 · 12.8 MB."""
     x, W = rng.random((1, 224, 224, 64), np.float32), rng.random((3, 3, 64, 8), np.float32)
     tracemalloc.start()
     out, _ = conv_forward(x, W, None, padding=((1, 1), (1, 1)))
@@ -216,7 +216,7 @@ def test_a_large_picture_takes_little_memory(rng):
 # ---- pooling
 
 @pytest.mark.parametrize('name', POOLS)
-def test_pooling_is_its_definition(name, rng, bands):
+def test_pooling_follows_its_definition(name, rng, bands):
     x, how = pool_arrays(name, rng)
     size, stride, padding = how.values()
     largest, _ = max_pool_forward(x, **how)
@@ -235,12 +235,12 @@ AVERAGE = (average_pool_forward, average_pool_backward)
 PAIRS = {
     'max': (max_pool_forward, max_pool_backward, {}),
     'average': (*AVERAGE, {}),
-    'average of the inside': (*AVERAGE, {'count_padding': False}),
+    'average without padding': (*AVERAGE, {'count_padding': False}),
 }
 
 
 def pool_cost(kind, name, rng):
-    """A random combination of what is pooled, as a function f() of x; x; its gradient."""
+    """A random linear combination of the pooled values as a function f() of x, then x, then its gradient."""
     forward, backward, more = PAIRS[kind]
     x, how = pool_arrays(name, rng)
     out, cache = forward(x, **how, **more)
@@ -260,14 +260,14 @@ def test_pooling_gradients(kind, name, rng, bands):
 
 @pytest.mark.parametrize('kind', PAIRS)
 def test_a_wrong_gradient_of_pooling_is_caught(kind, rng):
-    f, x, grad = pool_cost(kind, 'they overlap', rng)
-    for planted in (np.roll(grad, 1, axis=1), grad * 1.01):                                # a row too low; 1 % off
+    f, x, grad = pool_cost(kind, 'overlapping', rng)
+    for planted in (np.roll(grad, 1, axis=1), grad * 1.01):                                # shifted by a row; 1 % off
         checker = np.random.default_rng(0)
         assert directional_error(f, [x], [planted], checker, STEP) > CAUGHT
         assert element_errors(f, x, planted, checker, 20, STEP).max() > CAUGHT
 
 
-def test_of_equals_the_first_gets_the_gradient():
+def test_of_equal_maxima_the_first_gets_the_gradient():
     x = np.zeros((1, 2, 4, 1))
     x[0, 1, 1] = x[0, 1, 0] = 5
     _, cache = max_pool_forward(x, 2, 2)
@@ -275,7 +275,7 @@ def test_of_equals_the_first_gets_the_gradient():
     assert dx[0, :, :, 0].tolist() == [[0, 0, 7, 0], [3, 0, 0, 0]]
 
 
-def test_a_largest_number_below_zero_beats_the_padding():
+def test_a_negative_maximum_beats_the_padding():
     out, _ = max_pool_forward(np.full((1, 3, 3, 1), -2, np.float32), 2, 2, ((1, 0), (1, 0)))
     assert out.dtype == np.float32 and np.unique(out) == -2
 
@@ -290,7 +290,7 @@ def test_same_padding(kernel, stride):
         assert 0 <= after - before <= 1
         places = (size + before + after - kernel) // stride + 1
         assert places == math.ceil(size / stride)
-        if before + after:                                                                 # and no more than needed
+        if before + after:                                                                 # and no larger than needed
             assert (places - 1) * stride + kernel == size + before + after
 
 
@@ -305,7 +305,7 @@ def test_ceil_padding(kernel, stride):
         for size in range(max(1, kernel - 2 * padding), 20):
             before, after = ceil_padding(size, kernel, stride, padding)
             starts = [start for start in range(-padding, size, stride)
-                      if start == -padding or start - stride + kernel < size + padding]    # something is left
+                      if start == -padding or start - stride + kernel < size + padding]    # something is left to see
             assert before == padding and after >= 0
             assert (size + before + after - kernel) // stride + 1 == len(starts), (size, padding)
 
@@ -315,7 +315,7 @@ def test_ceil_padding_of_known_networks():
     assert ceil_padding(224, 2, 2) == (0, 0) and ceil_padding(7, 2, 2) == (0, 1)
 
 
-# ---- the rest
+# ---- activations and batch normalization
 
 def test_relu6():
     x = np.array([[-1, 0, 3, 6, 7]], np.float32)
@@ -329,7 +329,7 @@ def test_softmax():
 
 
 @pytest.mark.parametrize('name', ['same', 'depthwise', 'groups, stride 2'])
-def test_a_folded_batch_normalisation_is_the_two_after_each_other(name, rng):
+def test_a_folded_batch_normalization_equals_the_two_layers(name, rng):
     x, W, b, how = conv_arrays(name, rng)
     gamma, beta, mean, variance = rng.normal(size=(4, W.shape[3]))
     for bias in (b, None):

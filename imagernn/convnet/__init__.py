@@ -1,1 +1,1 @@
-"""Pictures → features: convolutional layers, the networks made of them, their weight files, preprocessing."""
+"""Convolutional networks: layers, pretrained networks and their weight files, feature extraction, training."""

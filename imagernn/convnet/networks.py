@@ -1,8 +1,8 @@
-"""VGG-16, VGG-19 and EfficientNet-Lite0 as tables of layers, and what runs them: forward only, made for speed.
+"""VGG-16, VGG-19 and EfficientNet-Lite0 as tables of layers, and the code that runs them: forward only, made for speed.
 
-Knows nothing of files or pictures: weights come as arrays, batch normalisation folded into them, pictures as prepared
-pixels (n, size, size, 3). A thread takes a few pictures through all layers but the fully connected ones, whose weights
-are so many that they should be read once for all pictures: there each thread takes a part of the results.
+Knows nothing of files: weights come as arrays with batch normalization folded into them, pictures as prepared pixels
+(n, size, size, 3). Each thread takes a few pictures through all layers before the fully connected ones. Those have so
+many weights that they should be read only once for all pictures: there each thread computes a part of the outputs.
 """
 
 from typing import NamedTuple
@@ -14,25 +14,30 @@ from imagernn.convnet.winograd import convolve_relu, transform_filters
 from imagernn.nn.layers import affine_forward
 from imagernn.nn.workers import Workers
 
-SIZE, CHANNELS, CLASSES = 224, 3, 1000
-PICTURES = 4               # that a thread takes at once: the matrix products of the small last layers gain by them
-WINOGRAD_CHANNELS = 16     # a convolution of fewer is better made by one matrix product
+SIZE = 224                 # rows, and columns, of a picture
+CHANNELS = 3
+CLASSES = 1000             # of ImageNet
+PICTURES = 4               # per thread at once: more than one makes the matrix products of the small last layers faster
+WINOGRAD_CHANNELS = 16     # with fewer input channels, a convolution is faster as one matrix product
 
 
 class Layer(NamedTuple):
-    """One row of a table. Convolutions are "same"-padded in TensorFlow's sense: ⌈h / stride⌉ rows."""
+    """One row of a table. Convolutions have TensorFlow's "same" padding, which gives ⌈h / stride⌉ rows."""
 
     kind: str                 # a key of KINDS
-    name: str                 # its weights have this name
-    channels: int = 0         # of the result
+    name: str                 # also the name of its weights
+    channels: int = 0         # of the output
     kernel: int = 1
     stride: int = 1
     activation: str = ''      # a key of ACTIVATIONS
-    expand: int = 1           # 'mbconv': how many times as many channels there are inside
+    expand: int = 1           # for 'mbconv': the factor by which it expands the channels inside
 
 
 def vgg(depths, widths=(64, 128, 256, 512, 512), hidden=4096):
-    """Stages of so many 3 × 3 convolutions each, then three fully connected layers. (Simonyan & Zisserman 2015)"""
+    """A VGG: stages of 3 × 3 convolutions, as many as depths says, and a max pool; then three fully connected layers.
+
+    (Simonyan & Zisserman 2015)
+    """
     layers = []
     for stage, (depth, channels) in enumerate(zip(depths, widths, strict=True), 1):
         layers += [Layer('conv', f'conv{stage}_{i + 1}', channels, 3, 1, 'relu') for i in range(depth)]
@@ -45,7 +50,7 @@ def vgg(depths, widths=(64, 128, 256, 512, 512), hidden=4096):
 
 def lite0():
     """EfficientNet-Lite0: inverted bottlenecks without squeeze-and-excitation. (Tan & Le 2019; Liu 2020)"""
-    stages = [  # expand, kernel, stride, channels, repeats
+    stages = [    # expand, kernel, stride, channels, repeats
         (1, 3, 1, 16, 1),
         (6, 3, 2, 24, 2),
         (6, 5, 2, 40, 2),
@@ -64,10 +69,10 @@ def lite0():
 
 
 class Architecture(NamedTuple):
-    """A table and what of it people ask for: {output: layer}, the first one unless another is named."""
+    """A table of layers, and the outputs that it offers."""
 
     layers: list
-    outputs: dict
+    outputs: dict    # {output: layer}; the first one is the default
 
 
 VGG_OUTPUTS = {'fc7': 'fc7', 'fc6': 'fc6', 'pool5': 'pool5', 'prob': 'fc8'}
@@ -79,13 +84,14 @@ ARCHITECTURES = {
 
 
 def weight_shapes(layers, size=SIZE):
-    """{name: shape of W} of all weights that a table needs; each has also a bias (1, last of the shape).
+    """The shapes of all weights that a table needs: {name: shape of W}. Each W has a bias of shape (1, W.shape[-1]).
 
-    Convolutions (kernel, kernel, channels, filters), depthwise ones (kernel, kernel, 1, channels), fully connected
-    layers (numbers, results), the numbers of a grid in the order rows, columns, channels. A block of kind 'mbconv' has
-    up to three: name.expand, name.depthwise, name.project.
+    Convolutions are (kernel, kernel, channels, filters); depthwise ones (kernel, kernel, 1, channels); fully connected
+    layers (inputs, outputs), with the inputs of a grid in the order rows, columns, channels. A layer of kind 'mbconv'
+    has up to three weights: name.expand, name.depthwise, name.project.
     """
-    shapes, c = {}, CHANNELS
+    shapes = {}
+    c = CHANNELS
     for layer in layers:
         if layer.kind == 'conv':
             shapes[layer.name] = (layer.kernel, layer.kernel, c, layer.channels)
@@ -105,24 +111,28 @@ def weight_shapes(layers, size=SIZE):
 class Network:
     """A network with its weights: forward() gives the activations of a layer for prepared pictures.
 
-    weights: {name: (W, b)}, of the shapes that weight_shapes says. shift (3,) or None: what has to be added to each
-    pixel of a prepared picture for these weights, in float32, before the border of zeros is put around it.
+    weights: {name: (W, b)}, of the shapes given by weight_shapes. checksum: of their file. shift: (3,) float32, which
+    these weights need added to each pixel of a prepared picture, but not to the zero padding around it; or None.
     """
 
     def __init__(self, name, weights, checksum=None, shift=None, architecture=None, size=SIZE):
-        self.name, self.checksum, self.size = name, checksum, size
+        self.name = name
+        self.checksum = checksum
+        self.size = size
         self.layers, self._layer_of = architecture or ARCHITECTURES[name]
-        self.outputs, self.default_output = list(self._layer_of), next(iter(self._layer_of))
+        self.outputs = list(self._layer_of)
+        self.default_output = self.outputs[0]
         self._shift = shift
         self._steps = [KINDS[layer.kind](layer, weights) for layer in self.layers]
         self._alone = Workers()
 
     def forward(self, x, output=None, workers=None):
-        """The output of this name (None: default_output) of prepared pictures x (n, size, size, 3), in x's dtype.
+        """The activations called output (None: default_output) for prepared pictures x (n, size, size, 3).
 
-        (n, h, w, channels) of a grid, (n, numbers) of all else; 'prob' are probabilities of the classes. A tuple of
-        names gives a list of their outputs, by one pass. workers: the threads that share out the work,
-        imagernn.workers.Workers. KeyError for an output that there is not.
+        They have x's dtype and are (n, h, w, channels) for a grid, else (n, features); 'prob' gives the probabilities
+        of the classes. For a tuple of names the result is a list, computed in one pass. workers: a nn.workers.Workers,
+        whose threads share the work; None uses this thread alone. Raises ValueError for pictures of another size, and
+        KeyError for an unknown output.
         """
         if x.shape[1:] != (self.size, self.size, CHANNELS):
             raise ValueError(f'pictures of shape {x.shape}; expected (n, {self.size}, {self.size}, {CHANNELS})')
@@ -130,39 +140,42 @@ class Network:
         names = output if isinstance(output, tuple) else (output or self.default_output,)
         wanted = [self._layer_of[name] for name in names]
         last = max(i for i, layer in enumerate(self.layers) if layer.name in wanted)
-        own = [i for i in range(last + 1) if self.layers[i].kind != 'affine']   # the rest takes all pictures at once
-        kept = [i for i in own if i == own[-1] or self.layers[i].name in wanted]
-        found = dict(zip((self.layers[i].name for i in kept), self._of_each(x, own, kept, workers), strict=True))
-        x = found[self.layers[own[-1]].name]
-        if last > own[-1]:
-            x = x.reshape(len(x), -1)                                           # (n, numbers)
-        for i in range(own[-1] + 1, last + 1):
+        convolutional = [i for i in range(last + 1) if self.layers[i].kind != 'affine']
+        top = convolutional[-1]
+        kept = [i for i in convolutional if i == top or self.layers[i].name in wanted]
+        activations = self._convolutional_part(x, convolutional, kept, workers)
+        found = {self.layers[i].name: array for i, array in zip(kept, activations, strict=True)}
+        x = found[self.layers[top].name]
+        if last > top:
+            x = x.reshape(len(x), -1)                                           # (n, features)
+        for i in range(top + 1, last + 1):
             x = found[self.layers[i].name] = self._steps[i](x, workers)
         results = [found[layer] for layer in wanted]
         return results if isinstance(output, tuple) else results[0]
 
-    def _of_each(self, x, own, kept, workers):
-        """The layers before the fully connected ones, a few pictures a thread: what comes of each layer of kept."""
+    def _convolutional_part(self, x, numbers, kept, workers):
+        """Run the layers with these numbers, a few pictures per thread. Returns the activations of those in kept."""
         threads = len(workers.scratches)
         at_once = max(1, min(PICTURES, -(-len(x) // threads)))
 
         def run(start):
             with workers.scratch() as scratch:
-                y, results = x[start:start + at_once], []
+                y = x[start:start + at_once]
+                results = []
                 if self._shift is not None:
                     y = y + self._shift
-                for i in own:
-                    y = self._steps[i](y, scratch, f'result{i % 2}')    # the next step but one may write over it
+                for i in numbers:
+                    y = self._steps[i](y, scratch, f'result{i % 2}')    # the next step but one may overwrite it
                     if i in kept:
                         results.append(y.copy())
                 return results
 
         parts = workers.map(run, range(0, len(x), at_once))
-        return [np.concatenate(of_all) for of_all in zip(*parts, strict=True)]
+        return [np.concatenate(layer_parts) for layer_parts in zip(*parts, strict=True)]
 
 
 def convolution(x, W, b, stride, activation, scratch, name, groups=1):
-    """The activation of x ⋆ W + b, "same"-padded, in an array of scratch: (n, ⌈h / stride⌉, ⌈w / stride⌉, m)."""
+    """The activation of x ⋆ W + b, "same"-padded, as the scratch array `name`: (n, ⌈h / stride⌉, ⌈w / stride⌉, m)."""
     n, h, w, _ = x.shape
     padding = tuple(same_padding(size, kernel, stride) for size, kernel in zip((h, w), W.shape[:2], strict=True))
     out = scratch(name, (n, -(-h // stride), -(-w // stride), W.shape[3]), x.dtype)
@@ -171,7 +184,7 @@ def convolution(x, W, b, stride, activation, scratch, name, groups=1):
 
 
 def conv(layer, weights):
-    """A step: (x, scratch, the name in scratch for its result) -> result."""
+    """A step for a convolution: (x, scratch, the name in scratch for the result) -> result."""
     W, b = weights[layer.name]
     if W.shape[:2] == (3, 3) and layer.stride == 1 and layer.activation == 'relu' and W.shape[2] >= WINOGRAD_CHANNELS:
         U = transform_filters(W)
@@ -181,7 +194,10 @@ def conv(layer, weights):
 
 
 def mbconv(layer, weights):
-    """Expand by 1 × 1, filter each channel, project by 1 × 1; the input is added where it has the result's shape."""
+    """A step for an inverted bottleneck: expand (1 × 1), filter each channel, project (1 × 1).
+
+    The input is added to the result if their shapes are equal.
+    """
     expand, depthwise, project = (weights.get(f'{layer.name}.{part}') for part in ('expand', 'depthwise', 'project'))
 
     def step(x, scratch, name):
@@ -204,12 +220,13 @@ def mean(layer, weights):
 
 
 def affine(layer, weights):
-    """A step of all pictures: (x (n, numbers), workers) -> (n, channels)."""
+    """A step for a fully connected layer, for all pictures at once: (x (n, features), workers) -> (n, channels)."""
     W, b = weights[layer.name]
 
     def step(x, workers):
-        m, parts = layer.channels, len(workers.scratches)
-        out = np.empty((len(x), m), x.dtype)
+        m = layer.channels
+        parts = len(workers.scratches)
+        out = np.empty((len(x), m), x.dtype)                                    # (n, channels)
         columns = [slice(m * i // parts, m * (i + 1) // parts) for i in range(parts)]
         for _ in workers.map(lambda part: affine_forward(x, W[:, part], b[:, part], out=out[:, part]), columns):
             pass
@@ -221,7 +238,7 @@ def affine(layer, weights):
 KINDS = {'conv': conv, 'mbconv': mbconv, 'max_pool': max_pool, 'mean': mean, 'affine': affine}
 ACTIVATIONS = {
     '': lambda y: y,
-    'relu': lambda y: np.clip(y, 0, np.inf, out=y),    # which is three times as fast as np.maximum(y, 0)
+    'relu': lambda y: np.clip(y, 0, np.inf, out=y),    # three times as fast as np.maximum(y, 0)
     'relu6': lambda y: relu6(y, out=y),
     'softmax': softmax,
 }

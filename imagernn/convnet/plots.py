@@ -1,4 +1,7 @@
-"""Pictures of a network: its learning curve, first filters and activation maps. Knows nothing of training or data."""
+"""Plots of a network: its learning curve, its first filters and its activation maps.
+
+Knows SVG and PNG. Knows nothing of training or data. All functions that write raise InputError if they cannot.
+"""
 
 import html
 import math
@@ -9,14 +12,16 @@ from PIL import Image, ImageDraw
 from imagernn.formats.writing import replacing, write_text
 
 COLOURS = ('#3b6fd4', '#d9822b', '#2e9e5b', '#b04ac0', '#c23b3b', '#6b7280')
-GAP, INK, PAPER = 4, (60, 60, 60), (255, 255, 255)
-LEFT, TOP, WIDTH, HEIGHT = 50, 20, 480, 260    # of the learning curve's axes, in pixels
+INK = (60, 60, 60)
+PAPER = (255, 255, 255)
+GAP = 4                                        # pixels between the tiles of a mosaic
+LEFT, TOP, WIDTH, HEIGHT = 50, 20, 480, 260    # the box of the learning curve's axes, in pixels
 
 
 def write_learning_curve(path, curves, label):
-    """An SVG of curves: name -> a share (0 to 1) at first and after each epoch. label: of the upright axis.
+    """Write an SVG of curves: name -> a share from 0 to 1, before training and after each epoch.
 
-    Raises InputError where the file cannot be written; so do all here.
+    label: of the vertical axis.
     """
     epochs = max(len(values) for values in curves.values()) - 1
     step = max(1, -(-epochs // 10))
@@ -33,7 +38,8 @@ def write_learning_curve(path, curves, label):
     parts.append(f'<text x="14" y="{TOP + HEIGHT / 2}" text-anchor="middle" '
                  f'transform="rotate(-90 14 {TOP + HEIGHT / 2})">{html.escape(label)}</text>')
     for k, (name, values) in enumerate(curves.items()):
-        colour, points = COLOURS[k % len(COLOURS)], ' '.join(at(i, value) for i, value in enumerate(values))
+        colour = COLOURS[k % len(COLOURS)]
+        points = ' '.join(at(i, value) for i, value in enumerate(values))
         parts.append(f'<polyline points="{points}" fill="none" stroke="{colour}" stroke-width="2"/>'
                      f'<text x="{LEFT + WIDTH + 10}" y="{TOP + 12 + 20 * k}" fill="{colour}">{html.escape(name)} '
                      f'{values[-1]:.1%}</text>')
@@ -43,18 +49,18 @@ def write_learning_curve(path, curves, label):
 
 
 def write_filters(path, W, side=48):
-    """A PNG of the filters W (kh, kw, c, m), each side pixels wide and scaled to its own range.
+    """Write a PNG of the filters W (kh, kw, c, m), each `side` pixels wide and scaled to its own range.
 
-    In colour where c is 3, else the mean over the channels.
+    They are in colour if c is 3; otherwise each shows the mean over its channels.
     """
     filters = W if W.shape[2] == 3 else W.mean(axis=2, keepdims=True)            # (kh, kw, 3 or 1, m)
     save_png(path, mosaic([stretched(filters[..., f]) for f in range(W.shape[3])], side))
 
 
 def write_activations(path, picture, layers, side=64, most=32):
-    """A PNG of a picture (h, w, 3 or 1), 0 to 1, and of maps: name -> (h', w', m), the first `most` of each layer.
+    """Write a PNG of a picture (h, w, 3 or 1) from 0 to 1, and of the first `most` activation maps of each layer.
 
-    Each map is scaled to its own range; one that is 0 everywhere is black.
+    layers: name -> (h', w', m). Each map is scaled to its own range; one that is constant is black.
     """
     blocks = [('the picture', mosaic([(picture * 255).astype(np.uint8)], 2 * side))]
     for name, maps in layers.items():
@@ -65,22 +71,24 @@ def write_activations(path, picture, layers, side=64, most=32):
                       PAPER)
     top = 0
     for title, block in blocks:
-        ImageDraw.Draw(sheet).text((GAP, top + 5), title.replace('×', 'x'), INK)    # Pillow's font is plain
+        ImageDraw.Draw(sheet).text((GAP, top + 5), title.replace('×', 'x'), INK)    # Pillow's built-in font may lack ×
         sheet.paste(block, (0, top + 20))
         top += 20 + block.height
     save_png(path, sheet)
 
 
 def stretched(values):
-    """values (h, w, c) to uint8, the least 0 and the largest 255; all 0 where they are all equal."""
-    least, largest = values.min(), values.max()
+    """values (h, w, c) scaled to uint8: the least becomes 0, the largest 255. If all are equal, they become 0."""
+    least = values.min()
+    largest = values.max()
     return ((values - least) * (255 / (largest - least or 1))).astype(np.uint8)
 
 
 def mosaic(tiles, side, columns=0):
-    """Tiles (h, w, 3 or 1) uint8, each enlarged to side × side, in rows of `columns` (0: about a square)."""
+    """An image of tiles (h, w, 3 or 1) uint8, each resized to side × side, in rows of `columns` (0: about a square)."""
     columns = min(columns or math.ceil(math.sqrt(len(tiles))), len(tiles))
-    rows, step = -(-len(tiles) // columns), side + GAP
+    rows = -(-len(tiles) // columns)
+    step = side + GAP
     sheet = Image.new('RGB', (GAP + columns * step, GAP + rows * step), PAPER)
     for k, tile in enumerate(tiles):
         image = Image.fromarray(np.broadcast_to(tile, (*tile.shape[:2], 3)).copy())
@@ -90,5 +98,6 @@ def mosaic(tiles, side, columns=0):
 
 
 def save_png(path, image):
+    """Write a Pillow image as PNG, whole or not at all."""
     with replacing(path) as file:
         image.save(file, 'PNG')

@@ -1,4 +1,7 @@
-"""RGB pixels -> the input that each network was trained on."""
+"""RGB pixels -> the input that each pretrained network expects.
+
+Knows the size, the channel order, the mean and the scale that each network was trained with. Knows nothing of files.
+"""
 
 import json
 
@@ -14,9 +17,12 @@ PREPROCESSING = {'vgg16': VGG, 'vgg19': VGG, 'lite0': LITE0}    # a network's in
 
 
 def prepare(picture, network_name):
-    """A picture (h, w, 3) uint8 RGB -> (224, 224, 3) float32 as PREPROCESSING of that network says."""
+    """A picture (h, w, 3) uint8 RGB, resized and normalized for the network: (224, 224, 3) float32.
+
+    Raises InputError for a network that is not in PREPROCESSING.
+    """
     if network_name not in PREPROCESSING:
-        raise InputError(f"no way to prepare pictures for the network '{network_name}' is known; "
+        raise InputError(f"unknown network '{network_name}': its preprocessing is not known; "
                          f'expected one of {", ".join(PREPROCESSING)}')
     how = PREPROCESSING[network_name]
     image = Image.fromarray(picture).resize((how['size'], how['size']), Image.Resampling.BICUBIC)
@@ -27,5 +33,5 @@ def prepare(picture, network_name):
 
 
 def description(network_name):
-    """PREPROCESSING of a network as JSON, for files that record it."""
+    """The entry of PREPROCESSING for a network as JSON, for files that record it."""
     return json.dumps(PREPROCESSING[network_name], sort_keys=True)

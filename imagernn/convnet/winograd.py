@@ -1,75 +1,80 @@
-"""3 × 3 convolutions of stride 1 by Winograd's minimal filtering F(4×4, 3×3), forward only, with bias and ReLU.
+"""3 × 3 convolutions of stride 1 by Winograd's minimal filtering F(4×4, 3×3): forward only, with bias and ReLU.
 
-A tile of 4 × 4 results takes 36 multiplications a channel instead of 144: A'[(G g G') · (B' d B)]A for a filter g and a
-6 × 6 piece d of the picture, with matrices A, B, G (Lavin & Gray, "Fast Algorithms for Convolutional Neural Networks",
-2015, section 4.1). The sums over channels are 36 matrix products. All else is done on long runs of memory.
+A tile of 4 × 4 outputs takes 36 multiplications per channel instead of 144: A'[(G g G') · (B' d B)]A for a filter g and
+a 6 × 6 patch d of the picture, with constant matrices A, B, G (Lavin & Gray, "Fast Algorithms for Convolutional Neural
+Networks", 2015, section 4.1). The sums over channels are 36 matrix products; the rest works on long runs of memory.
 """
 
 import numpy as np
 
-TILE = 4                 # rows and columns of a tile of results
-BLOCK = 224              # tiles at once: with fewer the matrix products are slow, with more all leaves the cache
+TILE = 4                 # rows, and columns, of a tile of outputs
+BLOCK = 224              # tiles at once: with fewer, the matrix products are slow; with more, the data leave the cache
 G = np.array([[1 / 4, 0, 0], [-1 / 6, -1 / 6, -1 / 6], [-1 / 6, 1 / 6, -1 / 6],
               [1 / 24, 1 / 12, 1 / 6], [1 / 24, -1 / 12, 1 / 6], [0, 0, 1]])
 
 
 def transform_filters(W):
-    """W (3, 3, c, m) -> G W G', (36, c, m): what convolve_relu takes."""
+    """W (3, 3, c, m) -> G W G' (36, c, m), which convolve_relu takes."""
     half = np.tensordot(G, W, 1)                                                    # (6, 3, c, m), in float64
     return np.stack([np.tensordot(G, line, 1).astype(W.dtype) for line in half]).reshape(36, *W.shape[2:])
 
 
 def convolve_relu(x, U, b, out, scratch):
-    """ReLU(x ⋆ W + b) with a border of one zero around x, in out.
+    """ReLU(x ⋆ W + b), with a border of one zero around x, written to out.
 
-    x (n, h, w, c), U = transform_filters(W) (36, c, m), b (1, m), out (n, h, w, m). Differs from a direct
-    convolution by rounding, some 1e-6 of the largest result.
+    x (n, h, w, c), U = transform_filters(W) (36, c, m), b (1, m), out (n, h, w, m). In float32 it differs from a direct
+    convolution by rounding, about 1e-6 of the largest output.
     """
     n, h, w, c = x.shape
     m = U.shape[2]
-    down, across = -(-h // TILE), -(-w // TILE)                     # tiles of a picture
-    rows = min(down, max(1, BLOCK // across))                       # of tiles in a block, which is a part of a picture,
-    pictures = max(1, BLOCK // (down * across))                     # or a few pictures
+    # A block of tiles is some rows of tiles of one picture, or a few whole pictures.
+    down = -(-h // TILE)                                            # rows of tiles in a picture
+    across = -(-w // TILE)                                          # columns of tiles in a picture
+    rows = min(down, max(1, BLOCK // across))
+    pictures = max(1, BLOCK // (down * across))
     for first in range(0, n, pictures):
         for top in range(0, down, rows):
             pick = slice(first, first + pictures)
             bottom = min(top + rows, down)
-            V = _pieces(x[pick], top, bottom, across, scratch)      # (36, tiles, c)
+            V = _patches(x[pick], top, bottom, across, scratch)     # (36, tiles, c)
             M = scratch('products', (36, V.shape[1], m), x.dtype)
             np.matmul(V, U, out=M)
-            M[7] += b                                               # of which A makes a bias for each result
-            _results(M, out[pick, TILE * top:TILE * bottom], bottom - top, across, scratch)
+            M[7] += b                                               # A' M A adds element 7 to every output
+            _outputs(M, out[pick, TILE * top:TILE * bottom], bottom - top, across, scratch)
     return out
 
 
-def _pieces(x, top, bottom, across, scratch):
-    """B' d B of the tiles in the rows from top to bottom of all pictures: (36, pictures · rows · across, c)."""
-    n, c, rows = len(x), x.shape[3], bottom - top
-    run, width = across * c, TILE * (across + 1) * c
+def _patches(x, top, bottom, across, scratch):
+    """B' d B of all patches for the rows of tiles from top to bottom, of all pictures: (36, n · rows · across, c)."""
+    n, _, _, c = x.shape
+    rows = bottom - top
+    run = across * c
+    width = TILE * (across + 1) * c
     lines = _sorted_columns(x, top, bottom, across, scratch).reshape(n, TILE * rows + 2, width)
     half = scratch('half', (6, n, rows, width), x.dtype)
     _transform([lines[:, k:k + TILE * rows - 3:TILE] for k in range(6)], half,
                scratch('spare', (2, n, rows, width), x.dtype))
     half = half.reshape(6, n * rows, TILE, run + c)
-    V = scratch('pieces', (6, 6, n * rows, run), x.dtype)
+    V = scratch('patches', (6, 6, n * rows, run), x.dtype)
     _transform([half[:, :, k % TILE, k // TILE * c:k // TILE * c + run] for k in range(6)], V.transpose(1, 0, 2, 3),
                scratch('spare', (2, 6, n * rows, run), x.dtype))
     return V.reshape(36, n * rows * across, c)
 
 
 def _sorted_columns(x, top, bottom, across, scratch):
-    """The rows that tiles need, padded, columns sorted by their place in a tile: (n, 4 · tiles + 2, 4, across + 1, c).
+    """The padded rows of x that rows of tiles need, columns sorted by k % 4: (n, 4 · rows + 2, 4, across + 1, c).
 
-    Column k of all tiles is then one run of memory: [k % 4, k // 4:k // 4 + across].
+    Column k of all patches in a row is then one run of memory: [k % 4, k // 4:k // 4 + across].
     """
     n, h, w, c = x.shape
     padded = scratch('padded', (n, TILE * (bottom - top) + 2, TILE, across + 1, c), x.dtype)
-    start = TILE * top - 1                                          # the row of x that is the first here
+    start = TILE * top - 1                                          # the row of x that comes first
     above, below = max(0, start), min(h, TILE * bottom + 1)
     padded[:, :above - start] = 0
     padded[:, below - start:] = 0
     for place in range(TILE):                                       # holds columns place - 1, place + 3, place + 7, …
-        here, first = padded[:, above - start:below - start, place], (place - 1) % TILE
+        here = padded[:, above - start:below - start, place]
+        first = (place - 1) % TILE
         skip = int(place == 0)
         stop = skip + len(range(first, w, TILE))
         here[:, :, :skip] = 0
@@ -79,7 +84,7 @@ def _sorted_columns(x, top, bottom, across, scratch):
 
 
 def _transform(d, out, spare):
-    """out = B' d along the first axis of both, six arrays to six."""
+    """out = B' d along the first axis: six arrays become six. Overwrites out and spare."""
     even, odd = spare
     np.subtract(d[4], d[2], out=even)
     np.subtract(d[3], d[1], out=odd)
@@ -100,16 +105,17 @@ def _transform(d, out, spare):
     np.subtract(even, odd, out=out[2])          # 4 d1 - 4 d2 - d3 + d4
 
 
-def _results(M, out, rows, across, scratch):
-    """ReLU(A' M A) of tiles M (36, pictures · rows · across, m) in out (pictures, 4 rows or less, w, m)."""
-    m, size = M.shape[2], M.shape[1] * M.shape[2]
+def _outputs(M, out, rows, across, scratch):
+    """Write ReLU(A' M A) of the tiles M (36, n · rows · across, m) to out (n, at most 4 · rows, w, m)."""
+    m = M.shape[2]
+    size = M.shape[1] * m
     M = M.reshape(6, 6, size)
     half = scratch('half', (4, 6, size), M.dtype)
     spare = scratch('spare', (3, 6, size), M.dtype)
     _transform_back(M, half, spare)
-    Y = scratch('pieces', (4, 4, size), M.dtype)
+    Y = scratch('patches', (4, 4, size), M.dtype)
     _transform_back(half.transpose(1, 0, 2), Y.transpose(1, 0, 2), spare[:, :4])
-    np.clip(Y, 0, np.inf, out=Y)                # which is three times as fast as np.maximum(Y, 0)
+    np.clip(Y, 0, np.inf, out=Y)                # three times as fast as np.maximum(Y, 0)
     n, h, w, _ = out.shape
     whole = out
     if h % TILE or w % TILE:
@@ -121,7 +127,7 @@ def _results(M, out, rows, across, scratch):
 
 
 def _transform_back(m, out, spare):
-    """out = A' m along the first axis of both, six arrays to four."""
+    """out = A' m along the first axis: six arrays become four. Overwrites out and spare."""
     even, odd, difference = spare
     np.add(m[1], m[2], out=even)
     np.subtract(m[1], m[2], out=difference)
