@@ -1,15 +1,15 @@
-"""Score captions against what people said of the same images; compare systems, and say how sure it is.
+"""Score captions against reference captions of the same images, with confidence intervals, and compare systems.
 
-    python eval/score_captions.py RESULTS.json [MORE.json …] REFERENCES [MORE …]
+    python eval/score_captions.py RESULTS [MORE RESULTS …] REFERENCES [MORE REFERENCES …] [FLAGS]
 
-    python eval/score_captions.py captions.json captions_val2014.json              # COCO's results and annotations
-    python eval/score_captions.py beam1.json beam5.json data/flickr8k/dataset.json --split test
-    python eval/score_captions.py result_struct.json                               # with the references that it holds
-    python eval/score_captions.py said.txt ref0.txt ref1.txt ref2.txt              # a caption a line
+    python eval/score_captions.py captions.json captions_val2014.json                # COCO's results and annotations
+    python eval/score_captions.py beam1.json beam5.json data/flickr8k/dataset.json   # compare two systems
+    python eval/score_captions.py result_struct.json                                 # with the references inside it
+    python eval/score_captions.py captions.txt ref0.txt ref1.txt ref2.txt            # plain text, one caption per line
 
-What a file is stands in it: results are COCO's format or result_struct.json, references COCO's annotations or a
-dataset.json, and plain text either (see --references). Several results are compared with the first of them, image by
-image. eval/README.md says what each score measures, and where the traps are.
+Each file is recognized by its content. Results are a list in COCO's results format or a result_struct.json; references
+are COCO's annotations or a dataset.json; plain text can be either (see --references). If there are several files of
+results, each is compared with the first. The output is a table; eval/README.md explains its columns and scores.
 """
 
 import argparse
@@ -32,37 +32,51 @@ from imagernn.formats.json_files import write_json
 from imagernn.formats.writing import refuse_to_replace, require_writable, write_text
 from imagernn.metrics import MeteorUnavailable, caption_statistics, compare, intervals, per_image, scores_of
 
-LABELS = {'ROUGE_L': 'ROUGE-L', 'CIDEr': 'CIDEr-D', 'CIDEr_plain': 'CIDEr'}    # pycocoevalcap's name, and what it is
+LABELS = {'ROUGE_L': 'ROUGE-L', 'CIDEr': 'CIDEr-D', 'CIDEr_plain': 'CIDEr'}    # pycocoevalcap's name: printed name
 MAX_DRAWS = 1_000_000
-CONTROLS = {code: ' ' for code in (*range(32), 127)}    # such as NUL, at which many readers of CSV stop
-FORMULA = tuple('=+-@＝＋－＠')    # what a spreadsheet takes for the beginning of a formula
+CONTROLS = {code: ' ' for code in (*range(32), 127)}    # many CSV readers stop at NUL, for example
+FORMULA = tuple('=+-@＝＋－＠')    # a spreadsheet takes these for the start of a formula
 
 
 def build_parser():
     parser = argparse.ArgumentParser(description=__doc__.replace('python eval/score_captions.py', command('score')),
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
-    add = parser.add_argument
-    add('files', nargs='+', metavar='FILE', help='results, one or more, and references')
+    add = parser.add_argument_group('data').add_argument
+    add('files', nargs='+', metavar='FILE', help='Files of results and files of references, one or more of each.')
     add('--references', nargs='+', default=[], metavar='FILE',
-        help='references, named as such: then the files before are all results. Without it, plain text files are '
-             'references beside results in JSON, results beside references in JSON, and among themselves the first is '
-             'the results')
-    add('--split', help='of a dataset.json (test)')
-    add('--tokenizer', choices=('ptb', 'karpathy', 'none'), default='ptb',
-        help="ptb: as the official COCO evaluation; karpathy: NeuralTalk's, letters and digits alone; none: words are "
-             'what white space separates (ptb)')
-    add('--meteor', action='store_true', help='METEOR too: needs Java and the extra [metrics], and a minute or so for '
-                                              '10,000 images')
+        help='Files of references; the files before this flag are then all results. Use it where plain text could be '
+             'either. Without it, plain text counts as references beside JSON results and as results beside JSON '
+             'references; if all files are plain text, the first holds the results.')
+    add('--split', help='The split of a dataset.json that the references come from (default: test). Use val while you '
+                        'choose settings.')
+    add('--allow_missing', action='store_true',
+        help='Score only the images that all files contain and report how many are left out. Without it, an image that '
+             'is missing in one file is an error.')
     add('--training', nargs='+', default=[], metavar='FILE',
-        help='captions that the system was trained on, to tell how many of its own are novel: as references come, of a '
-             'dataset.json the split train')
-    add('--allow_missing', action='store_true', help='score the images that all files have, and say how many are not')
-    add('--json', metavar='OUT', help='write all of it to this file')
-    add('--csv', metavar='OUT', help="write each image's scores to this file; a caption that a spreadsheet would take "
-                                     'for a formula gets an apostrophe in front')
-    add('--level', type=float, default=0.95, help='how often an interval is to cover the true score (0.95)')
-    add('--draws', type=int, default=1000, help='of the bootstrap; 0: no intervals (1000)')
-    add('--seed', type=int, default=0, help='of the bootstrap (0)')
+        help='Captions that the system was trained on, in the formats of references. Use it to see which share of the '
+             'captions is novel. Of a dataset.json, the split train is read.')
+
+    add = parser.add_argument_group('scores').add_argument
+    add('--tokenizer', choices=('ptb', 'karpathy', 'none'), default='ptb',
+        help='How captions are split into words (default: ptb). ptb does it as the official COCO evaluation does: use '
+             "it for any score that you publish. karpathy keeps only letters and digits, as in NeuralTalk's data sets. "
+             'none splits at white space: use it for captions that are tokenized already.')
+    add('--meteor', action='store_true',
+        help='Compute METEOR too. It needs Java and the extra [metrics], and about a minute for 10,000 images.')
+
+    add = parser.add_argument_group('confidence intervals').add_argument
+    add('--level', type=float, default=0.95,
+        help='The share of intervals that contain the true score (default: 0.95). A higher level gives wider ones.')
+    add('--draws', type=int, default=1000,
+        help='The number of bootstrap draws (default: 1000). 0 computes no intervals, which is faster. Use more for '
+             'intervals that depend less on the seed, or for a p below 0.001.')
+    add('--seed', type=int, default=0,
+        help='The seed of the draws (default: 0). Change it to see how much the intervals depend on the draws.')
+
+    add = parser.add_argument_group('output').add_argument
+    add('--json', metavar='OUT', help='Write all results to this JSON file, unrounded.')
+    add('--csv', metavar='OUT', help='Write the scores of each image to this CSV file. A caption that a spreadsheet '
+                                     'would take for a formula gets an apostrophe in front.')
     return parser
 
 
@@ -83,7 +97,7 @@ def main(argv=None):
               'results': [{'file': some.path, **facts(tokens, training), 'scores': scores_of(counted)}
                           for some, tokens, counted in zip(results, candidates, statistics, strict=True)]}
     if args.draws:
-        add_how_sure(report, statistics, (args.level, args.draws, args.seed))
+        add_intervals(report, statistics, (args.level, args.draws, args.seed))
     if args.json:
         write_json(args.json, report)
     if args.csv:
@@ -95,31 +109,32 @@ def main(argv=None):
 
 
 def check_flags(args):
-    """InputError for flags that cannot be, before anything is read."""
+    """Raise InputError for invalid flags and for outputs that cannot be written, before anything is read."""
     if not 0 < args.level < 1:
-        raise InputError(f'--level {args.level}: must lie between 0 and 1, such as 0.95')
+        raise InputError(f'--level {args.level}: must be between 0 and 1, for example 0.95')
     if not 0 <= args.draws <= MAX_DRAWS:
-        raise InputError(f'--draws {args.draws}: must be from 0, which is no intervals, to {MAX_DRAWS}')
+        raise InputError(f'--draws {args.draws}: must be between 0 (no intervals) and {MAX_DRAWS}')
     if args.seed < 0:
         raise InputError(f'--seed {args.seed}: must be at least 0')
     for flag, path in ('--json', args.json), ('--csv', args.csv):
         if path == '':
-            raise InputError(f'{flag}: is empty; name the file to write')
+            raise InputError(f'{flag}: the file name is empty; name the file to write')
     outputs = [path for path in (args.json, args.csv) if path]
     if len({os.path.realpath(path) for path in outputs}) < len(outputs):
-        raise InputError(f'two results would go to the same file: {", ".join(outputs)}; give each its own')
+        raise InputError(f'--json {args.json} and --csv {args.csv} are the same file; give each its own')
     refuse_to_replace([*args.files, *args.references, *args.training], outputs)
     for path in outputs:
         require_writable(path)
 
 
 def tokenize_lists(captions, tokenizer):
-    """n lists of captions -> n lists of token lists."""
+    """n lists of captions -> n lists of token lists. All captions are tokenized together, as the tokenizers ask."""
     tokens = iter(tokenize([caption for image in captions for caption in image], tokenizer))
     return [[next(tokens) for _ in image] for image in captions]
 
 
 def statistics_of(candidates, references, with_meteor):
+    """caption_statistics, where METEOR that cannot be computed is the user's mistake."""
     try:
         return caption_statistics(candidates, references, with_meteor)
     except MeteorUnavailable as reason:
@@ -127,10 +142,11 @@ def statistics_of(candidates, references, with_meteor):
 
 
 def facts(captions, training):
-    """What token lists are like, whatever is true of the images. Without training captions, nothing is said of novelty.
+    """Statistics of captions by themselves, without references: name → number.
 
-    length: mean number of tokens; vocabulary: different tokens; distinct: different captions, as a share of all; novel:
-    share of the captions that are not among those of training.
+    captions: token lists; training: a set of captions, as strings of tokens joined by spaces. The names are captions
+    and empty (how many there are), length (mean number of tokens), vocabulary (number of different tokens), distinct
+    (different captions as a share of all) and, if training is not empty, novel (share of captions not in training).
     """
     sentences = [' '.join(tokens) for tokens in captions]
     found = {'captions': len(captions), 'empty': sentences.count(''),
@@ -142,8 +158,11 @@ def facts(captions, training):
     return found
 
 
-def add_how_sure(report, statistics, options):
-    """Add to each of the results its 'intervals', and to all but the first how they differ 'against_first'."""
+def add_intervals(report, statistics, options):
+    """Change report: add 'intervals' to each of its results, and 'against_first' to all but the first.
+
+    statistics: the CaptionStatistics of each; options: level, draws and seed.
+    """
     for some, counted in zip(report['results'], statistics, strict=True):
         some['intervals'] = intervals(counted, *options)
     for some, found in zip(report['results'][1:], compare(statistics, *options), strict=True):
@@ -153,16 +172,17 @@ def add_how_sure(report, statistics, options):
 # ---- the table
 
 def table(report):
-    """The lines to print: what was scored, what the captions are like, the scores. At most 120 columns of figures."""
-    references, results = report['reference_captions'], report['results']
-    lines = [f'{report["images"]:,} images, {references["captions"]:,} references of {report["references"]}, '
+    """The lines to print: what was scored, statistics of the captions, and the scores. At most 120 columns wide."""
+    references = report['reference_captions']
+    results = report['results']
+    lines = [f'{report["images"]:,} images, {references["captions"]:,} references from {report["references"]}, '
              f'tokenizer {report["tokenizer"]}', *report['notes'], '']
     heading = f'{"":12}{"captions":>10}{"empty":>8}{"length":>8}{"vocabulary":>12}{"distinct":>10}'
     lines.append(heading + (f'{"novel":>9}' if 'novel' in references else ''))
     lines.append(facts_line('references', references))
     lines += [f'{facts_line(str(number), some)}   {some["file"]}' for number, some in enumerate(results, start=1)]
     interval = f'{100 * report["level"]:g} % interval'
-    heading = f'{"score, x 100":14}{"of":>4}{"":9}'
+    heading = f'{"score, x 100":14}{"file":>4}{"":9}'
     if report['draws']:
         heading += f'{interval:>20}' + (f'{"difference from 1":>20}{interval:>20}{"p":>9}' if len(results) > 1 else '')
     lines += ['', heading.rstrip()]
@@ -180,7 +200,7 @@ def facts_line(label, found):
 
 
 def score_line(label, number, name, some):
-    scale = 1 if name.startswith('multi_bleu') else 100    # as in NeuralTalk: it is percent already
+    scale = 1 if name.startswith('multi_bleu') else 100    # as in NeuralTalk: in percent already
     line = f'{label:14}{number:>4}{scale * some["scores"][name]:9.2f}'
     if 'intervals' in some:
         line += spread(*some['intervals'][name], scale)
@@ -197,7 +217,7 @@ def spread(low, high, scale):
 # ---- each image
 
 def images_csv(results, ids, captions, candidates, statistics):
-    """A line for each image of each of the results. length: in tokens; scores: names and units as in scores_of."""
+    """CSV text with a line for each image of each of the results. length is in tokens; scores are as in scores_of."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator='\n')
     for number, (some, said, tokens, counted) in enumerate(zip(results, captions, candidates, statistics, strict=True)):
@@ -211,7 +231,7 @@ def images_csv(results, ids, captions, candidates, statistics):
 
 
 def as_text(value):
-    """A value on one line that a spreadsheet shows and never computes: what looks like a formula gets an apostrophe."""
+    """A value as one line of text that no spreadsheet executes: what looks like a formula gets an apostrophe."""
     line = ' '.join(str(value).translate(CONTROLS).split())
     return f"'{line}" if line.startswith(FORMULA) else line
 

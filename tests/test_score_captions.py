@@ -1,4 +1,4 @@
-"""eval/score_captions.py as users run it: its numbers, by hand and beside pycocoevalcap's; its table and its files."""
+"""eval/score_captions.py as users run it: scores, by hand and against pycocoevalcap; the table; the files."""
 
 import contextlib
 import csv
@@ -33,9 +33,9 @@ NAMES = [*(f'Bleu_{n}' for n in range(1, 5)), 'ROUGE_L', 'CIDEr', 'CIDEr_plain',
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
-    """The current folder, with the example as plain text, and as COCO's files under other ids."""
+    """The current folder, with the example of eval/README.md as plain text, and as COCO's files under other ids."""
     monkeypatch.chdir(tmp_path)
-    Path('said.txt').write_text('\n'.join(SAID) + '\n')
+    Path('captions.txt').write_text('\n'.join(SAID) + '\n')
     for number in 0, 1:
         Path(f'ref{number}.txt').write_text(''.join(image[number] + '\n' for image in REFERENCES))
     write('coco.json', {'images': [{'id': 5}, {'id': 4}], 'annotations': [
@@ -60,20 +60,20 @@ def report(*flags):
 
 # ---------------------------------------------------------------------------------------------- scores
 
-def test_the_example_of_the_page_is_what_the_script_prints(folder, capsys):
-    run('said.txt', 'ref0.txt', 'ref1.txt', '--draws', 0)
+def test_the_worked_example_in_the_readme_is_what_the_script_prints(folder, capsys):
+    run('captions.txt', 'ref0.txt', 'ref1.txt', '--draws', 0)
     out = capsys.readouterr().out
     page = (ROOT / 'eval' / 'README.md').read_text(encoding='utf-8')
     shown = re.search(r'prints\n\n```\n(.*?)```', page, re.DOTALL)[1].splitlines()
     assert len(shown) == 7 and set(shown) - {'…'} <= set(out.splitlines())
-    # and by hand, as there: BLEU-1, BLEU-2, ROUGE-L, CIDEr-D of the first caption
-    scores = report('said.txt', 'ref0.txt', 'ref1.txt')['results'][0]['scores']
+    # and by hand, as in the README: BLEU-1, BLEU-2, ROUGE-L, and CIDEr-D of the first caption
+    scores = report('captions.txt', 'ref0.txt', 'ref1.txt')['results'][0]['scores']
     penalty = np.exp(1 - 9 / 7)
     assert scores['Bleu_1'] == pytest.approx(penalty * 6 / 7, rel=1e-8)
     assert scores['Bleu_2'] == pytest.approx(penalty * np.sqrt(6 / 7 * 4 / 5), rel=1e-8)
     assert scores['multi_bleu_1'] == pytest.approx(600 / 7)
     assert scores['ROUGE_L'] == pytest.approx((2.44 * .6 / 2.04 + .75) / 2)
-    run('said.txt', 'ref0.txt', 'ref1.txt', '--csv', 'images.csv')
+    run('captions.txt', 'ref0.txt', 'ref1.txt', '--csv', 'images.csv')
     length, root = np.exp(-4 / 72), np.sqrt
     by_hand = length * (2 / root(8) + 2 / root(8) + 1 / root(3)) / 4 + length / root(10) / 4
     assert float(read_csv()[0]['CIDEr']) == pytest.approx(5 * by_hand)
@@ -87,30 +87,30 @@ def test_all_forms_of_the_same_captions_score_the_same(folder):
     write('dataset.json', {'images': [
         {'filename': f'{name}.jpg', 'imgid': name, 'split': 'val', 'sentences': [{'raw': text} for text in texts]}
         for name, texts in zip('xy', REFERENCES, strict=True)]})
-    forms = [['said.txt', 'ref0.txt', 'ref1.txt'], ['results.json', 'coco.json'], ['struct.json'],
-             ['struct.json', 'dataset.json', '--split', 'val'], ['--split', 'val', 'said.txt', 'dataset.json'],
-             ['said.txt', 'coco.json'], ['said.txt', '--references', 'ref1.txt', 'ref0.txt']]
+    forms = [['captions.txt', 'ref0.txt', 'ref1.txt'], ['results.json', 'coco.json'], ['struct.json'],
+             ['struct.json', 'dataset.json', '--split', 'val'], ['--split', 'val', 'captions.txt', 'dataset.json'],
+             ['captions.txt', 'coco.json'], ['captions.txt', '--references', 'ref1.txt', 'ref0.txt']]
     found = [report(*form)['results'][0]['scores'] for form in forms]
     assert list(found[0]) == NAMES
     for scores in found[1:]:
         assert scores == pytest.approx(found[0], rel=1e-12)
 
 
-def test_the_tokenizer_is_asked_for(folder):
-    Path('said.txt').write_text("A dog's, run\nx\n")
+def test_the_tokenizer_can_be_chosen(folder):
+    Path('captions.txt').write_text("A dog's, run\nx\n")
     Path('ref0.txt').write_text("A DOG's run.\ny\n")
-    precision = {how: report('said.txt', 'ref0.txt', '--tokenizer', how)['results'][0]['scores']['multi_bleu_1']
+    precision = {how: report('captions.txt', 'ref0.txt', '--tokenizer', how)['results'][0]['scores']['multi_bleu_1']
                  for how in ('ptb', 'karpathy', 'none')}
-    # of a, dog, 's, run, x; of a, dogs, run, x; of A, dog's, and so on
+    # 4 of a, dog, 's, run, x; 3 of a, dogs, run, x; 1 of A, dog's, and so on
     assert precision == pytest.approx({'ptb': 80, 'karpathy': 75, 'none': 25})
 
 
 def test_scores_and_intervals_are_those_of_the_metrics(folder):
     rng = np.random.default_rng(0)
     captions = [' '.join(rng.choice(list('abcdef'), size)) for size in rng.integers(1, 9, 20)]
-    Path('said.txt').write_text('\n'.join(captions))
+    Path('captions.txt').write_text('\n'.join(captions))
     Path('ref0.txt').write_text('\n'.join(captions[1:] + captions[:1]))
-    found = report('said.txt', 'ref0.txt', '--level', .9, '--draws', 50, '--seed', 3)
+    found = report('captions.txt', 'ref0.txt', '--level', .9, '--draws', 50, '--seed', 3)
     statistics = caption_statistics([caption.split() for caption in captions],
                                     [[caption.split()] for caption in captions[1:] + captions[:1]])
     result, = found['results']
@@ -145,29 +145,29 @@ def test_the_table_is_aligned_and_fits(folder, capsys):
         'multi-bleu-3', 'multi-bleu-4']
 
 
-def test_what_the_captions_are_like(folder, capsys):
-    Path('said.txt').write_text('a dog runs\n\nA dog runs .\na cat\n')
+def test_statistics_of_the_captions_by_themselves(folder, capsys):
+    Path('captions.txt').write_text('a dog runs\n\nA dog runs .\na cat\n')
     Path('ref0.txt').write_text('x\n' * 4)
     Path('training.txt').write_text('A cat!\nx y\n')
-    found = report('said.txt', 'ref0.txt', '--training', 'training.txt', 'ref0.txt')
+    found = report('captions.txt', 'ref0.txt', '--training', 'training.txt', 'ref0.txt')
     facts = {name: found['results'][0][name] for name in ('captions', 'empty', 'length', 'vocabulary', 'distinct',
                                                           'novel')}
     assert facts == {'captions': 4, 'empty': 1, 'length': 2, 'vocabulary': 4, 'distinct': .75, 'novel': .75}
     assert found['reference_captions'] == {'captions': 4, 'empty': 0, 'length': 1, 'vocabulary': 1, 'distinct': .25,
                                            'novel': 0}
-    line, = [line for line in capsys.readouterr().out.splitlines() if line.endswith('   said.txt')]
-    assert line.split() == ['1', '4', '1', '2.00', '4', '75.0', '%', '75.0', '%', 'said.txt']
-    assert 'novel' not in report('said.txt', 'ref0.txt')['results'][0]
+    line, = [line for line in capsys.readouterr().out.splitlines() if line.endswith('   captions.txt')]
+    assert line.split() == ['1', '4', '1', '2.00', '4', '75.0', '%', '75.0', '%', 'captions.txt']
+    assert 'novel' not in report('captions.txt', 'ref0.txt')['results'][0]
 
 
-def test_allow_missing_scores_what_is_there_and_says_so(folder, capsys):
+def test_allow_missing_scores_the_common_images_and_reports_the_others(folder, capsys):
     write('one.json', [{'image_id': '5', 'caption': SAID[0]}, {'image_id': 6, 'caption': 'x'}])
     assert score_captions.main(['one.json', 'coco.json']) == 2
     assert 'one.json: has no caption for 1 of the 2 images of coco.json, such as 4;' in capsys.readouterr().err
     found = report('one.json', 'results.json', 'coco.json', '--allow_missing')
     assert found['images'] == 1 and len(found['notes']) == 2
     assert found['results'][0]['scores'] == found['results'][1]['scores']
-    assert '1 images, 2 references of coco.json' in (out := capsys.readouterr().out)
+    assert '1 images, 2 references from coco.json' in (out := capsys.readouterr().out)
     assert 'one.json: 1 of its 2 images have no references in coco.json, such as 6; these are left out' in out
 
 
@@ -199,23 +199,23 @@ def test_no_caption_is_a_formula_in_a_spreadsheet(folder, caption):
     assert score_captions.as_text('=id') == "'=id"
 
 
-def test_results_are_written_even_if_nobody_reads_the_table(folder):
+def test_files_are_written_even_if_nobody_reads_the_table(folder):
     done = subprocess.run(f'"{sys.executable}" "{SCRIPT}" results.json coco.json --json report.json | true', shell=True,
                           capture_output=True, text=True)
     assert done.stderr == '' and json.loads(Path('report.json').read_text())['images'] == 2
 
 
 def test_it_runs_from_the_checkout_without_being_installed(folder):
-    """-I: nothing of the current folder, PYTHONPATH or the user. The finder of an editable install is taken out."""
+    """-I ignores the current folder, PYTHONPATH and the user's packages; an editable install is switched off too."""
     program = ('import runpy, sys\n'
                'sys.meta_path[:] = [finder for finder in sys.meta_path if "editable" not in repr(finder).lower()]\n'
                f'sys.path[:] = [path for path in sys.path if path != {str(ROOT)!r}]\n'
                'try:\n    import imagernn\nexcept ImportError:\n    print("not installed")\n'
-               f'sys.argv = ["score_captions.py", "said.txt", "ref0.txt"]\nrunpy.run_path({str(SCRIPT)!r}, None, '
+               f'sys.argv = ["score_captions.py", "captions.txt", "ref0.txt"]\nrunpy.run_path({str(SCRIPT)!r}, None, '
                '"__main__")')
     done = subprocess.run([sys.executable, '-I', '-c', program], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith('not installed\n2 images, 2 references of ref0.txt')
+    assert done.stdout.startswith('not installed\n2 images, 2 references from ref0.txt')
 
 
 # ---------------------------------------------------------------------------------------------- mistakes
@@ -223,19 +223,19 @@ def test_it_runs_from_the_checkout_without_being_installed(folder):
 @pytest.mark.parametrize(('flags', 'words'), [
     (['absent.json', 'coco.json'], ['absent.json: cannot be read']),
     (['.', 'coco.json'], ['.: cannot be read']),
-    (['said.txt', 'ref0.txt', '--level', '95'], ['--level 95', '0.95']),
-    (['said.txt', 'ref0.txt', '--level', 'nan'], ['--level nan']),
-    (['said.txt', 'ref0.txt', '--draws', '-1'], ['--draws -1']),
-    (['said.txt', 'ref0.txt', '--draws', '10000000000'], ['--draws 10000000000']),
-    (['said.txt', 'ref0.txt', '--seed', '-1'], ['--seed -1']),
-    (['said.txt', 'ref0.txt', '--json', 'x', '--csv', './x'], ['same file']),
-    (['said.txt', 'ref0.txt', '--csv', 'ref0.txt'], ['ref0.txt: is read here']),
-    (['said.txt', '--references', 'ref0.txt', '--json', 'ref0.txt'], ['ref0.txt: is read here']),
-    (['said.txt', 'ref0.txt', '--training', 'ref1.txt', '--csv', 'ref1.txt'], ['ref1.txt: is read here']),
-    (['said.txt', 'ref0.txt', '--json', ''], ['--json: is empty']),
-    (['said.txt', 'ref0.txt', '--json', '.'], ['.: is a folder']),
-    (['said.txt', 'ref0.txt', '--training', 'results.json'], ['results.json: holds results']),
-    (['said.txt', 'ref0.txt', '--split', 'val'], ['--split val']),
+    (['captions.txt', 'ref0.txt', '--level', '95'], ['--level 95', '0.95']),
+    (['captions.txt', 'ref0.txt', '--level', 'nan'], ['--level nan']),
+    (['captions.txt', 'ref0.txt', '--draws', '-1'], ['--draws -1']),
+    (['captions.txt', 'ref0.txt', '--draws', '10000000000'], ['--draws 10000000000']),
+    (['captions.txt', 'ref0.txt', '--seed', '-1'], ['--seed -1']),
+    (['captions.txt', 'ref0.txt', '--json', 'x', '--csv', './x'], ['same file']),
+    (['captions.txt', 'ref0.txt', '--csv', 'ref0.txt'], ['ref0.txt: is an input file']),
+    (['captions.txt', '--references', 'ref0.txt', '--json', 'ref0.txt'], ['ref0.txt: is an input file']),
+    (['captions.txt', 'ref0.txt', '--training', 'ref1.txt', '--csv', 'ref1.txt'], ['ref1.txt: is an input file']),
+    (['captions.txt', 'ref0.txt', '--json', ''], ['--json: the file name is empty']),
+    (['captions.txt', 'ref0.txt', '--json', '.'], ['.: is a folder']),
+    (['captions.txt', 'ref0.txt', '--training', 'results.json'], ['results.json: holds results']),
+    (['captions.txt', 'ref0.txt', '--split', 'val'], ['--split val']),
 ])
 def test_a_mistake_is_one_line_and_exit_code_2(folder, flags, words, capsys):
     before = sorted(path.name for path in folder.iterdir())
@@ -246,16 +246,16 @@ def test_a_mistake_is_one_line_and_exit_code_2(folder, flags, words, capsys):
     assert sorted(path.name for path in folder.iterdir()) == before
 
 
-def test_meteor_is_done_or_its_absence_an_error(folder, monkeypatch, capsys):
+def test_meteor_without_java_is_an_error(folder, monkeypatch, capsys):
     monkeypatch.setenv('PATH', '')
-    assert score_captions.main(['said.txt', 'ref0.txt', '--meteor']) == 2
+    assert score_captions.main(['captions.txt', 'ref0.txt', '--meteor']) == 2
     assert 'error: --meteor: METEOR cannot be computed: ' in (message := capsys.readouterr().err) and 'java' in message
 
 
 # ---------------------------------------------------------------------------------------------- beside pycocoevalcap
 
 def test_every_score_equals_pycocoevalcap_with_its_own_tokenizer(folder):
-    """Captions of val2017, cut and scored by each side: noise, another image's, empty, one-word and long ones."""
+    """Both tokenize and score captions of val2017: random words, another image's captions, empty and very long ones."""
     annotations = SHARED / 'coco' / 'captions_val2017.json'
     pytest.importorskip('pycocoevalcap', reason='pycocoevalcap is not installed')
     if not shutil.which('java'):
@@ -280,11 +280,11 @@ def test_every_score_equals_pycocoevalcap_with_its_own_tokenizer(folder):
     for name, (score, each) in expected.items():
         assert result['scores'][name] == pytest.approx(score, abs=1e-4), name
         same = np.isclose([float(row[name]) for row in read_csv()], each, rtol=0, atol=1e-9)
-        assert same.mean() > .98, name      # the two cut a few captions otherwise, see metrics/ptb.py
+        assert same.mean() > .98, name      # a few captions get other tokens, see corpus/tokenize.py
 
 
 def pycocoevalcap_scores(references, captions):
-    """Name → score, and that of each image."""
+    """name → (score, scores of each image)."""
     from pycocoevalcap.bleu.bleu import Bleu
     from pycocoevalcap.cider.cider import Cider
     from pycocoevalcap.rouge.rouge import Rouge
