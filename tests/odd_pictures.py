@@ -156,7 +156,7 @@ def broken():
         'page.png': (b'<!doctype html><title>404 Not Found</title>', no_picture),
         'zeros.jpg': (bytes(1000), no_picture),
         'drawing.eps.png': (b'%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\nshowpage\n',
-                            Outcome(words=('of a kind that is not read here', 'save it as'))),
+                            Outcome(words=('of an unsupported kind', 'save it as'))),
         'huge.png': (png_of(png_header(50_000, 50_000), (b'IDAT', zlib.compress(bytes(1000))), (b'IEND', b'')),
                      Outcome(words=('too large', '2500000000 pixels', 'make it smaller'))),
         'no_pixels.png': (png_of(png_header(16, 16), (b'IEND', b'')), unreadable),

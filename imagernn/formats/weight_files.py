@@ -1,11 +1,11 @@
-"""The arrays in other frameworks' weight files, found and read without those frameworks and without running anything.
+"""The arrays in other frameworks' weight files, read without those frameworks and without running anything.
 
-Knows the formats, told from a file's first bytes, and nothing of networks: {name in the file: Stored}. What a file says
-of sizes is held against the file's own size before any memory is taken; only arrays that are asked for are read.
+Knows the formats, recognized from a file's first bytes, and nothing of networks: a file is {name: Stored}. Sizes that a
+file claims are checked against the file's own size before memory is allocated, and only requested arrays are read.
 
-PyTorch's files are pickles around plain numbers; the machine of formats.pickles reads them. Caffe's and ONNX's are
-protocol buffers, of which two or three kinds of fields are needed: a reader of these few lines is less to carry than
-Caffe, which pip does not have, or than onnx with protobuf, for files that these packages would copy into memory twice.
+PyTorch's files are pickles around plain numbers; the machine of formats.pickles reads them. Caffe's and ONNX's files
+are protocol buffers, of which only two or three kinds of fields are needed. The few lines that read those are a smaller
+dependency than Caffe, which pip does not offer, or onnx with protobuf, which would copy a file into memory twice.
 """
 
 import math
@@ -25,27 +25,30 @@ from imagernn.formats.matlab import Numbers, looks_like_matlab, read_variables
 from imagernn.formats.npy import array_of, open_archive, read_header
 from imagernn.formats.pickles import OPCODES, PickleMachine, refuse
 
-MAX_ARRAYS, MAX_FIELDS = 10_000, 1_000_000    # more than any network here could need
-MAX_PICKLE_BYTES = 64 << 20                   # of the description of the arrays in a .pth
-MAX_NAME, MAX_NAMES = 1000, 1_000_000         # characters of a layer's name, and of those of all arrays
+MAX_ARRAYS = 10_000             # more than any network here needs
+MAX_FIELDS = 1_000_000          # of protocol buffers, likewise
+MAX_PICKLE_BYTES = 64 << 20     # of the pickle that describes the arrays in a .pth
+MAX_NAME = 1000                 # characters of a layer's name
+MAX_NAMES = 1_000_000           # characters of the names of all arrays together
 MAX_AXES = 32
-TORCH_MAGIC = b'\x80\x02\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19.'    # of a .pth before PyTorch 1.6
+TORCH_MAGIC = b'\x80\x02\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19.'    # starts a .pth before PyTorch 1.6
 TYPES = {'FloatStorage': 'f4', 'DoubleStorage': 'f8', 'HalfStorage': 'f2', 'LongStorage': 'i8', 'IntStorage': 'i4',
          'ShortStorage': 'i2', 'CharStorage': 'i1', 'ByteStorage': 'u1', 'BoolStorage': '?'}
 ONNX_TYPES = {1: 'f4', 10: 'f2', 11: 'f8'}
 
 
 class Stored(NamedTuple):
-    """An array in a file: its shape, known before it is read, and the function that reads it."""
+    """An array in a file, whose shape is known before it is read."""
 
     shape: tuple
-    read: object
+    read: object     # read() -> the array
 
 
 def stored_arrays(path):
-    """What is in a weight file -> (format, a key of READERS; {name: Stored}).
+    """The arrays in a weight file -> its format (a key of READERS), {name: Stored}.
 
-    Raises InputError naming the file where it is missing, of no known format, damaged or cut short. So may reading.
+    Raises InputError that names the file if it is missing, of an unknown format, damaged or truncated. Stored.read may
+    raise other exceptions for damage found only then: call it within readable(path).
     """
     path = Path(path)
     if not path.is_file():
@@ -57,14 +60,14 @@ def stored_arrays(path):
                              f'{", ".join(READERS)}')
         arrays = READERS[form](path)
     if len(arrays) > MAX_ARRAYS or sum(map(len, arrays)) > MAX_NAMES:
-        raise InputError(f'{path}: holds {len(arrays):,} arrays, or names so long, as no network has; name a file of '
-                         'weights')
+        raise InputError(f'{path}: holds {len(arrays):,} arrays, or very long names of arrays, as no network '
+                         'does; name a file of weights')
     return form, arrays
 
 
 @contextmanager
 def readable(path):
-    """Whatever a damaged file makes its reader raise becomes an InputError that names the file."""
+    """Turn any exception that a damaged file causes in its reader into an InputError that names the file."""
     try:
         yield
     except (InputError, MemoryError):
@@ -72,10 +75,11 @@ def readable(path):
     except Exception as error:
         reason = ' '.join(str(error).split()) or 'no reason given'
         raise InputError(f'{path}: cannot be read as a weight file ({type(error).__name__}: {reason:.200}). It may be '
-                         'cut short or not be what its name says: copy or download it again.') from None
+                         'truncated, or not be what its name says: copy or download it again.') from None
 
 
 def _format(path):
+    """The format of a weight file, a key of READERS, or None."""
     with path.open('rb') as file:
         start = file.read(128)
     if zipfile.is_zipfile(path):
@@ -88,23 +92,24 @@ def _format(path):
     if looks_like_matlab(start):
         return '.mat'
     if start.startswith(b'PK'):
-        raise InputError(f'{path}: is a zip archive (.pth or .npz) that ends too early; copy or download it again')
+        raise InputError(f'{path}: is a truncated zip archive (.pth or .npz); copy or download it again')
     suffix = path.suffix.lower()
-    return suffix if suffix in ('.caffemodel', '.onnx') else None    # protocol buffers have no mark of their own
+    return suffix if suffix in ('.caffemodel', '.onnx') else None    # protocol buffers have no signature
 
 
 # -- HDF5 (Keras)
 
 def _read_h5(path):
+    """The floating-point datasets in an HDF5 file, without those of an optimizer."""
     return {name: Stored(tuple(shape), lambda described=described: _h5_array(path, described))
             for name, (shape, described) in hdf5.in_child(lambda: _describe_h5(path)).items()}
 
 
 def _describe_h5(path):
-    """{name: (shape, how to read it, or why it cannot be read)}."""
+    """{name: (shape, description for hdf5.Numbers, or the reason why it cannot be read)}; runs in a child process."""
     found = {}
 
-    def visit(name, item):    # of what is in the file itself: links elsewhere are not followed
+    def visit(name, item):    # visititems does not follow links to other files
         if len(found) > MAX_ARRAYS:
             return True
         if isinstance(item, h5py.Dataset) and item.shape is not None and item.dtype.kind == 'f' \
@@ -129,6 +134,7 @@ def _h5_array(path, described):
 # -- numpy
 
 def _read_npz(path):
+    """The floating-point arrays in an .npz."""
     found = {}
     with open_archive(path) as archive:
         for info in archive.infolist():
@@ -146,21 +152,22 @@ def _read_npz(path):
 
 
 def _npz_array(path, member):
-    with zipfile.ZipFile(path) as archive:    # open_archive has found it sound
+    with zipfile.ZipFile(path) as archive:    # open_archive has validated it
         return array_of(archive.read(member))
 
 
 # -- MATLAB v5 (MatConvNet)
 
 def _read_mat(path):
-    """A MatConvNet network: `layers`, a cell of structs, each with a name and weights, or in old files filters, biases.
+    """A MatConvNet network: `layers` is a cell of structs with a name and weights, or in old files filters and biases.
 
-    The weights of a layer are called name.0, name.1.
+    The arrays of a layer are named name.0, name.1.
     """
     network = variables = read_variables(path)
     if 'net' in variables:
         network, = variables['net']()
-    layers, found = network['layers'], {}
+    layers = network['layers']
+    found = {}
     for layer, in layers() if callable(layers) else layers:
         weights = layer.get('weights') or [layer[field] for field in ('filters', 'biases') if field in layer]
         for i, w in enumerate(weights):
@@ -170,22 +177,24 @@ def _read_mat(path):
 
 
 def _name(layer, number):
-    """What the arrays of a layer are called here. A long name, repeated for each of them, would fill the memory."""
+    """The name of a layer's array. Raises ValueError for a long name, which repeated would fill the memory."""
     if len(layer) > MAX_NAME:
-        raise ValueError(f'a layer whose name is of {len(layer):,} characters')
+        raise ValueError(f'a layer whose name has {len(layer):,} characters')
     return f'{layer}.{number}'
 
 
 # -- PyTorch
 
 class _Storage(NamedTuple):
+    """A one-dimensional array in the file, of which tensors are views."""
+
     key: str
     dtype: np.dtype
-    size: int     # numbers
+    size: int     # in elements
 
 
 class _Tensor(NamedTuple):
-    """A part of a storage: offset and strides in numbers."""
+    """A view of a storage. offset and strides are in elements."""
 
     storage: _Storage
     offset: int
@@ -193,28 +202,28 @@ class _Tensor(NamedTuple):
     strides: tuple
 
     def extent(self):
-        """How many numbers of the storage it reaches over."""
+        """How many elements of the storage it spans, from its first to its last."""
         if 0 in self.shape:
             return 0
         return 1 + sum((n - 1) * stride for n, stride in zip(self.shape, self.strides, strict=True))
 
     def stored(self, read):
-        """read(first, count) of the storage's numbers."""
+        """The tensor as Stored. read(first, count) -> those elements of its storage."""
         def array():
-            numbers = read(self.offset, self.extent())
-            strides = [stride * numbers.itemsize for stride in self.strides]
-            return np.ascontiguousarray(as_strided(numbers, self.shape, strides, writeable=False))
+            elements = read(self.offset, self.extent())
+            strides = [stride * elements.itemsize for stride in self.strides]
+            return np.ascontiguousarray(as_strided(elements, self.shape, strides, writeable=False))
 
         return Stored(self.shape, array)
 
 
 class _TorchPickle(PickleMachine):
-    """formats.pickles's machine with what torch.save names: storages, tensors, ordered dicts. Still nothing can run."""
+    """The machine of formats.pickles plus what torch.save uses: storages, tensors, OrderedDict. Nothing can run."""
 
     def __init__(self, data, position=0):
         super().__init__(data, position)
         self.opcodes = {**OPCODES, b'Q': _TorchPickle.push_persistent, b'b': _TorchPickle.build}    # BINPERSID, BUILD
-        self.storages = {}    # in the order in which they are met
+        self.storages = {}    # key -> _Storage, in the order in which they occur
 
     def push_global(self, module, name):
         if module == 'torch' and name in TYPES:
@@ -223,37 +232,41 @@ class _TorchPickle(PickleMachine):
             self.push(TORCH_GLOBALS[module, name])
         else:
             refuse(f'it asks for {ascii(module)[1:-1]:.60}.{ascii(name)[1:-1]:.60}, which weights do not need; '
-                    'in PyTorch, save the state_dict() alone')
+                   'in PyTorch, save the state_dict() alone')
 
     def push_persistent(self):
+        """Push the storage that a persistent id describes."""
         what, dtype, key, _, size, *_ = self.stack.pop()
         if what != 'storage' or not isinstance(dtype, np.dtype) or type(key) is not str or not _is_count(size):
-            refuse('a storage that is none')
+            refuse('an invalid storage')
         storage = _Storage(key, dtype, size)
         if self.storages.setdefault(key, storage) != storage:
-            refuse('a storage of two sizes')
+            refuse('a storage with two sizes or types')
         self.push(storage)
 
     def build(self):
         state, target = self.stack.pop(), self.stack[-1]
-        if type(target) is not dict or type(state) is not dict:    # the _metadata of a state_dict, which says nothing
-            refuse('it sets the state of what has none')
+        if type(target) is not dict or type(state) is not dict:    # a state_dict's _metadata, which is ignored
+            refuse('it sets the state of something that has none')
 
     def tensor(self, storage, offset, shape, strides, *_):
-        sound = isinstance(storage, _Storage) and len(shape) == len(strides) <= MAX_AXES
-        if not sound or not all(map(_is_count, [offset, *shape, *strides])):
-            refuse('a tensor that is none')
+        """Stands in for _rebuild_tensor_v2. Refuses a tensor that reaches beyond its storage or repeats its elements."""
+        valid = isinstance(storage, _Storage) and len(shape) == len(strides) <= MAX_AXES
+        if not valid or not all(map(_is_count, [offset, *shape, *strides])):
+            refuse('an invalid tensor')
         tensor = _Tensor(storage, offset, shape, strides)
         if offset + tensor.extent() > storage.size or math.prod(shape) > storage.size:
-            refuse(f'a tensor of shape {shape!s:.60} in a storage of {storage.size} numbers')
+            refuse(f'a tensor of shape {shape!s:.60} in a storage of {storage.size} elements')
         return tensor
 
     def parameter(self, data, *_):
+        """Stands in for _rebuild_parameter: a parameter is its tensor."""
         return data
 
     def ordered_dict(self, *items):
+        """Stands in for OrderedDict(): an empty dict."""
         if items:
-            refuse('a dict with contents of its own')
+            refuse('an OrderedDict that is created with contents')
         return {}
 
 
@@ -266,11 +279,12 @@ TORCH_GLOBALS = {
 
 
 def _is_count(value):
+    """Whether a value can be a number of elements, an axis or a stride."""
     return type(value) is int and 0 <= value < 1 << 48
 
 
 def _tensors(value):
-    """{name: _Tensor} of a state_dict, or of a training checkpoint around one."""
+    """{name: _Tensor} in a state_dict, or in a training checkpoint that contains one."""
     for wrapper in ('state_dict', 'model'):
         if type(value) is dict and type(value.get(wrapper)) is dict:
             value = value[wrapper]
@@ -280,24 +294,26 @@ def _tensors(value):
 
 
 def _read_pth(path):
+    """The tensors in a .pth, in the format since PyTorch 1.6 or the one before it."""
     return _read_torch_zip(path) if zipfile.is_zipfile(path) else _read_torch_legacy(path)
 
 
 def _read_torch_zip(path):
-    """A zip: <folder>/data.pkl describes the tensors, <folder>/data/<key> are the numbers of each storage."""
+    """A zip archive: <folder>/data.pkl describes the tensors, <folder>/data/<key> holds the elements of a storage."""
     with open_archive(path) as archive:
         description = next(name for name in archive.namelist() if name.endswith('data.pkl'))
-        folder, size = description.removesuffix('data.pkl'), archive.getinfo(description).file_size
+        folder = description.removesuffix('data.pkl')
+        size = archive.getinfo(description).file_size
         if size > MAX_PICKLE_BYTES:
-            refuse(f'a description of {size:,} bytes')
+            refuse(f'a description of {size:,} bytes; at most {MAX_PICKLE_BYTES:,} are read')
         sizes = {info.filename: info.file_size for info in archive.infolist()}
         if f'{folder}byteorder' in sizes and archive.open(f'{folder}byteorder').read(9) != b'little':
-            refuse('numbers in big-endian order')
+            refuse('big-endian numbers, which are not supported')
         machine = _TorchPickle(archive.read(description))
     tensors = _tensors(machine.result(machine.run))
     for storage in machine.storages.values():
         if sizes.get(f'{folder}data/{storage.key}') != storage.size * storage.dtype.itemsize:
-            refuse(f'storage {ascii(storage.key)[:60]} is missing or not as long as it should be')
+            refuse(f'storage {ascii(storage.key)[:60]} is missing or has the wrong length')
 
     def reader(storage):
         def read(first, count):
@@ -311,7 +327,7 @@ def _read_torch_zip(path):
 
 
 def _read_torch_legacy(path):
-    """Five pickles, the fourth the state_dict, the fifth the order of the storages, which follow: a count, numbers."""
+    """Five pickles, the fourth the state_dict, the fifth the order of the storages that follow (size, then elements)."""
     with _mapped(path) as data:
         position = len(TORCH_MAGIC)
         values = []
@@ -323,16 +339,17 @@ def _read_torch_legacy(path):
                 storages = machine.storages
         _, system, value, keys = values
         if type(system) is not dict or not system.get('little_endian'):
-            refuse('numbers in big-endian order')
-        tensors, places = _tensors(value), {}
+            refuse('big-endian numbers, which are not supported')
+        tensors = _tensors(value)
+        places = {}    # key of a storage -> position of its elements
         for key in keys:
             storage = storages[key]
             places[key] = position + 8
             position += 8 + storage.size * storage.dtype.itemsize
             if position > len(data):
-                refuse('cut short')
+                refuse('truncated')
             if int.from_bytes(data[places[key] - 8:places[key]], 'little') != storage.size:
-                refuse(f'storage {ascii(key)[:60]} is not as long as it should be')
+                refuse(f'storage {ascii(key)[:60]} has the wrong length')
 
     def reader(storage):
         return lambda first, count: np.fromfile(path, storage.dtype, count,
@@ -347,13 +364,14 @@ VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5
 
 
 class _Wire:
-    """The fields of messages in a mapped file. A message is a range (start, stop) of bytes."""
+    """The fields of messages in a memory-mapped file. A message is a range (start, stop) of bytes."""
 
     def __init__(self, data):
-        self.data, self.left = data, MAX_FIELDS
+        self.data = data
+        self.left = MAX_FIELDS    # how many more may be read
 
     def fields(self, message):
-        """(number, kind, value) of each field: an int, or the range of what it holds."""
+        """Yield (number, kind, value) of each field; the value is an int, or the range (start, stop) of its bytes."""
         position, stop = message
         while position < stop:
             self.left -= 1
@@ -371,10 +389,11 @@ class _Wire:
                 value = (position, position + size)
                 position += size
                 if position > stop:
-                    raise ValueError(f'field {number} reaches beyond its message: cut short')
+                    raise ValueError(f'field {number} reaches beyond its message: the file is truncated')
             yield number, kind, value
 
     def _varint(self, position, stop):
+        """The integer of variable length at position -> its value, the position after it."""
         value = shift = 0
         while position < stop and shift < 64:
             byte = self.data[position]
@@ -383,19 +402,19 @@ class _Wire:
             if byte < 128:
                 return value, position
             shift += 7
-        raise ValueError('a broken number: cut short, or not of this format')
+        raise ValueError('an invalid integer: the file is truncated or not of this format')
 
     def all(self, message, number):
-        """The ranges of all fields of this number."""
+        """The ranges of all fields with this number that hold bytes."""
         return [value for n, kind, value in self.fields(message) if n == number and kind == BYTES]
 
     def text(self, message, number):
-        """The last field of this number as text."""
+        """The last field with this number as text, or an empty string."""
         texts = self.all(message, number)
         return bytes(self.data[slice(*texts[-1])]).decode('utf-8', 'replace') if texts else ''
 
     def numbers(self, message, number):
-        """A repeated whole number, packed or not: the sizes of an array's axes."""
+        """The values of a repeated integer field, packed or not: the sizes of an array's axes."""
         found = []
         for n, kind, value in self.fields(message):
             if n == number and kind == VARINT:
@@ -411,7 +430,7 @@ class _Wire:
 
 
 def _numbers_at(path, place, dtype, shape):
-    """Stored of plain numbers at a range of bytes of the file. ValueError unless they are as many as the shape says."""
+    """Numbers at a range of bytes in the file, as Stored. Raises ValueError unless the size fits the shape."""
     start, stop = place
     dtype = np.dtype('<' + dtype)
     if math.prod(shape) * dtype.itemsize != stop - start:
@@ -420,10 +439,11 @@ def _numbers_at(path, place, dtype, shape):
 
 
 def _read_caffemodel(path):
-    """NetParameter: layer = 100 (name 1, blobs 7), or before Caffe 1.0 layers = 2 (name 4, blobs 6).
+    """The blobs of a .caffemodel, named name.0, name.1 after their layer. The format is in caffe.proto:
 
-    BlobProto: data = 5, packed floats; shape = 7 (dim 1), or num, channels, height, width = 1 to 4, where ones in
-    front mean nothing. The blobs of a layer are called name.0, name.1. (caffe.proto)
+    NetParameter: layer = 100 (name 1, blobs 7), or before Caffe 1.0 layers = 2 (name 4, blobs 6).
+    BlobProto: data = 5, packed floats; shape = 7 (dim 1), or num, channels, height, width = 1 to 4, without leading
+    ones.
     """
     found = {}
     with _mapped(path) as data:
@@ -436,7 +456,7 @@ def _read_caffemodel(path):
             for i, blob in enumerate(wire.all(layer, blobs_field)):
                 fields = {number: value for number, _, value in wire.fields(blob)}
                 if not isinstance(fields.get(5), tuple):
-                    raise ValueError(f'layer {ascii(name)[:60]} holds no packed 32-bit numbers')
+                    raise ValueError(f'layer {ascii(name)[:60]} has no packed 32-bit numbers')
                 if 7 in fields:
                     shape = wire.numbers(fields[7], 1)
                 else:
@@ -448,8 +468,10 @@ def _read_caffemodel(path):
 
 
 def _read_onnx(path):
-    """ModelProto: graph = 7; its initializer = 5: TensorProto: dims 1, data_type 2, float_data 4, name 8, raw_data 9,
-    data_location 14. (onnx.proto)
+    """The floating-point initializers of an .onnx file. The format is in onnx.proto:
+
+    ModelProto: graph = 7. GraphProto: initializer = 5. TensorProto: dims 1, data_type 2, float_data 4, name 8,
+    raw_data 9, data_location 14.
     """
     found = {}
     with _mapped(path) as data:
@@ -459,9 +481,9 @@ def _read_onnx(path):
                 fields = {number: value for number, _, value in wire.fields(tensor)}
                 name, dtype = wire.text(tensor, 8), ONNX_TYPES.get(fields.get(2))
                 if dtype is None:
-                    continue    # whole numbers, such as the shapes that a graph computes with
+                    continue    # integers, for example the shapes that a graph computes with
                 if fields.get(14):
-                    raise InputError(f'{path}: keeps its weights in another file; save it as one file')
+                    raise InputError(f'{path}: keeps its weights in another file; save the model as a single file')
                 place = fields.get(9, fields.get(4) if dtype == 'f4' else None)
                 if isinstance(place, tuple):
                     found[name] = _numbers_at(path, place, dtype, wire.numbers(tensor, 1))
@@ -470,6 +492,7 @@ def _read_onnx(path):
 
 @contextmanager
 def _mapped(path):
+    """The bytes of a file, memory-mapped for the with-block."""
     with path.open('rb') as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
         yield data
 
