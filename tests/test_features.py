@@ -1,4 +1,4 @@
-"""Feature files: every format gives the same rows; every damaged one says what is wrong and what to do."""
+"""Feature files: every format gives the same rows; the error for a damaged one says what is wrong and what to do."""
 
 from pathlib import Path
 
@@ -17,7 +17,7 @@ IDS = [5, 0, 22, 5, 21, 11]
 
 
 def numbers(dtype=np.float64):
-    return np.random.default_rng(0).standard_normal((N, D)).astype(dtype)  # (N, D)
+    return np.random.default_rng(0).standard_normal((N, D)).astype(dtype)    # (N, D)
 
 
 def save_mat5(path, feats, **options):
@@ -65,7 +65,7 @@ FORMATS = {
 
 @pytest.mark.parametrize('name, dtype', [
     (name, dtype) for name in FORMATS for dtype in ('<f2', '<f4', '<f8', '>f4', '>f8')
-    if not (name.startswith('v5') and dtype == '<f2')])  # MATLAB has no float16
+    if not (name.startswith('v5') and dtype == '<f2')])    # MATLAB has no float16
 def test_every_format_gives_exact_rows(tmp_path, name, dtype):
     feats = numbers(dtype)
     FORMATS[name](tmp_path / name, feats)
@@ -79,7 +79,7 @@ def test_every_format_gives_exact_rows(tmp_path, name, dtype):
     np.testing.assert_array_equal(opened.rows(range(N), opened.dtype), feats)
 
 
-def test_lzf_of_repeats_near_and_far_short_and_long(tmp_path):
+def test_lzf_with_repeats_near_and_far_short_and_long(tmp_path):
     rng = np.random.default_rng(0)
     sparse = np.maximum(rng.standard_normal((60, 200), np.float32), 1)
     for feats in (np.zeros((60, 200)), np.repeat(np.arange(60.), 200).reshape(60, 200), np.tile(sparse, 3), sparse):
@@ -88,7 +88,7 @@ def test_lzf_of_repeats_near_and_far_short_and_long(tmp_path):
 
 
 @pytest.mark.parametrize('name', FORMATS)
-def test_rows_are_the_callers_own(tmp_path, name):
+def test_rows_belong_to_the_caller(tmp_path, name):
     FORMATS[name](tmp_path / name, numbers(np.float32))
     opened = open_features(str(tmp_path / name))
     opened.rows(IDS)[:] = 0
@@ -105,20 +105,20 @@ def test_one_image_and_integers(tmp_path):
     assert open_features(tmp_path / 'bytes.npy').rows([1]).tolist() == [[3, 4, 5]]
 
 
-def test_uncompressed_files_are_mapped_not_read(tmp_path):
+def test_uncompressed_files_are_memory_mapped(tmp_path):
     for name in ('v7.3.mat', 'contiguous.h5', 'plain.npy'):
         FORMATS[name](tmp_path / name, numbers())
         assert isinstance(open_features(tmp_path / name)._source, np.memmap)
 
 
-def test_chunks_are_decoded_once_and_the_cache_is_bounded(tmp_path, monkeypatch):
+def test_chunks_are_decompressed_once_and_the_cache_is_bounded(tmp_path, monkeypatch):
     FORMATS['compressed.h5'](tmp_path / 'a.h5', numbers())
     opened = open_features(tmp_path / 'a.h5')
     opened.rows(range(N))
-    (tmp_path / 'a.h5').rename(tmp_path / 'moved.h5')  # everything is in memory by now
+    (tmp_path / 'a.h5').rename(tmp_path / 'moved.h5')    # everything is in memory by now
     np.testing.assert_array_equal(opened.rows(IDS, np.float64), numbers()[IDS])
 
-    monkeypatch.setattr(features, 'CACHE_BYTES', 2 * 5 * D * 8)  # two blocks
+    monkeypatch.setattr(features, 'CACHE_BYTES', 2 * 5 * D * 8)    # two blocks
     opened = open_features(tmp_path / 'moved.h5')
     for _ in range(3):
         np.testing.assert_array_equal(opened.rows(IDS, np.float64), numbers()[IDS])
@@ -127,15 +127,15 @@ def test_chunks_are_decoded_once_and_the_cache_is_bounded(tmp_path, monkeypatch)
 
 
 @pytest.mark.parametrize('name', FORMATS)
-@pytest.mark.parametrize('value, dtype, told', [
+@pytest.mark.parametrize('value, dtype, words', [
     (np.nan, np.float64, 'is nan'), (-np.inf, np.float64, 'is -inf'), (1e300, np.float32, r'is 1e\+300')])
-def test_values_that_are_not_finite_name_the_image(tmp_path, name, value, dtype, told):
+def test_values_that_are_not_finite_name_the_image(tmp_path, name, value, dtype, words):
     feats = numbers()
     feats[5, 2] = feats[11, 0] = value
     FORMATS[name](tmp_path / name, feats)
     opened = open_features(tmp_path / name)
     assert opened.rows([4, 6], dtype).shape == (2, D)
-    with pytest.raises(InputError, match=f'{name}: the features of imgid 11 .* number 0 {told}.* Extract'):
+    with pytest.raises(InputError, match=f'{name}: the features of imgid 11 .* number 0 {words}.* Extract'):
         opened.rows([4, 11, 5], dtype)
 
 
@@ -158,9 +158,9 @@ def save_attrs(path, data, **attrs):
         file['feats'].attrs.update(attrs)
 
 
-def save_cut(path, name):
+def save_truncated(path, name):
     FORMATS[name](path, numbers())
-    path.write_bytes(path.read_bytes()[:-600])  # more than the other things that may follow the features
+    path.write_bytes(path.read_bytes()[:-600])    # more than what else may follow the features
 
 
 BROKEN = {
@@ -174,11 +174,11 @@ BROKEN = {
     'text .mat': ('a.mat', lambda p: p.write_text('text ' * 99), ['cannot be read']),
     'text .h5': ('a.h5', lambda p: p.write_text('text ' * 99), ['cannot be read']),
     'text .npy': ('a.npy', lambda p: p.write_text('text ' * 99), ['cannot be read']),
-    'cut .mat': ('a.mat', lambda p: save_cut(p, 'v5 compressed.mat'), ['cannot be read', 'cut short']),
-    'cut plain .mat': ('a.mat', lambda p: save_cut(p, 'v5.mat'), ['cannot be read', 'cut short']),
-    'cut v7.3 .mat': ('a.mat', lambda p: save_cut(p, 'v7.3.mat'), ['cannot be read', 'cut short']),
-    'cut .h5': ('a.h5', lambda p: save_cut(p, 'contiguous.h5'), ['cannot be read', 'cut short']),
-    'cut .npy': ('a.npy', lambda p: save_cut(p, 'plain.npy'), ['cannot be read', 'cut short']),
+    'truncated .mat': ('a.mat', lambda p: save_truncated(p, 'v5 compressed.mat'), ['cannot be read', 'truncated']),
+    'truncated plain .mat': ('a.mat', lambda p: save_truncated(p, 'v5.mat'), ['cannot be read', 'truncated']),
+    'truncated v7.3 .mat': ('a.mat', lambda p: save_truncated(p, 'v7.3.mat'), ['cannot be read', 'truncated']),
+    'truncated .h5': ('a.h5', lambda p: save_truncated(p, 'contiguous.h5'), ['cannot be read', 'truncated']),
+    'truncated .npy': ('a.npy', lambda p: save_truncated(p, 'plain.npy'), ['cannot be read', 'truncated']),
     'no feats .mat': ('a.mat', lambda p: scipy.io.savemat(p, {'fc7': np.ones(2), 'a': 1}), ["'feats'", 'a, fc7']),
     'no feats .h5': ('a.h5', lambda p: h5py.File(p, 'w').create_dataset('fc7', data=[1.]), ["'feats'", 'found: fc7']),
     'nothing .h5': ('a.h5', lambda p: h5py.File(p, 'w').close(), ["'feats'", 'found: nothing']),
@@ -207,14 +207,14 @@ BROKEN = {
 }
 
 
-@pytest.mark.parametrize('name, make, told', BROKEN.values(), ids=BROKEN)
-def test_broken_files_say_what_is_wrong(tmp_path, name, make, told):
+@pytest.mark.parametrize('name, make, words', BROKEN.values(), ids=BROKEN)
+def test_the_error_for_a_broken_file_says_what_is_wrong(tmp_path, name, make, words):
     make(tmp_path / name)
     with pytest.raises(InputError) as caught:
         open_features(tmp_path / name)
     message = str(caught.value)
     assert message.startswith(f'{tmp_path / name}: ') and '\n' not in message
-    assert [part for part in told if part not in message] == []
+    assert [part for part in words if part not in message] == []
 
 
 def test_a_pickle_is_never_run(tmp_path):
@@ -228,7 +228,7 @@ def test_a_pickle_is_never_run(tmp_path):
     assert not (tmp_path / 'ran').exists()
 
 
-def test_a_damaged_chunk_is_told_when_it_is_read(tmp_path):
+def test_a_damaged_chunk_is_reported_when_it_is_read(tmp_path):
     FORMATS['compressed.h5'](tmp_path / 'a.h5', numbers())
     with h5py.File(tmp_path / 'a.h5') as file:
         chunk = file['feats'].id.get_chunk_info(0)
@@ -253,10 +253,10 @@ def test_default_features(tmp_path):
         assert default_features(tmp_path) == tmp_path / name
 
 
-def test_the_originals_own_file():
+def test_the_feature_file_of_the_original_neuraltalk():
     path = SHARED / 'data' / 'example_images' / 'vgg_feats.mat'
     if not path.is_file():
-        pytest.skip('the shared data folder is absent')
+        pytest.skip('needs shared/data/example_images beside the checkout')
     opened = open_features(path)
     assert (opened.num_images, opened.dim, opened.dtype) == (16, 4096, np.float32)
     np.testing.assert_array_equal(opened.rows([3, 15]), scipy.io.loadmat(path)['feats'].T[[3, 15]])

@@ -1,1 +1,1 @@
-"""Words, images and features as integers and arrays."""
+"""Words, images and features as integers and arrays, and the files that hold them."""

@@ -20,7 +20,7 @@ MAT_BYTES = 1 << 31    # a variable in a .mat of version 5 must be smaller
 
 
 def encode_names(names):
-    """Names as an array of UTF-8 strings of one length, to be a data set: for an attribute they may be too large."""
+    """Names as an array of UTF-8 strings of one length, for an HDF5 dataset: an attribute is too small for many."""
     encoded = [name.encode('utf-8', 'surrogatepass') for name in names]
     return np.array(encoded, h5py.string_dtype('utf-8', max(1, *map(len, encoded))))
 
@@ -39,7 +39,7 @@ def feature_file(path):
 def create_file(path, settings, names, dtype, example):
     """Create a feature file in which no row is extracted yet.
 
-    It is an .h5 with the data sets `feats` (N, D), one row per picture, and for regions `regions` (N, R, D'), both
+    It is an .h5 with the datasets `feats` (N, D), one row per picture, and for regions `regions` (N, R, D'), both
     given by example: name -> an array of any number of rows; `pictures` (N,), the names; `extracted` (N,), 1 where the
     row holds features, 0 where it is zero because there is no picture or it is broken. The attributes are format,
     version, the settings and, once it is finished, `skipped`, the number of broken pictures.
@@ -79,7 +79,7 @@ def require_same_settings(path, settings, names, dtype):
 def write_rows(file, numbers, arrays, names):
     """Write the rows of a batch, and only then mark them as extracted: the process may be killed at any time.
 
-    arrays: data set -> (n, ...), a row for each of numbers. Raises InputError if a value is not finite in the file's
+    arrays: dataset -> (n, ...), a row for each of numbers. Raises InputError if a value is not finite in the file's
     dtype.
     """
     for name, array in arrays.items():
