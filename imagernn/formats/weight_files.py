@@ -250,7 +250,7 @@ class _TorchPickle(PickleMachine):
             refuse('it sets the state of something that has none')
 
     def tensor(self, storage, offset, shape, strides, *_):
-        """Stands in for _rebuild_tensor_v2. Refuses a tensor that reaches beyond its storage or repeats its elements."""
+        """Stands in for _rebuild_tensor_v2. Refuses a tensor that reaches beyond its storage or repeats elements."""
         valid = isinstance(storage, _Storage) and len(shape) == len(strides) <= MAX_AXES
         if not valid or not all(map(_is_count, [offset, *shape, *strides])):
             refuse('an invalid tensor')
@@ -327,7 +327,7 @@ def _read_torch_zip(path):
 
 
 def _read_torch_legacy(path):
-    """Five pickles, the fourth the state_dict, the fifth the order of the storages that follow (size, then elements)."""
+    """Five pickles, the fourth the state_dict, the fifth the order of the storages, which follow (size, elements)."""
     with _mapped(path) as data:
         position = len(TORCH_MAGIC)
         values = []
