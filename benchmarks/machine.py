@@ -1,4 +1,7 @@
-"""The machine: what it is, how fast it multiplies matrices, and other work to load it with."""
+"""The machine that a benchmark runs on: its description, its speed at matrix products, and load to put on it.
+
+Knows how to time a function; knows nothing of models.
+"""
 
 import os
 import platform
@@ -14,12 +17,12 @@ import numpy as np
 from imagernn.nn.blas import cores
 
 PRODUCT = 2048    # rows and columns of the matrices
-REST = .05        # seconds before anything is timed, in which the idle threads of what ran before fall asleep
+REST = .05        # seconds of sleep before anything is timed, so that threads of earlier work stop spinning
 SPIN = 'import os, sys\nwhile os.getppid() == int(sys.argv[1]):\n    for _ in range(10 ** 6):\n        pass'
 
 
 class Products:
-    """GFLOP/s of float32 matrix products, by numpy's BLAS and by PyTorch's."""
+    """Measures the speed of float32 matrix products with numpy's BLAS and with PyTorch's libraries."""
 
     def __init__(self):
         import threadpoolctl
@@ -33,7 +36,11 @@ class Products:
         self._tensor = torch.from_numpy(self._A)
 
     def rates(self):
-        """{what: GFLOP/s}, each measured once, now. numpy's BLAS has as many threads afterwards as before."""
+        """Measure every kind of product once: {name: GFLOP/s}. Leaves numpy's number of BLAS threads as it was.
+
+        The names are one and two (numpy with one or two threads), one_and_one (two numpy products at the same time, one
+        thread each), mkl and onednn (PyTorch).
+        """
         rates = {}
         with self._pools.limit(limits=1, user_api='blas'), ThreadPoolExecutor(2) as threads:
             rates['one'] = self._rate(lambda: self._A @ self._A)
@@ -50,7 +57,10 @@ class Products:
 
 
 def seconds_of(run, times=1):
-    """Seconds of a run; of several their mean, after one that does not count: it finds another's data in the caches."""
+    """Seconds that run() takes. With times above 1: the mean of that many runs, after one that is not timed.
+
+    The untimed run fills the processor's caches, which hold the data of other work before.
+    """
     time.sleep(REST)
     if times > 1:
         run()
@@ -62,10 +72,10 @@ def seconds_of(run, times=1):
 
 @contextmanager
 def busy_loops(count):
-    """Meanwhile, as many other processes that do nothing but spin; they end with this one, however it ends."""
+    """While the with-block runs, so do count processes that only spin. They end with this process, however it ends."""
     loops = [subprocess.Popen([sys.executable, '-S', '-c', SPIN, str(os.getpid())]) for _ in range(count)]
     try:
-        time.sleep(.3)    # until they run
+        time.sleep(.3)    # until they have started
         yield
     finally:
         for loop in loops:
@@ -75,14 +85,14 @@ def busy_loops(count):
 
 
 def describe(products):
-    """The processor, the cores that this process may use, and the versions that matter."""
+    """describe_cpu() together with the versions of PyTorch and of numpy's BLAS. products: a Products."""
     import torch
 
     return {**describe_cpu(), 'blas': products.blas, 'torch': torch.__version__}
 
 
 def describe_cpu():
-    """The processor, the cores, Python and numpy."""
+    """The processor, the number of cores that this process may use, and the versions of Python and numpy."""
     return {'cpu': _cpu_name(), 'cores': cores(), 'python': platform.python_version(), 'numpy': np.__version__}
 
 

@@ -1,4 +1,7 @@
-"""The project's side of the benchmark: all calls into imagernn that are timed stand here."""
+"""Our side of the benchmark: every call into imagernn that is timed.
+
+Has the same methods as torch_peer.Peer, so that compare.py can treat both sides alike.
+"""
 
 import contextlib
 import io
@@ -13,7 +16,7 @@ from imagernn.nn.workers import Workers
 THREADS = 2
 PARAMS = {'regc': 1e-8, 'drop_prob_encoder': .5, 'drop_prob_decoder': .5, 'solver': 'rmsprop', 'decay_rate': .999,
           'smooth_eps': 1e-8, 'grad_clip': 5,
-          'learning_rate': 1e-5,     # low, because random sentences must not make the weights explode
+          'learning_rate': 1e-5,     # low, so that the weights do not explode on random sentences
           'tanhC_version': 1}        # h = o·tanh(c), as in nn.LSTM
 
 
@@ -28,17 +31,17 @@ class Ours:
         self.ixtoword = {ix: str(ix) for ix in range(size.V)}
 
     def train_step(self, batch):
-        """One update with dropout; returns the cost."""
+        """Make one update, with dropout. Returns the cost."""
         cost, grads, _ = cost_and_grads(batch, self.model, self.params, self.rng, self.workers)
         self.solver.step(self.model, grads, workers=self.workers)
         return cost
 
     def cost_and_grads(self, batch):
-        """Without dropout."""
+        """The cost of a batch and its gradients, without dropout."""
         return cost_and_grads(batch, self.model, self.params, workers=self.workers)[:2]
 
     def learn(self, batch, ppl, max_steps=200):
-        """Learn a batch by heart, without dropout, until its perplexity is at most ppl; returns the perplexity."""
+        """Train on one batch, without dropout, until its perplexity is at most ppl. Returns the perplexity."""
         solver = Solver({**self.params, 'solver': 'adam', 'learning_rate': 3e-3})
         for _ in range(max_steps):
             _, grads, stats = cost_and_grads(batch, self.model, self.params, workers=self.workers)
@@ -48,17 +51,17 @@ class Ours:
         return stats['ppl2']
 
     def perplexity(self, batches):
-        """Perplexity a word of all batches."""
+        """The perplexity per word of all batches together."""
         return batches_perplexity(batches, self.model, self.params, self.workers)
 
     def greedy(self, features):
-        """A caption, a list of word indices, for each row of features (n, D)."""
+        """The caption of each row of features (n, D) by greedy search: n lists of word indices."""
         return self.beam(features, 1)
 
     def beam(self, features, beam_size):
-        """The best caption for each row."""
+        """The best caption of each row of features (n, D) by beam search: n lists of word indices."""
         options = {'beam_size': beam_size, 'temperature': 0, 'nbest': 1, 'seed': 0}
-        with contextlib.redirect_stderr(io.StringIO()):    # without its progress bar
+        with contextlib.redirect_stderr(io.StringIO()):    # no progress bar
             found = caption_images(lambda start, stop: features[start:stop], len(features), self.model, self.params,
                                    self.ixtoword, options, self.workers)
         return [[int(word) for word in words] for (_, words), in found]

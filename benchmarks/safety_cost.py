@@ -1,10 +1,10 @@
-"""What keeping a training run safe costs, at COCO's size: python benchmarks/safety_cost.py [--folder .]
+"""Measure what the safety of a training run costs, at COCO's size: python benchmarks/safety_cost.py [--folder .]
 
-An LSTM of 512 with 8,800 words trains on batches that are in memory, as a run does with its defaults: a batch of 100,
-a checkpoint every ten minutes and at every evaluation. Measured, each as the median of several, on the clock and in
-processor time of all threads: a training step; what watching the numbers adds to it; a checkpoint saved, that is the
-check of all its numbers, the batch that is looked at before, its bytes, and their way to the disk; a checkpoint loaded,
-and what of that is its checksum. From the clock's figures, the share of a training hour.
+Trains an LSTM of 512 with 8,800 words on batches of 100 that are in memory. Prints median times, on the clock and as
+processor time of all threads, of a training step and of its check for values that are not finite; of saving a
+checkpoint, which means checking its values and the cost of a batch, making its bytes and writing them; of loading one
+and of verifying its checksum. The clock times give the share of a training hour under the default settings: a
+checkpoint every ten minutes and at every evaluation.
 """
 
 import argparse
@@ -31,11 +31,11 @@ from imagernn.runs.checkpoint_file import _check_seal, checkpoint_bytes, load_ch
 from imagernn.runs.divergence import spoiled_state
 
 EVERY_MINUTES = 10                    # --checkpoint_every
-ITERATIONS_AN_EPOCH = 5664            # at its end an evaluation, a checkpoint, and if it is the best so far a copy
+ITERATIONS_AN_EPOCH = 5664            # then an evaluation, a checkpoint and, if it is the best one, a copy of it
 
 
 def timed(run, times):
-    """Medians of the seconds on the clock and of the processor's seconds that a run takes."""
+    """Call run() repeatedly: the medians of its wall-clock seconds and of its processor seconds."""
     clock, processor = [], []
     for _ in range(times):
         started, used = time.perf_counter(), time.process_time()
@@ -46,7 +46,7 @@ def timed(run, times):
 
 
 class NoDot:
-    """numpy whose dot does nothing: with it, the solver's step does not watch its numbers."""
+    """numpy with a dot that does nothing: with it, the solver's step does not check for values that are not finite."""
 
     @staticmethod
     def dot(one, other):
@@ -57,7 +57,7 @@ class NoDot:
 
 
 def watch_of_an_update(update, times):
-    """What watching adds to the solver's update: medians of updates with it less those of updates without, in turn."""
+    """What the check adds to the solver's update: median seconds with the check minus without it, measured in turn."""
     took = {np: [], NoDot(): []}
     for _ in range(times):
         for module, each in took.items():
@@ -70,10 +70,12 @@ def watch_of_an_update(update, times):
 def build_parser():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0],
                                      formatter_class=argparse.ArgumentDefaultsHelpFormatter)
-    parser.add_argument('--steps', type=int, default=40, help='training steps to time')
-    parser.add_argument('--saves', type=int, default=7, help='checkpoints to time')
-    parser.add_argument('--solver', default='rmsprop', help='adam keeps twice as much')
-    parser.add_argument('--folder', default='.', help='a folder on the disk that checkpoints would go to')
+    parser.add_argument('--steps', type=int, default=40, help='The number of training steps to time.')
+    parser.add_argument('--saves', type=int, default=7, help='The number of checkpoints to save and load.')
+    parser.add_argument('--solver', default='rmsprop',
+                        help='The solver, whose state is saved too. That of adam is twice as large.')
+    parser.add_argument('--folder', default='.',
+                        help='A folder on the disk where checkpoints would be written.')
     return parser
 
 
@@ -88,7 +90,7 @@ def main(argv=None):
     grads = {name: rng.standard_normal(w.shape, np.float32) for name, w in ours.model.items()}
 
     def update():
-        solver.step(ours.model, grads, workers=ours.workers)    # which uses them up: the next time they are others
+        solver.step(ours.model, grads, workers=ours.workers)    # overwrites grads; the next update uses what is left
 
     update()
 
@@ -107,13 +109,13 @@ def main(argv=None):
     took = {}
     timed(step, 5)
     took['a step'] = timed(step, args.steps)
-    took['of that, watching its numbers'] = watch_of_an_update(update, 2 * args.steps)
-    took['a look before saving'] = timed(look_before_saving, args.saves)
-    took['a checkpoint\'s bytes'] = timed(make_bytes, args.saves)
+    took['the check for values that are not finite, in a step'] = watch_of_an_update(update, 2 * args.steps)
+    took['the check before saving'] = timed(look_before_saving, args.saves)
+    took['making the bytes of a checkpoint'] = timed(make_bytes, args.saves)
     contents = make_bytes()
     with tempfile.TemporaryDirectory(dir=args.folder) as folder:
         path = Path(folder) / 'checkpoint.h5'
-        took['writing them, to the disk'] = timed(lambda: write_checkpoint(path, contents), args.saves)
+        took['writing them to the disk'] = timed(lambda: write_checkpoint(path, contents), args.saves)
         size = os.path.getsize(path)
         took['loading a checkpoint'] = timed(lambda: load_checkpoint(path), args.saves)
 
@@ -121,20 +123,20 @@ def main(argv=None):
             with path.open('rb') as file:
                 _check_seal(file)
 
-        took['of that, its checksum'] = timed(verify, args.saves)
+        took['verifying its checksum, in loading'] = timed(verify, args.saves)
 
     print(f'{describe_cpu()}; a checkpoint of {size / 1e6:.0f} MB\n')
     print('| | ms | ms of processor time |\n|---|---:|---:|')
     for name, seconds in took.items():
         print(f'| {name} | {1e3 * seconds[0]:.1f} | {1e3 * seconds[1]:.1f} |')
-    save = sum(took[name][0] for name in took if name in ('a look before saving', 'a checkpoint\'s bytes',
-                                                          'writing them, to the disk'))
-    best = took['writing them, to the disk'][0]
+    save = sum(took[name][0] for name in took if name in ('the check before saving', 'making the bytes of a checkpoint',
+                                                          'writing them to the disk'))
+    best = took['writing them to the disk'][0]    # the copy of the best checkpoint
     steps = 3600 / took['a step'][0]
     by_clock, at_epochs = 60 / EVERY_MINUTES, steps / ITERATIONS_AN_EPOCH
-    shares = {'watch': took['of that, watching its numbers'][0] / took['a step'][0],
+    shares = {'checks in steps': took['the check for values that are not finite, in a step'][0] / took['a step'][0],
               'checkpoints': ((by_clock + at_epochs) * save + at_epochs * best) / 3600}
-    print(f'\nOf an hour of training, {steps:.0f} steps, {by_clock + at_epochs:.1f} checkpoints: '
+    print(f'\nShares of an hour of training, which has {steps:.0f} steps and {by_clock + at_epochs:.1f} checkpoints: '
           + ', '.join(f'{name} {share:.2%}' for name, share in shares.items())
           + f', together {sum(shares.values()):.2%}')
     return 0

@@ -1,4 +1,7 @@
-"""The work that is given to both: sizes, batches, images; and how many operations a step takes."""
+"""The work that both sides are given: sizes, random batches and images, and the operations of a training step.
+
+Knows the shapes of the data; runs no model.
+"""
 
 from typing import NamedTuple
 
@@ -10,10 +13,10 @@ from imagernn.nn.packing import pack
 
 class Size(NamedTuple):
     name: str
-    words: int              # of the vocabulary, END not counted
-    hidden: int             # of the hidden state and of both encodings
-    sentences: int = 100    # of a batch
-    features: int = 4096    # of an image
+    words: int              # in the vocabulary, without END
+    hidden: int             # size of the hidden state and of both encodings
+    sentences: int = 100    # in a batch
+    features: int = 4096    # numbers per image
 
     @property
     def V(self):
@@ -28,7 +31,10 @@ SIZES = {
 
 
 def random_batch(size, rng):
-    """A Batch of random sentences, of COCO's lengths (mean 10.5 words), words by Zipf's law, and an image for each."""
+    """A Batch of random sentences, each with an image of its own.
+
+    The lengths are like those of COCO (10.5 words on average), and the words follow Zipf's law.
+    """
     N = size.sentences
     lengths = np.clip(rng.normal(10.5, 2.4, N).round().astype(int), 5, 25)
     inputs, targets, batch_sizes, order = pack([_zipf_words(size.words, length, rng) for length in lengths])
@@ -36,31 +42,33 @@ def random_batch(size, rng):
 
 
 def _zipf_words(words, n, rng):
-    """n indices from 1 to words, k with a probability about as 1/k."""
+    """n word indices from 1 to words; the probability of index k is about proportional to 1/k."""
     return np.floor((words + 1) ** rng.random(n)).astype(int)
 
 
 def _features(n, D, rng):
-    """As a ReLU leaves them, (n, D): one in ten is positive."""
+    """Features (n, D) like the output of a ReLU: one in ten is positive, the others are 0."""
     return np.where(rng.random((n, D)) < .1, rng.exponential(.5, (n, D)), 0).astype(np.float32)
 
 
 def blended_features(features, n, rng):
-    """n images (n, D), each somewhere between two of features (M, D)."""
+    """n images (n, D), each a random blend of two rows of features (M, D)."""
     one, other = features[rng.integers(len(features), size=(2, n))]
     share = rng.random((n, 1), np.float32)
     return share * one + (1 - share) * other
 
 
 def step_operations(P, size, generator):
-    """Floating-point operations in the matrix products of a training step on P words.
+    """Floating-point operations in the matrix products of one training step on P words (END included).
 
-    Two a weight and row, once forward and twice backward. The features need no gradient: they take one backward. Before
-    a sentence's first step there is no hidden state to multiply; the LSTM's gradient alone takes these zeros along.
+    A product takes two operations per weight and row. For each product forward there are two backward: the gradient of
+    the weights and that of the input. The features need no gradient, so for them there is one. At a sentence's first
+    step there is no hidden state to multiply; only the LSTM's weight gradient includes these rows of zeros.
     """
-    N, H = size.sentences, size.hidden
+    N = size.sentences
+    H = size.hidden
     if generator == 'lstm':
-        recurrent = 3 * (P + N) * 8 * H * H - 2 * N * 4 * H * H      # the image is a step, too
+        recurrent = 3 * (P + N) * 8 * H * H - 2 * N * 4 * H * H      # the image is a step too
     else:
         recurrent = 3 * P * 2 * H * H - 3 * N * H * H
     return 2 * (3 * P * H * size.V + recurrent + 2 * N * size.features * H)
