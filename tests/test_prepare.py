@@ -1,4 +1,4 @@
-"""The preparation scripts, run through main(): the dataset.json they write, and what they say of bad inputs."""
+"""The preparation scripts, run through main(): the dataset.json they write, and their errors for bad inputs."""
 
 import importlib.util
 import json
@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from imagernn.corpus.captioned_images import getDataProvider
-from imagernn.corpus.dataset_writer import tokenize
+from imagernn.corpus.tokenize import karpathy_tokenize as tokenize
 
 ROOT = Path(__file__).resolve().parents[1]
 SHARED = ROOT.parent / 'shared'
@@ -32,7 +32,7 @@ def read(folder):
 def need_shared(*parts):
     path = SHARED.joinpath('data', *parts)
     if not path.is_file():
-        pytest.skip('the shared data folder is absent')
+        pytest.skip(f'needs {"/".join(("shared/data", *parts))} beside the checkout')
     return path
 
 
@@ -62,7 +62,7 @@ LISTS = {'train': 'b.jpg\nd\n', 'val': 'a\n', 'test': 'c.jpg\ne.jpg\n'}
 
 
 def run_flickr(folder, tokens=TOKENS, encoding='utf-8', **lists):
-    """Write the inputs, run the script. A text of None is a file that is not there."""
+    """Write the inputs and run the script. An input whose text is None is missing."""
     for name, text in {'tokens': tokens, **LISTS, **lists}.items():
         if text is not None:
             (folder / f'{name}.txt').write_bytes(text.encode(encoding))
@@ -71,13 +71,13 @@ def run_flickr(folder, tokens=TOKENS, encoding='utf-8', **lists):
 
 
 def flickr_images():
-    """What the inputs above should give: (filename, split, [raw]) in the order of the imgids."""
+    """What the inputs above should give: (filename, split, [raw]) of each image, in the order of the imgids."""
     return [('a.jpg', 'val', ['A child .']), ('b.jpg', 'train', ['A dog , running .', 'Two dogs .']),
             ('c.jpg', 'test', ['A cat .']), ('d.jpg', 'train', ['Été !'])]
 
 
 def expected_dataset(name, images, **more):
-    """The dict of dataset.json for (filename, split, [raw]) of each image."""
+    """The contents of a dataset.json, from (filename, split, [raw]) for each image."""
     entries, sentid = [], 0
     for imgid, (filename, split, raws) in enumerate(images):
         sentids = list(range(sentid, sentid + len(raws)))
@@ -89,7 +89,7 @@ def expected_dataset(name, images, **more):
 
 
 @pytest.mark.parametrize('change', [str, lambda text: text.replace('\n', '\r\n'), lambda text: '\ufeff' + text])
-def test_flickr_writes_neuraltalks_layout(tmp_path, capsys, change):
+def test_flickr_writes_the_layout_of_neuraltalk(tmp_path, capsys, change):
     assert run_flickr(tmp_path, change(TOKENS), **{k: change(v) for k, v in LISTS.items()}) == 0
     assert read(tmp_path / 'out' / 'flickr') == expected_dataset('flickr', flickr_images())
     assert [p.name for p in (tmp_path / 'out' / 'flickr').iterdir()] == ['dataset.json']
@@ -120,21 +120,21 @@ BAD_FLICKR = {
     'no tab': ({'tokens': 'a.jpg#0\tA .\nb.jpg#0 A dog\n'}, ['tokens.txt, line 2', 'expected picture.jpg#0<TAB>']),
     'no number': ({'tokens': 'a.jpg\tA .\n'}, ['tokens.txt, line 1', "'a.jpg"]),
     'empty tokens': ({'tokens': '\n\n'}, ['tokens.txt: holds no captions']),
-    'caption twice': ({'tokens': TOKENS + 'b.jpg#0\tAgain .\n'}, ['tokens.txt, line 10: b.jpg#0 is on line 2 already']),
+    'caption twice': ({'tokens': TOKENS + 'b.jpg#0\tAgain .\n'}, ['tokens.txt, line 10: b.jpg#0 is already on line 2']),
     'name without captions': ({'val': 'a\r\nz.jpg\r\n'}, ["val.txt, line 2: 'z.jpg' has no captions in", 'tokens.txt']),
-    'in two lists': ({'test': 'c.jpg\n\nb\n'}, ['test.txt, line 3: b.jpg is in the train split already',
+    'in two lists': ({'test': 'c.jpg\n\nb\n'}, ['test.txt, line 3: b.jpg is already in the train split',
                                                 'train.txt, line 1)']),
     'empty list': ({'test': ''}, ['test.txt: names no pictures', 'test split']),
     'not UTF-8': ({'encoding': 'latin-1'}, ['tokens.txt, line 5: not UTF-8']),
 }
 
 
-@pytest.mark.parametrize('change, told', BAD_FLICKR.values(), ids=BAD_FLICKR)
-def test_flickr_refuses_bad_inputs(tmp_path, capsys, change, told):
+@pytest.mark.parametrize('change, words', BAD_FLICKR.values(), ids=BAD_FLICKR)
+def test_flickr_refuses_bad_inputs(tmp_path, capsys, change, words):
     assert run_flickr(tmp_path, **change) == 2
     message = capsys.readouterr().err
     assert message.startswith('error: ') and message.count('\n') == 1
-    assert [part for part in told if part not in message] == []
+    assert [part for part in words if part not in message] == []
     assert not (tmp_path / 'out').exists()
 
 
@@ -144,7 +144,7 @@ def test_output_that_cannot_be_written(tmp_path, capsys):
     assert 'dataset.json: cannot be written' in capsys.readouterr().err
 
 
-def test_a_failed_write_leaves_the_old_file_and_no_half_one(tmp_path, monkeypatch, capsys):
+def test_a_failed_write_leaves_the_old_file_unchanged(tmp_path, monkeypatch, capsys):
     assert run_flickr(tmp_path) == 0
     before = read(tmp_path / 'out' / 'flickr')
 
@@ -159,7 +159,7 @@ def test_a_failed_write_leaves_the_old_file_and_no_half_one(tmp_path, monkeypatc
 
 
 def test_flickr8k_is_reproduced(tmp_path):
-    """From the raw sentences and the split, written as they are distributed, comes NeuralTalk's own dataset.json."""
+    """The raw sentences and the split, written as they are distributed, give NeuralTalk's own dataset.json."""
     images = json.loads(need_shared('flickr8k', 'dataset.json').read_text(encoding='utf-8'))['images'][:1500]
     tokens = [f"{image['filename']}#{k}\t{sentence['raw']}\r\n" for image in images[::-1]
               for k, sentence in enumerate(image['sentences'])]
@@ -171,7 +171,7 @@ def test_flickr8k_is_reproduced(tmp_path):
 # ---- COCO
 
 def annotations(name, ids):
-    """An official caption file: two captions an image, the annotations in no order."""
+    """An official caption file: two captions per image, the annotations unordered."""
     return {'info': {}, 'images': [{'id': i, 'file_name': name.format(i)} for i in ids],
             'annotations': [{'image_id': i, 'id': 10 * i + k, 'caption': f' Picture {i}, no. {k}.\n'}
                             for k in range(2) for i in reversed(ids)]}
@@ -227,7 +227,7 @@ def test_coco_with_a_drawn_split(tmp_path):
     assert list(drawn) == [3, 7, 9, 21, 30]
     assert sorted(drawn.values()) == ['test', 'test', 'train', 'train', 'val']
     assert drawn == splits('--val', '1', '--test', '2', '--seed', '0', files=dict(reversed(COCO.items())))
-    assert drawn == {3: 'train', 7: 'val', 9: 'test', 21: 'test', 30: 'train'}  # by sha256sum; the rule holds for good
+    assert drawn == {3: 'train', 7: 'val', 9: 'test', 21: 'test', 30: 'train'}    # from sha256sum; this must not change
     assert len({tuple(splits('--val', '1', '--test', '2', '--seed', str(seed)).items()) for seed in range(8)}) > 3
 
 
@@ -235,14 +235,14 @@ def test_coco_with_a_drawn_split(tmp_path):
     ('captions_val2017.json', '000000000139.jpg', 'val2017'),
     ('captions_val2014.json', 'COCO_train2014_000000000139.jpg', 'train2014'),
     ('mine.json', '139.jpg', None)])
-def test_coco_filepath_where_it_can_be_told(tmp_path, file, name, filepath):
+def test_coco_filepath_if_a_name_contains_it(tmp_path, file, name, filepath):
     assert run_coco(tmp_path, ['--val', '0', '--test', '0'], {file: annotations(name, [139])}) == 0
     image, = read(tmp_path / 'out' / 'coco')['images']
     assert image.get('filepath') == filepath and image['filename'] == name
 
 
 def changed(path, value):
-    """The two caption files with one entry of the first set to value, or taken out where value is `changed`."""
+    """The two caption files, with one entry of the first set to value, or removed if value is the function changed."""
     files = json.loads(json.dumps(COCO))
     place = files['captions_train2014.json']
     for key in path[:-1]:
@@ -265,21 +265,21 @@ BAD_COCO = {
     'no id': (DRAW, changed(['images', 1, 'id'], changed), None, ["images[1]: 'id' is missing; expected int"]),
     'id a string': (DRAW, changed(['images', 1, 'id'], '3'), None, ["images[1]: 'id' is '3'; expected int"]),
     'no file name': (DRAW, changed(['images', 1, 'file_name'], changed), None, ["images[1]: 'file_name' is missing"]),
-    'id twice': (DRAW, changed(['images', 1, 'id'], 9), None, ['images[1]: id 9 is there already']),
-    'id in two files': (DRAW, {**COCO, 'b.json': COCO['captions_val2014.json']}, None, ['b.json', 'id 7 is there']),
+    'id twice': (DRAW, changed(['images', 1, 'id'], 9), None, ['images[1]: id 9 occurs a second time']),
+    'id in two files': (DRAW, {**COCO, 'b.json': COCO['captions_val2014.json']}, None, ['b.json', 'id 7 occurs a second']),
     'no caption': (DRAW, changed(['annotations', 2, 'caption'], changed), None, ["annotations[2]: 'caption' is miss"]),
     'caption null': (DRAW, changed(['annotations', 2, 'caption'], None), None, ["annotations[2]: 'caption' is None"]),
     'unknown image': (DRAW, changed(['annotations', 2, 'image_id'], 77), None, ['annotations[2]: image_id 77 is not']),
-    'too few images': (['--val', '3', '--test', '2'], COCO, None, ['--val 3 and --test 2', 'there are 5 images']),
-    'the defaults': ([], COCO, None, ['--val 5000 and --test 5000', 'there are 5 images']),
+    'too few images': (['--val', '3', '--test', '2'], COCO, None, ['--val 3 and --test 2', 'do not fit 5 images']),
+    'the defaults': ([], COCO, None, ['--val 5000 and --test 5000', 'do not fit 5 images']),
     'negative': (['--val', '-1'], COCO, None, ['--val -1']),
-    'both ways': ([*SPLIT, '--seed', '1'], COCO, KARPATHY, ['--karpathy_split settles the split']),
+    'both ways': ([*SPLIT, '--seed', '1'], COCO, KARPATHY, ['split.json: settles the split', 'one or the others']),
     'no split file': (SPLIT, COCO, None, ['split.json: cannot be read (No such file']),
     'split not JSON': (SPLIT, COCO, '{', ['split.json: is not valid JSON at line 1']),
     'neither form': (SPLIT, COCO, {'dev': []}, ['split.json: expected a list "images"', 'found: dev']),
     'empty object': (SPLIT, COCO, {}, ['split.json: expected a list "images"', 'found: nothing']),
     'no match': (SPLIT, COCO, {'train': [1, 2]}, ['split.json: none of its 2 images']),
-    'listed twice': (SPLIT, COCO, {'train': [9], 'val': [3, 9]}, ['split.json: val[1]: 9 is listed already']),
+    'listed twice': (SPLIT, COCO, {'train': [9], 'val': [3, 9]}, ['split.json: val[1]: 9 is listed a second time']),
     'not a list': (SPLIT, COCO, {'train': 9}, ['split.json: train is not a list']),
     'not an id': (SPLIT, COCO, {'train': [9, None]}, ['split.json: train[1] is None']),
     'unknown split': (SPLIT, COCO, {'images': [{'cocoid': 9, 'split': 'dev'}]}, ["images[0]: split is 'dev'"]),
@@ -289,13 +289,13 @@ BAD_COCO = {
 }
 
 
-@pytest.mark.parametrize('flags, files, split, told', BAD_COCO.values(), ids=BAD_COCO)
-def test_coco_refuses_bad_inputs(tmp_path, capsys, flags, files, split, told):
+@pytest.mark.parametrize('flags, files, split, words', BAD_COCO.values(), ids=BAD_COCO)
+def test_coco_refuses_bad_inputs(tmp_path, capsys, flags, files, split, words):
     split_files = {} if split is None else {'split': split}
     assert run_coco(tmp_path, flags, files, **split_files) == 2
     message = capsys.readouterr().err
     assert message.startswith('error: ') and message.count('\n') == 1
-    assert [part for part in told if part not in message] == []
+    assert [part for part in words if part not in message] == []
     assert not (tmp_path / 'out').exists()
 
 

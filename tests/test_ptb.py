@@ -1,5 +1,7 @@
-"""The tokenizers. tests/ptb_examples.json holds captions and the tokens that Stanford's Java program makes of them:
-benchmarks/ptb_check.py wrote it, and compares the two on any other captions."""
+"""The tokenizers. tests/ptb_examples.json holds captions and the tokens that Stanford's Java program makes of them.
+
+benchmarks/ptb_check.py wrote it, and compares the two programs on any other captions.
+"""
 
 import hashlib
 import importlib
@@ -22,7 +24,7 @@ sys.path.remove(BENCHMARKS)
 
 DATA = Path(__file__).resolve().parents[1].parent / 'shared' / 'data'
 EXAMPLES = json.loads(Path(__file__).with_name('ptb_examples.json').read_text(encoding='utf-8'))
-# of Java's tokens, joined by blanks and the captions by line ends
+# of the Java program's tokens: joined by spaces, and captions by line ends
 SHA256 = {'coco/captions_val2017.json': '9da43c339600f891a139ae36b35d1b37fe172eee418e9cc868d3e7169a641a3c',
           'flickr8k/dataset.json': 'fff157d39956dcf67fc4817ee2889ff4e42729de2db3a1b54cd5768f4bb6ce15'}
 MARKS = ' .,;:!?\'"`-_/\\&@#$%*+=~^|()[]{}<>’“½é日🐶\t\xa0\xad'
@@ -41,13 +43,13 @@ def test_tokens_are_those_of_the_java_program():
 @pytest.mark.parametrize('name', SHA256)
 def test_tokens_of_whole_data_sets_are_those_of_the_java_program(name):
     if not (DATA / name).is_file():
-        pytest.skip(f'no shared/data/{name} beside the checkout')
+        pytest.skip(f'needs shared/data/{name} beside the checkout')
     captions = ptb_check.read_captions(str(DATA / name))
     assert hashlib.sha256('\n'.join(joined(captions)).encode()).hexdigest() == SHA256[name]
 
 
-@pytest.mark.skipif(not ptb_check.java_is_there(), reason='no Java, or no pycocoevalcap: pip install -e .[metrics]')
-def test_tokens_are_those_of_the_java_program_that_is_here():
+@pytest.mark.skipif(not ptb_check.java_is_there(), reason='needs Java and the extra [metrics]')
+def test_tokens_are_those_of_the_installed_java_program():
     captions = ptb_check.hard_captions(3000, seed=random.randrange(10**9)) + [caption for caption, _ in EXAMPLES]
     for caption, ours, java in zip(captions, ptb_tokenize(captions), ptb_check.java_tokens(captions), strict=True):
         assert ours == java, caption
@@ -56,7 +58,7 @@ def test_tokens_are_those_of_the_java_program_that_is_here():
 @pytest.mark.parametrize('captions, tokens', [
     ([], []),
     (['', ' ', '.', '\n', ' . , ! '], ['', '', '', '', '']),
-    (['a\nb', 'a\r\n b\x0bc\x0cd\u2028e\u2029f'], ['a b', 'a b c d e f']),    # the others are line ends there
+    (['a\nb', 'a\r\n b\x0bc\x0cd\u2028e\u2029f'], ['a b', 'a b c d e f']),    # in Java the others are line ends
     (['a \ud83d dog \udc36', 'a\0b'], ['a dog', 'a b']),
     (['plan B.', 'The end'], ['plan b', 'the end']),    # the next caption may begin a sentence
     (['plan B.', '', ' \t', 'The end'], ['plan b', '', '', 'the end']),
@@ -67,12 +69,12 @@ def test_tokens_are_those_of_the_java_program_that_is_here():
     ([':)'], ['-rrb-']),    # nothing follows, not even a line end
     ([':)', ''], [':-rrb-', '']),
 ])
-def test_line_ends_and_what_follows(captions, tokens):
+def test_line_ends_and_the_next_caption(captions, tokens):
     assert joined(captions) == tokens
 
 
-def test_plain_captions_need_no_rules():
-    """The short way and the rules agree; and it is the short way that most captions take."""
+def test_the_short_way_for_plain_captions_agrees_with_the_rules():
+    """And most captions take the short way."""
     rng, plain = random.Random(0), 0
     words = [*ptb.SPLIT_WORDS, *ptb.KEEP_FULL_STOP, 'Dog', 'T-shirt', 'x-Y-z', 'Cannot', 'INC', 'pro', *'aTs'] * 2
     words += [''.join(rng.choices(string.ascii_letters, k=rng.randint(1, 9))) for _ in words]
@@ -89,8 +91,8 @@ def test_plain_captions_need_no_rules():
 @pytest.mark.parametrize('part, reach', [
     ('<!a', r'<[!?][^>\n]*'), ('a,', ptb.HYPHENED_START), ('a,', ptb.EMAIL_START), ('www.%-%', ptb.HOST_START),
     ('5a.', ptb.FILE_NAME), ('a%.', rf'(?:{ptb.DOMAIN}+\.)*{ptb.DOMAIN}*')])
-def test_where_a_rule_that_looks_far_has_failed_it_is_not_tried_again(monkeypatch, part, reach):
-    """Else a thousand such parts would cost it a thousand looks at all that follow: quadratic time."""
+def test_a_rule_that_looks_far_is_not_tried_again_within_its_reach(monkeypatch, part, reach):
+    """Otherwise each of a thousand such parts would make it look at all that follow: quadratic time."""
     tries = []
 
     def counting(match, number):
@@ -105,7 +107,7 @@ def test_where_a_rule_that_looks_far_has_failed_it_is_not_tried_again(monkeypatc
 
 
 def test_no_text_takes_more_than_linear_time():
-    """In a process of its own, which is stopped if it does not end: the time that it may take is very generous."""
+    """It runs in a process of its own, with a very generous time limit."""
     program = """
 import sys
 from imagernn.corpus.tokenize import ptb_tokenize
@@ -130,6 +132,6 @@ def test_tokenize(how, tokens):
 
 
 @pytest.mark.parametrize('captions, how, named', [(['a'], 'PTB', 'ptb, karpathy, none'), ('a dog', 'ptb', 'a list')])
-def test_tokenize_says_what_it_takes(captions, how, named):
+def test_tokenize_names_what_it_accepts(captions, how, named):
     with pytest.raises(ValueError, match=named):
         tokenize(captions, how)

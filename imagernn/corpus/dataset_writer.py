@@ -1,44 +1,48 @@
-"""Captions as they come -> a dataset.json in NeuralTalk's layout.
+"""Captions of images -> a dataset.json in NeuralTalk's layout.
 
-Knows how the file is laid out and written; metrics/ptb.py knows how a caption becomes tokens. Knows no source's own
-format: those are read by data/prepare_*.py.
+Knows the layout of the file, and tokenizes captions as NeuralTalk's data sets were. Knows none of the formats in which
+data sets are published: data/prepare_*.py read those.
 """
 
 from pathlib import Path
 
 from imagernn.corpus.captioned_images import SPLITS
-from imagernn.corpus.tokenize import karpathy_tokenize as tokenize
+from imagernn.corpus.tokenize import karpathy_tokenize
 from imagernn.formats.json_files import write_json
 
 
 def make_dataset(name, images):
-    """(fields, captions) of each image -> the dict of a dataset.json, and a list of notes on what was left out.
+    """Build the contents of a dataset.json from a pair (fields, captions) for each image.
 
-    fields: a dict with filename, split and whatever else is to be kept; captions: a list of strings. imgid and sentid
-    count up from 0 in the order given. A caption without a word is left out, and an image without captions.
+    fields: a dict with filename, split and anything else to keep; captions: a list of strings. imgid and sentid count
+    from 0 in the given order. Captions without a word are left out, and so are images without captions.
+    Returns the dict, and a list of notes on what was left out.
     """
-    entries, sentid, wordless, bare = [], 0, 0, 0
+    entries = []
+    num_sentences = num_wordless = num_bare = 0
     for fields, captions in images:
-        imgid, sentences = len(entries), []
+        imgid = len(entries)
+        sentences = []
         for raw in map(str.strip, captions):
-            tokens = tokenize(raw)
+            tokens = karpathy_tokenize(raw)
             if tokens:
-                sentences.append({'tokens': tokens, 'raw': raw, 'imgid': imgid, 'sentid': sentid + len(sentences)})
-        wordless += len(captions) - len(sentences)
+                sentid = num_sentences + len(sentences)
+                sentences.append({'tokens': tokens, 'raw': raw, 'imgid': imgid, 'sentid': sentid})
+        num_wordless += len(captions) - len(sentences)
         if not sentences:
-            bare += 1
+            num_bare += 1
             continue
-        sentid += len(sentences)
+        num_sentences += len(sentences)
         entries.append({**fields, 'imgid': imgid, 'sentids': [s['sentid'] for s in sentences], 'sentences': sentences})
     notes = [f'left out: {count} {what}' for count, what in
-             ((wordless, 'captions without a word'), (bare, 'images without a caption')) if count]
+             ((num_wordless, 'captions without a word'), (num_bare, 'images without a caption')) if count]
     return {'dataset': name, 'images': entries}, notes
 
 
 def write_dataset(folder, dataset):
-    """Write folder/dataset.json, all or nothing, and return the line that says so.
+    """Write folder/dataset.json, whole or not at all. Returns a line that says whether it replaced an older one.
 
-    Raises InputError where it cannot be written. A dataset.json that was there is replaced, and the line tells.
+    Raises InputError if it cannot be written.
     """
     path = Path(folder) / 'dataset.json'
     done = f'replaced {path}' if path.exists() else f'wrote {path}'
@@ -47,7 +51,7 @@ def write_dataset(folder, dataset):
 
 
 def summary(dataset):
-    """The lines of a table of images, sentences and words in each split of a dataset.json's dict."""
+    """The lines of a table with the numbers of images, sentences and words in each split of a dataset.json's dict."""
     lines = [f"{'split':8}{'images':>10}{'sentences':>12}{'words':>12}"]
     for split in SPLITS:
         images = [image for image in dataset['images'] if image['split'] == split]

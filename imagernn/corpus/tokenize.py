@@ -1,52 +1,59 @@
-"""Captions as tokens: as the COCO evaluation cuts them, as NeuralTalk's data sets were cut, or at white space.
+"""Captions -> tokens: as the COCO evaluation makes them, as NeuralTalk's data sets were made, or split at white space.
 
-The official evaluation (coco-caption; on PyPI pycocoevalcap) sends captions through the English tokenizer of Stanford
-CoreNLP 3.4.1, in Java, lower-cased and a caption a line, and then removes a list of punctuation. This module does the
-same without Java. That program is a lexer: at each place, of all its rules that match, the one whose match (with the
-context that it asks for) is longest makes the token; of equally long ones, the first. So are the RULES here. What they
-say was found by trying strings on the Java program, every character up to U+FFFF among them, with its published token
-classes (PTBLexer) as a guide. benchmarks/ptb_check.py compares the two.
-
-What still differs, all of it far from captions:
-- A line end other than \\n (\\r, \\v, \\f, U+2028, U+2029) is white space here; there it ends the caption, and every
-  later caption gets the tokens of the one before it.
-- A tag's quoted attribute may there run on into the next captions, with the same effect; here it ends with its own.
-- Letters, digits and marks that came or changed after Unicode 6.1 (Georgian capitals, the small letters of Cherokee, …)
-  are dropped there; here they are what Python's unicodedata says.
-- The dotted capital I and the dotless i count as an i there, in words that a rule spells out, such as "'tis".
-- A capital sigma with a letter after it in its token, but not right after it (ΟΔΟΣ-A), becomes σ there and ς here.
-- An address whose path is a single emoji ends before it here, since there an emoji counts as two characters.
-- Half a surrogate pair is dropped here, and stops the official evaluation.
+Knows the rules of the Penn Treebank tokenizer that the official evaluation (coco-caption; package pycocoevalcap) runs.
+Knows nothing of vocabularies or scores.
 """
+
+# The official evaluation passes captions, one per line, through the English tokenizer of Stanford CoreNLP 3.4.1, a Java
+# program, lower-cases the tokens, and removes those in a list of punctuation. ptb_tokenize does the same without Java.
+#
+# The program is a lexer. At each position, the rule with the longest match, including the context that the rule asks
+# for, makes the next token; if several matches are equally long, the first rule does. RULES work in the same way. They
+# were found by trying strings on the Java program, every character up to U+FFFF among them, with its published token
+# classes (PTBLexer) as a guide. benchmarks/ptb_check.py compares the two.
+#
+# These differences remain. None of them concerns ordinary captions:
+# - A line end other than \n (\r, \v, \f, U+2028, U+2029) is white space here. In the Java program it ends the caption,
+#   and every later caption gets the tokens of the one before it.
+# - The quoted attribute of a tag ends with its caption here. In the Java program it may continue into the next
+#   captions, with the same effect.
+# - Letters, digits and marks that were added or changed after Unicode 6.1 (such as Georgian capitals and the small
+#   letters of Cherokee) are classified by Python's unicodedata here. The Java program drops them.
+# - In words that a rule spells out, such as "'tis", the Java program takes the dotted capital I and the dotless i for
+#   an i.
+# - A capital sigma that a letter follows in its token, but not directly (ΟΔΟΣ-A), becomes ς here and σ there.
+# - An address whose path is a single emoji ends before it here, because an emoji counts as two characters there.
+# - Lone surrogates are dropped here. They stop the official evaluation.
 
 import re
 from functools import cache
 from itertools import groupby
 
-# As coco-caption removes it. Brackets are not in it: lower-cased, "-lrb-" is a token like any other.
+# What coco-caption removes. It holds no brackets: once lower-cased, "-lrb-" is a token like any other.
 PUNCTUATION = frozenset(("''", "'", '``', '`', '.', '?', '!', ',', ':', '-', '--', '...', ';'))
 
 
 def tokenize(captions, how):
-    """Captions, a list of str -> their tokens, a list of lists of str. how: a name in TOKENIZERS.
+    """Captions, a list of str -> their tokens, a list of lists of str. how: a key of TOKENIZERS.
 
-    Raises ValueError for another name, and for a string in place of the list.
+    Raises ValueError for an unknown key, and for a single string in place of the list.
     """
     if how not in TOKENIZERS:
         raise ValueError(f'tokenizer {how!r}: expected one of {", ".join(TOKENIZERS)}')
     if isinstance(captions, str):
-        raise ValueError('captions are a string, not a list of strings: put it into a list')
+        raise ValueError('captions is a single string; expected a list of strings')
     return TOKENIZERS[how](captions)
 
 
 def ptb_tokenize(captions):
-    """Captions, a list of str -> a list of token lists, equal to those of pycocoevalcap's PTBTokenizer.
+    """Captions, a list of str -> the lists of tokens that pycocoevalcap's PTBTokenizer makes of them.
 
-    As there, the end of a caption may depend on the next one ("plan B." loses its full stop before "The …"), and the
-    last caption of all has no line end, which some rules ask for: tokenize a set together, in its order. A few tokens,
-    such as phone numbers and the fraction in "1 1/2", contain a no-break space. Takes time linear in the length.
+    As there, the end of a caption can depend on the next one ("plan B." loses its full stop before "The …"), and the
+    very last caption lacks the line end that some rules ask for. So tokenize a set together, in its order. A few
+    tokens, such as phone numbers and the fraction "1 1/2", contain a no-break space. The time is linear in the length.
     """
-    found, following = [], ''
+    found = []
+    following = ''    # the text after the caption, as far as a rule may look
     for caption in reversed(captions):
         caption = caption.replace('\n', ' ')
         tokens = _plain_tokens(caption)
@@ -56,11 +63,11 @@ def ptb_tokenize(captions):
 
 
 def karpathy_tokenize(caption):
-    """A caption's words, lower-case and without punctuation, as a list of strings.
+    """The words of a caption in lower case and without punctuation, as a list of strings.
 
-    A comma, a slash, a double dash and white space separate words; of what is left only letters and digits stay, so
-    "Tri-colored dogs' tub/shower." gives tricolored, dogs, tub, shower. These are the tokens of NeuralTalk's
-    Flickr8K, all 40,000 sentences of it.
+    Commas, slashes, double dashes and white space separate words. Within a word only letters and digits are kept:
+    "Tri-colored dogs' tub/shower." gives tricolored, dogs, tub, shower. These are exactly the tokens of all 40,000
+    sentences in NeuralTalk's Flickr8K.
     """
     return re.sub(r'[^\w\s]|_', '', re.sub(r'[,/]|--', ' ', caption.lower())).split()
 
@@ -73,24 +80,24 @@ TOKENIZERS = {
 
 
 # ---- parts of the rules: characters ----------------------------------------------------------------------------------
-# Of what follows, LETTER, DIGIT, MARK, SYMBOL and SPACE are insides of character classes, [{LETTER}{DIGIT}]; the others
-# are patterns, or words.
+# LETTER, DIGIT, MARK, SYMBOL and SPACE are the insides of character classes, to be used as in [{LETTER}{DIGIT}]; the
+# other parts are patterns or lists of words.
 
 def _class_of(test):
-    """The inside of a class: the characters up to U+FFFF that pass a test. (None beyond it is a letter there.)"""
+    """The inside of a class of the characters up to U+FFFF that pass a test. No rule has a letter beyond these."""
     codes = [code for code in range(0x10000) if test(chr(code))]
     runs = [[code for _, code in run] for _, run in groupby(enumerate(codes), lambda pair: pair[1] - pair[0])]
     return ''.join(f'\\u{run[0]:04x}-\\u{run[-1]:04x}' for run in runs)
 
 
 def _ranges(text):
-    """'0300-036F 0375' -> the inside of a class."""
+    """The inside of a class of code points, given as in '0300-036F 0375'."""
     return ''.join(f'\\u{part[:4]}-\\u{part[-4:]}' for part in text.split())
 
 
 LETTER = _class_of(str.isalpha) + _ranges('1885-1886')
 DIGIT = _class_of(str.isdecimal)
-# accents, vowel signs and the like: they continue a word as letters do, but not a hyphened one
+# accents, vowel signs and the like, which continue a word as letters do, but not a hyphened one
 MARK = '\xad' + _ranges(
     '02C2-02C5 02D2-02DF 02E5-02EB 02ED 02EF-036F 0375 0378-0379 0384-0385 03F6 0483-0487 055A-055F 0591-05BD 05BF '
     '05C1-05C2 05C4-05C5 05C7 0615-061A 064B-065E 0670 06D6-06E4 06E7-06ED 06FD-06FE 070F 0711 0730-074C 07A6-07B0 '
@@ -109,19 +116,19 @@ SPACE = r' \t\xa0\u2000-\u200a\u3000'
 # ---- parts of the rules: words ---------------------------------------------------------------------------------------
 
 def _any_case(words):
-    """A pattern of any of the words (blanks separate them), in capitals or not; of ASCII letters alone."""
+    """A pattern for any of the words, which spaces separate, ignoring the case of ASCII letters."""
     return f'(?ai:{"|".join(words.split())})'
 
 
 def _capitalized(words):
-    """The same, but for the first letter, which must be as it is."""
+    """A pattern for any of the words, ignoring case except for the first letter."""
     return f'(?:{"|".join(word[0] + _any_case(word[1:]) for word in words.split())})'
 
 
 ENTITY_LETTER = f'&[aeiouAEIOU]{_any_case("acute grave uml")};'    # caf&eacute; is a word
 WORD_REST = f'[{LETTER}{MARK}{DIGIT}]*(?:{ENTITY_LETTER}[{LETTER}{MARK}{DIGIT}]*)*'
 WORD_PART = f'(?:[{LETTER}{MARK}]|{ENTITY_LETTER}){WORD_REST}'
-WORD = f'{WORD_PART}(?:[.!?]{WORD_PART})*'    # and so is "yes!no"
+WORD = f'{WORD_PART}(?:[.!?]{WORD_PART})*'    # "yes!no" is a single word
 
 APOS_ENTITY = _any_case('&apos;')
 APOS = f"(?:['’\x92]|{APOS_ENTITY})"
@@ -139,17 +146,18 @@ HYPHENED_START = r'[A-Za-z0-9][A-Za-z0-9.,\xad]*'
 HYPHENED = rf'{HYPHENED_START}(?:-(?:{ACRONYM}\.|[A-Za-z0-9\xad]+))+'    # 1,000-foot, non-U.S.
 SLASH_PART = r'[A-Za-z0-9]+(?:-[A-Za-z]+){0,2}'
 JOINED_CAPITALS = f'[A-Z]+(?:(?:[+&]|{_any_case("&amp;")})[A-Z]+)+'
-OWN_FULL_STOP = r'(?:\.(?=[,;:、]))?'    # before these marks, a full stop belongs to the word
+OWN_FULL_STOP = r'(?:\.(?=[,;:、]))?'    # a full stop before one of these marks belongs to the word
 
-# Abbreviations, which keep their full stop, even right before one more letter ("Inc.x"); in capitals or not
+# Abbreviations keep their full stop, even directly before another letter ("Inc.x"). Their case does not matter.
 ABBREVIATIONS = (
     'al ala apr ariz assn aug bancorp bhd bldg blvd bros calif co colo conn corp cos ct dak dec esq est etc ext feb '
     'fla fri ga inc ind intl jan jr jul jun kan kans ky ltd mar md mich minn mo mon mont neb nev nov oct okla penn '
     'plc rd rt sep sept seq sq sr sys tel tenn thu thurs tue tues univ va vt wed wis wisc wyo')
-CAPITAL_ABBREVIATIONS = 'Ark Az Del Ill La Mass Miss Ore Pa Tex Wash'    # or with a capital: they are words, too
+# Those that are words in lower case are abbreviations only if they begin with a capital.
+CAPITAL_ABBREVIATIONS = 'Ark Az Del Ill La Mass Miss Ore Pa Tex Wash'
 ABBREVIATION = (rf'(?:{_any_case(ABBREVIATIONS)}|{_capitalized(CAPITAL_ABBREVIATIONS)}|{_any_case("ed ph")}\.[Dd]|'
                 '[Pp]{1,2}[Tt][ey][Ss]?)')    # Ph.D., Pty.
-TITLES = (    # the same, but "Mr.x" is one word
+TITLES = (    # these keep it, too, but "Mr.x" is a single word
     'a b c d e f g h i j k l m n o p q r s t u v w x y z adj adm adv alex assoc asst atty attys ave brig capt cf cie '
     'cmdr col comdr cpl det dr drs elec ens ft gen gov govs hon insp invt jos lieut lt maj messrs mlle mme mr mrs ms '
     'msgr mt natl pfc ph pres prof profs pvt rep reps rev sen sens sfc sgt spc st ste supt supts treas vs wm')
@@ -168,7 +176,7 @@ URL_PATH = rf'/[^ \t\n\f\r"<>|()]+{URL_END}'
 HOST_CHAR = r'[^ \t\n\f\r"<>|.!?(){},]'
 HOST = rf'{_any_case("www")}\.(?:{HOST_CHAR}+\.)+[a-zA-Z]{{2,4}}'
 HOST_START = rf'{_any_case("www")}\.(?:{HOST_CHAR}+\.)*{HOST_CHAR}*'
-DOMAIN = r"""[^ \t\n\f\r"`'<>|.!?(){},-_$]"""    # no capital, no digit either: ",-_" is a range, as there
+DOMAIN = r"""[^ \t\n\f\r"`'<>|.!?(){},-_$]"""    # nor capitals or digits: ",-_" is a range in the Java program, too
 EMAIL_START = rf'(?:{_any_case("&lt;")}|<)?[a-zA-Z0-9][^ \t\n\f\r"<>|(){{}}\xa0]*'
 EMAIL_PART = r'[^ \t\n\f\r"<>|(){}.\xa0]+'
 FILE_PART = f'(?:[{LETTER}{MARK}{DIGIT}]|{ENTITY_LETTER}){WORD_REST}'
@@ -178,9 +186,10 @@ EXTENSIONS = _any_case('bat bmp bz2 c cgi class cpp dll docx? exe gif gz h html?
 
 
 # ---- the rules -------------------------------------------------------------------------------------------------------
-# (kind of token, pattern), the first group of which is the token and what comes after it the context. A rule that may
-# look far ahead and yet fail has a third part, its reach: where the rule fails, it would fail anywhere within what that
-# matches, and it is not tried there; else some texts would take quadratic time.
+# Each rule is (kind of token, pattern). The first group of the pattern is the token; the rest is the context. A rule
+# that may look far ahead and still fail has a third part, the pattern of its reach: where the rule fails, it would also
+# fail everywhere within the text that its reach matches, so it is not tried there. Otherwise some texts would take
+# quadratic time.
 RULES = [
     ('word', r'((?ai:c\+\+|[cf]#))'),    # programming languages
     ('word', "((?ai:can(?=not)|gon(?=na)|wan(?=na)|got(?=ta)|lem(?=me)|gim(?=me)|'t(?=is|was)))"    # can|not, 't|is
@@ -233,14 +242,14 @@ RULES = [
     ('bracket', rf'([\[\](){{}}<>]|{_any_case("&lt; &gt;")})'),
     ('smiley', r"([<>]?[:;=][-o*']?[()DPdpO\\{@|\[\]])[^A-Za-z0-9]"),    # :-)
     ('smiley', r"([-^x=~<>']_[-^x=~<>']|\([-^x=~<>'][_.]?[-^x=~<>']\)|\([\^x=~<>']-[\^x=~<>'`]\))"),    # ^_^ (^_^)
-    ('smiley', r'([\^x=~<>]\.\[\^x=~<>\])'),    # as there: ^.^ is three tokens, but ^.[^x=~<>] is one
+    ('smiley', r'([\^x=~<>]\.\[\^x=~<>\])'),    # as in the Java program: ^.^ is three tokens, but ^.[^x=~<>] is one
     ('hyphens', '(-+)'),
     ('ellipsis', r'(\.{3,5}|(?:\.[ \xa0]){2,4}\.|[\x85…])'),
     ('marks', r'(@+|#+|_+|\*+|(?:\\\*){1,3}|[,;:、]|[?!]+|[.¡¿;։؟۔܀-܂ߺ。]|=|/|<<|>>)'),
     ('hyphened', f'({HYPHENED}{OWN_FULL_STOP})', HYPHENED_START),
     ('thing', f'({THING}{OWN_FULL_STOP})'),    # t-shirt, 3D, O'Brien
     ('ampersand', f'({JOINED_CAPITALS}{OWN_FULL_STOP})'),    # AT&T
-    ('quotes', r"(')[A-Za-z][^ \t\n\r\xa0]"),    # opens a quotation, before an auxiliary that it could be, too
+    ('quotes', r"(')[A-Za-z][^ \t\n\r\xa0]"),    # opens a quotation; comes before the auxiliary that it could also be
     ('auxiliary', f'({AUXILIARY})'),
     ('quotes', f'([`‘’‚‛“”„‟‹›«»\x91-\x94]{{1,2}}|\'\'|{APOS})'),
     ('symbol', f'([{SYMBOL}])'),
@@ -260,14 +269,14 @@ def _without_soft_hyphens(token):
 
 
 def _latex_quotes(token):
-    return token.replace('&apos;', "'").replace('&quot;', '"').translate(QUOTES)    # "&QUOT;" stays, as there
+    return token.replace('&apos;', "'").replace('&quot;', '"').translate(QUOTES)    # "&QUOT;" stays, as in Java
 
 
 def _with_ampersand(token):
     return re.sub('(?i)&amp;', '&', token)
 
 
-# How a kind of token is written, where that is not how it stands in the caption; all of them in small letters then.
+# How tokens of a kind are written, if not as in the caption. All tokens are lower-cased afterwards.
 WRITTEN = {
     'word': _without_soft_hyphens,
     'number': _without_soft_hyphens,
@@ -293,24 +302,24 @@ WRITTEN = {
 SPLIT_WORDS = frozenset('cannot gonna wanna gotta lemme gimme'.split())
 KEEP_FULL_STOP = frozenset(f'{ABBREVIATIONS} {CAPITAL_ABBREVIATIONS} {TITLES} {NUMBER_ABBREVIATIONS} mfg mtg pty ptys '
                            'pte ptes ppty pptys ppte pptes'.lower().split())
-LONGEST_CONTEXT = 100    # characters of the next captions, at least those that a rule may ask for
+LONGEST_CONTEXT = 100    # characters of the next captions: no rule asks for more
 
-# Most captions: words of ASCII letters, hyphens and commas. The groups: the last word, and what follows it.
+# Most captions consist of words of ASCII letters, hyphens and commas. The groups are the last word and what follows it.
 PLAIN_CAPTION = re.compile(r'(?:[A-Za-z]+(?:-[A-Za-z]+)*,? +)*([A-Za-z]+(?:-[A-Za-z]+)*)( ?\.? *)')
-PLAIN_WORD = re.compile(r'([A-Za-z]+),?[ \n]')    # what all rules would take, but for SPLIT_WORDS
-SPACES = re.compile(f'[ \\t\\n][{SPACE}]*')    # not those that begin with another space: an address may
+PLAIN_WORD = re.compile(r'([A-Za-z]+),?[ \n]')    # the rules would take the same, except for SPLIT_WORDS
+SPACES = re.compile(f'[ \\t\\n][{SPACE}]*')    # the other kinds of space can begin an address
 LINE_ENDS = str.maketrans(dict.fromkeys('\r\v\f\u2028\u2029', '\n'))
 
 
 @cache
 def _compiled():
-    """RULES with their patterns compiled: (kind, match, match of its reach or None). On first use: it takes 0.2 s."""
+    """RULES with compiled patterns: (kind, match, match of the reach or None). Compiling them takes 0.2 s, once."""
     return [(kind, re.compile(pattern).match, re.compile(*reach).match if reach else None)
             for kind, pattern, *reach in RULES]
 
 
 def _plain_tokens(caption):
-    """The tokens of a caption that needs none of the rules; else None."""
+    """The tokens of a caption so simple that it needs none of the rules; None for any other."""
     found = PLAIN_CAPTION.fullmatch(caption)
     if not found or found[2].startswith('.') and found[1].lower() in KEEP_FULL_STOP:
         return None
@@ -319,16 +328,18 @@ def _plain_tokens(caption):
 
 
 def _tokens(caption, following):
-    """The tokens of any caption, in small letters and without PUNCTUATION. following: the text that comes after it."""
+    """The tokens of any caption, lower-cased and without PUNCTUATION. following: the text after the caption."""
     text = (caption + following).translate(LINE_ENDS)
     tokens = [token.lower() for token in _lexed(text, len(caption))]
-    tokens[-1:] = [token.rstrip() for token in tokens[-1:]]    # as coco-caption: an address may end in a space
+    tokens[-1:] = [token.rstrip() for token in tokens[-1:]]    # as in coco-caption: an address may end in a space
     return [token for token in tokens if token and token not in PUNCTUATION]
 
 
 def _lexed(text, end_of_caption):
-    """Yield the tokens of a text up to there. What no rule matches is dropped."""
-    rules, hopeless, place = _compiled(), {}, 0    # hopeless: a rule's number -> where it may be tried again
+    """Yield the tokens of text up to end_of_caption. Characters that no rule matches are dropped."""
+    rules = _compiled()
+    hopeless = {}    # a rule's number -> the place from which it may be tried again
+    place = 0
     while place < end_of_caption:
         if found := SPACES.match(text, place):
             place = found.end()
@@ -338,7 +349,8 @@ def _lexed(text, end_of_caption):
             place = found.end(1)
             yield found[1]
             continue
-        longest, longest_end = None, place
+        longest = None
+        longest_end = place
         for number, (kind, match, reach) in enumerate(rules):
             if reach and place < hopeless.get(number, 0):
                 continue
