@@ -1,12 +1,11 @@
-"""Training and captioning at COCO's size, by the commands that a user types: time, speed and peak memory of each.
+"""Time and peak memory of the commands that a user would type, at COCO's size: training, captioning and scoring.
 
     python benchmarks/coco_scale.py [--data_root data] [--json FILE] [--iterations 500] [--images 123287] [--runs warm]
 
-Makes the data set where it is absent (coco_shaped.py). Then `driver.py` trains, and `eval_sentence_predictions.py -b 5`
-captions the test images, takes their perplexity and scores the captions: each once cold, without the file that keeps
-dataset.json's encoded form, and once warm, with it. What they write goes to a temporary folder. Beside the training
-stand its steps on batches that are in memory. The time to the first step begins when the imports, half a second, are
-done.
+Makes the data set if it does not exist (coco_shaped.py). `driver.py` then trains on it, and
+`eval_sentence_predictions.py -b 5` computes perplexity and captions on test and scores them. Each runs twice: cold,
+without the cached integer form of dataset.json, and warm, with it. For comparison, training steps on batches in memory
+are timed too. All output goes to a temporary folder.
 """
 
 import argparse
@@ -34,19 +33,22 @@ from imagernn.formats.json_files import write_json
 from imagernn.formats.writing import require_writable
 
 ROOT = Path(__file__).resolve().parents[1]
-BATCH, SIZE, BEAM = 100, 512, 5
-LEARNING_RATE = 1e-4    # rmsprop's default, 1e-3, explodes within steps on features of this size
-PARTS = ('getDataProvider', 'caption_images', 'split_perplexity', 'score')    # of eval_sentence_predictions
+BATCH = 100
+SIZE = 512      # of the encodings and of the hidden state
+BEAM = 5
+LEARNING_RATE = 1e-4    # with driver.py's default, 1e-3, the cost explodes within a few steps on these features
+# functions of eval_sentence_predictions that are timed one by one
+PARTS = ('getDataProvider', 'caption_images', 'split_perplexity', 'score')
 COLUMNS = {'job': 'job', 'seconds': 'seconds', 'first_step': 'to the first step', 'load': 'loading the data',
            'iterations': 'iterations/s', 'captions': 'captions/s', 'sentences': 'perplexity, sentences/s',
            'scoring': 'scoring', 'perplexity': 'perplexity', 'peak_mb': 'peak memory, MB'}
 
 
 def run(command):
-    """Run a Python command in the root folder, and show what it prints: (seconds, peak memory in bytes, the text).
+    """Run a Python command in the root folder and print its output: (seconds, peak memory in bytes, its stdout).
 
-    The peak is the operating system's count of that one process's resident memory. (It is at least what this process
-    had when it started the other, so nothing large is done in here.) InputError where the command fails.
+    The peak is the resident memory that the operating system counted for that process. A child process starts with the
+    memory of its parent, so this process keeps nothing large. Raises InputError if the command fails.
     """
     print('$ python', *command, file=sys.stderr)
     with tempfile.TemporaryFile('w+', encoding='utf-8') as file:
@@ -58,12 +60,12 @@ def run(command):
         text = file.read()
     print(text, file=sys.stderr)
     if process.returncode:
-        raise InputError(f'{command[0]} ended with exit code {process.returncode}; what it said stands above')
+        raise InputError(f'{command[0]} failed with exit code {process.returncode}; see its output above')
     return seconds, usage.ru_maxrss * (1 if sys.platform == 'darwin' else 1024), text
 
 
 def train(data_root, images, iterations, folder):
-    """One run of driver.py: what is reported of it, and its last checkpoint."""
+    """Train with driver.py: the row of the table, without its name, and the path of the last checkpoint."""
     per_epoch = max(1, coco_shaped.SENTENCES * coco_shaped.split_sizes(images)['train'] // BATCH)
     command = ['driver.py', '-d', name_of(images), '--data_root', data_root, '-b', BATCH,
                '-m', iterations / per_epoch, '--image_encoding_size', SIZE, '--word_encoding_size', SIZE,
@@ -71,18 +73,22 @@ def train(data_root, images, iterations, folder):
                '--fappend', 'scale', '-o', folder, '--worker_status_output_directory', folder, '--profile']
     seconds, peak, printed = run(command)
 
-    def told(pattern):
+    def number_in_output(pattern):
         return float(re.search(pattern, printed, re.MULTILINE)[1])
 
     checkpoint, = folder.glob('*_last.h5')
-    job = {'seconds': seconds, 'first_step': told(r'^first step after ([\d.]+) s'), 'peak_mb': peak / 1e6,
-            'iterations': 1000 / told(r'^a step +([\d.]+)'), 'perplexity': told(r'perplexity ([\d.]+) on val')}
+    job = {'seconds': seconds,
+           'first_step': number_in_output(r'^first step after ([\d.]+) s'),    # counted from the end of the imports
+           'peak_mb': peak / 1e6, 'iterations': 1000 / number_in_output(r'^a step +([\d.]+)'),
+           'perplexity': number_in_output(r'perplexity ([\d.]+) on val')}
     return job, checkpoint
 
 
 def caption(data_root, images, checkpoint, folder):
-    """One run of eval_sentence_predictions.py: what is reported of it."""
-    parts, result, test = folder / 'parts.json', folder / 'result_struct.json', coco_shaped.split_sizes(images)['test']
+    """Caption and score test with eval_sentence_predictions.py: the row of the table, without its name."""
+    parts = folder / 'parts.json'
+    result = folder / 'result_struct.json'
+    test = coco_shaped.split_sizes(images)['test']
     seconds, peak, _ = run([__file__, '--timed', parts, checkpoint, '--data_root', data_root, '-b', BEAM,
                             '--result_struct_filename', result])
     took = json.loads(parts.read_text(encoding='utf-8'))
@@ -92,7 +98,7 @@ def caption(data_root, images, checkpoint, folder):
 
 
 def timed_evaluation(path, argv):
-    """eval_sentence_predictions.py with these arguments; how many seconds each of its PARTS took goes to path."""
+    """Run eval_sentence_predictions.py with argv, and write the seconds that each of its PARTS took to path."""
     from imagernn.scripts import eval_sentence_predictions
 
     def timed(name, function):
@@ -112,9 +118,10 @@ def timed_evaluation(path, argv):
 
 
 def in_memory(steps=40, warm_up=5):
-    """Training steps on random batches of COCO's size, in this process: what is reported of them."""
+    """Time training steps on random batches of COCO's size, in this process: the row of the table."""
     rng = np.random.default_rng(0)
-    ours, batches = Ours(SIZES['coco'], 'lstm', rng), [random_batch(SIZES['coco'], rng) for _ in range(10)]
+    ours = Ours(SIZES['coco'], 'lstm', rng)
+    batches = [random_batch(SIZES['coco'], rng) for _ in range(10)]
     for step in range(steps + warm_up):
         if step == warm_up:
             started = time.perf_counter()
@@ -143,24 +150,29 @@ def cell(value):
 def build_parser():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0],
                                      formatter_class=argparse.ArgumentDefaultsHelpFormatter)
-    parser.add_argument('--data_root', type=Path, default=ROOT / 'data', help='the folder of data sets')
-    parser.add_argument('--images', type=int, default=coco_shaped.IMAGES, help='of the data set; fewer for a trial')
-    parser.add_argument('--iterations', type=int, default=500, help='of the training')
+    parser.add_argument('--data_root', type=Path, default=ROOT / 'data',
+                        help='The folder of data sets, in which coco_shaped is made or found.')
+    parser.add_argument('--images', type=int, default=coco_shaped.IMAGES,
+                        help='The number of images in the data set. Use a few thousand for a quick trial.')
+    parser.add_argument('--iterations', type=int, default=500, help='The number of training iterations.')
     parser.add_argument('--runs', nargs='+', choices=('cold', 'warm'), default=('cold', 'warm'),
-                        help='without and with the encoded form of dataset.json')
-    parser.add_argument('--json', default=str(ROOT / 'benchmarks/coco_scale.json'), help='the numbers go to this file')
+                        help='cold deletes the cached integer form of dataset.json first, so that reading the data is '
+                             'timed in full; warm uses it, as every later run does.')
+    parser.add_argument('--json', default=str(ROOT / 'benchmarks/coco_scale.json'),
+                        help='The file for all values. Name another one to keep the published results.')
     return parser
 
 
 @script
 def main(argv=None):
     argv = sys.argv[1:] if argv is None else argv
-    if argv[:1] == ['--timed']:    # as caption() calls it
+    if argv[:1] == ['--timed']:    # this is how caption() calls this script
         return timed_evaluation(argv[1], argv[2:])
     args = build_parser().parse_args(argv)
     require_writable(args.json)
-    data_root, jobs = args.data_root.absolute(), []
+    data_root = args.data_root.absolute()
     data = data_root / name_of(args.images)
+    jobs = []
     with tempfile.TemporaryDirectory(prefix='coco_scale_') as workshop:
         run(['benchmarks/coco_shaped.py', '--output', data, '--images', args.images])
         for temperature in args.runs:

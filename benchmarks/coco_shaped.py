@@ -1,10 +1,11 @@
-"""Make `coco_shaped`, a data set of MS COCO's size and statistics for benchmarks: no pictures, nothing to be said.
+"""Make `coco_shaped`, a synthetic data set with the size and statistics of MS COCO, for benchmarks.
 
     python benchmarks/coco_shaped.py [--output data/coco_shaped] [--images 123287] [--force]
 
-Karpathy's split (113,287 / 5,000 / 5,000 images), five sentences an image, of COCO's lengths and word frequencies:
-8,800 words occur at least five times in training. Features 4096 wide, float16, of the sparsity of VGG-16's fc7.
-A word narrows down the next one, and an image its sentences, so that there is something to learn. Always the same.
+It has Karpathy's split (113,287 / 5,000 / 5,000 images) and five sentences per image, with COCO's sentence lengths and
+word frequencies: 8,800 words occur at least five times in training. The features are 4,096 wide, float16, and as sparse
+as VGG-16's fc7. There are no pictures, and the words mean nothing; but each word depends on the one before and each
+sentence on its image, so that a model has something to learn. The same command always makes the same files.
 """
 
 import argparse
@@ -21,28 +22,35 @@ from tqdm import tqdm
 from imagernn.errors import InputError, script
 
 MADE_BY = 'benchmarks/coco_shaped.py'
-SEED, IMAGES, HELD_OUT, SENTENCES, FEATURES, BLOCK = 0, 123287, 5000, 5, 4096, 2048
+SEED = 0
+IMAGES = 123287
+HELD_OUT = 5000     # images each in val and test
+SENTENCES = 5       # per image
+FEATURES = 4096     # numbers per image
+BLOCK = 2048        # images whose features are written at once
 FILES = ('dataset.json', 'vgg_feats.h5')
 
-# how many of the 25,014 captions of MS COCO's captions_val2017.json have so many words (dataset_writer.tokenize)
+# length in words: how many of the 25,014 captions of MS COCO's captions_val2017.json have it, with the tokens of
+# corpus/tokenize.py's karpathy_tokenize
 LENGTHS = {7: 211, 8: 4071, 9: 5580, 10: 5341, 11: 3812, 12: 2470, 13: 1446, 14: 829, 15: 460, 16: 266, 17: 173,
            18: 110, 19: 71, 20: 46, 21: 28, 22: 25, 23: 22, 24: 12, 25: 14, 26: 6, 27: 2, 28: 3, 29: 3, 30: 2, 31: 1,
            32: 1, 33: 2, 34: 1, 36: 2, 38: 2, 44: 1, 49: 1}
-# rank of a word: its occurrences in a million words of that file; beyond rank 2,000 so that about 8,800 words occur
-# five times in the 5.9 million words of the training sentences, and rarer ones besides, as in the whole of COCO
+# rank of a word: how often it occurs in a million words of that file. Beyond rank 2,000, the values are chosen so that,
+# as in all of COCO, about 8,800 words occur five times in the 5.9 million words of training, and there are rarer ones.
 FREQUENCIES = {1: 157542, 2: 34757, 5: 29339, 10: 11159, 20: 5438, 50: 2612, 100: 1432, 200: 743, 500: 222, 1000: 74,
                2000: 23, 8800: .675, 30000: .08}
-STEP, SPREAD = .382, .1    # of the frequencies' whole: how far on the next word lies, and how uncertain that is
+STEP = .382     # on the circle of draw_sentences, whose circumference is 1: how far on the next word is, at least
+SPREAD = .1     # and how much that varies
 
 
 def split_sizes(images):
-    """How many of so many images are val, test and train, in Karpathy's proportions."""
+    """Sizes of the splits of a number of images, in Karpathy's proportions: {'val', 'test', 'train'}."""
     held_out = max(1, round(images * HELD_OUT / IMAGES))
     return {'val': held_out, 'test': held_out, 'train': images - 2 * held_out}
 
 
 def word_names(number):
-    """As many words; the more frequent, the shorter."""
+    """Made-up words for the ranks 0 to number - 1, all different. The more frequent a word, the shorter it is."""
     syllables = [consonant + vowel for consonant in 'bdkl' for vowel in 'aeiou']
 
     def name(rank):
@@ -52,18 +60,21 @@ def word_names(number):
 
 
 def word_shares():
-    """How frequent the word of each rank is, together 1: between the ranks of FREQUENCIES, a power of the rank."""
+    """The relative frequency of the word of each rank: they sum to 1.
+
+    Between the ranks of FREQUENCIES, the logarithm of the frequency is linear in that of the rank.
+    """
     ranks = np.arange(1, max(FREQUENCIES) + 1)
     shares = np.exp(np.interp(np.log(ranks), np.log(list(FREQUENCIES)), np.log(list(FREQUENCIES.values()))))
     return shares / shares.sum()
 
 
 def draw_sentences(places, rng):
-    """The ranks of all words of all sentences in a row, (P,), and the sentences' lengths, (S,).
+    """Draw S sentences: the ranks of their words, one sentence after the other (P,), and their lengths (S,).
 
-    places: in 0..1, (S,), where each sentence's image stands. Words lie on a circle in a random order, each as wide as
-    it is frequent. A sentence begins near its image and goes on by STEP and a bit, so each word depends on the one
-    before, and yet all in all the words keep their frequencies.
+    places: the place of each sentence's image on a circle, from 0 to 1, (S,). The words are arcs of this circle, in
+    random order and as long as the word is frequent. A sentence begins near the place of its image and moves on by STEP
+    plus a random bit with each word. So each word depends on the one before, and words still have their frequencies.
     """
     lengths = rng.choice(list(LENGTHS), len(places), p=np.array(list(LENGTHS.values())) / sum(LENGTHS.values()))
     shares = word_shares()
@@ -76,11 +87,13 @@ def draw_sentences(places, rng):
 
 
 def write_sentences(path, places, rng):
-    """dataset.json with the fields of Karpathy's, image by image."""
-    n, sizes = len(places), split_sizes(len(places))
+    """Write dataset.json with the fields of Karpathy's files, one image at a time. places: of the images, (n,)."""
+    n = len(places)
+    sizes = split_sizes(n)
     splits = rng.permutation(np.repeat(list(sizes), list(sizes.values()))).tolist()
     ranks, lengths = draw_sentences(np.repeat(places, SENTENCES), rng)
-    words, ends = word_names(max(FREQUENCIES))[ranks], np.cumsum(lengths).tolist()
+    words = word_names(max(FREQUENCIES))[ranks]                                                     # (P,)
+    ends = np.cumsum(lengths).tolist()
     starts = [0, *ends]
     with path.open('w', encoding='utf-8') as file:
         file.write('{"dataset": "coco_shaped", "images": [')
@@ -97,7 +110,7 @@ def write_sentences(path, places, rng):
 
 
 def write_features(path, places, rng):
-    """vgg_feats.h5: noise and a trace of the image's place, of which a ReLU leaves some three in ten."""
+    """Write vgg_feats.h5: noise and a weak signal of each image's place, after a ReLU that leaves 30 % positive."""
     angles = 2 * np.pi * places[:, None]
     traces = np.concatenate([np.cos(angles), np.sin(angles)], axis=1).astype(np.float32)            # (N, 2)
     weights = rng.standard_normal((2, FEATURES), np.float32)
@@ -111,9 +124,9 @@ def write_features(path, places, rng):
 
 
 def images_there(folder):
-    """How many images a data set of this script's in the folder has: 0 if it is empty or absent.
+    """The number of images of the data set that this script made in the folder; 0 if it is empty or does not exist.
 
-    InputError where anything else stands there.
+    Raises InputError if the folder contains anything else.
     """
     if not folder.exists() or folder.is_dir() and not any(folder.iterdir()):
         return 0
@@ -123,12 +136,11 @@ def images_there(folder):
                 return len(file['feats'])
     except (OSError, KeyError):
         pass
-    raise InputError(f'--output {folder}: is there already and was not made by this script; '
-                     'choose another name, or move it away')
+    raise InputError(f'--output {folder}: exists and was not made by this script; choose another name, or move it')
 
 
 def make_folder(folder, images):
-    """The whole data set, or nothing of it; what this script made there before is replaced."""
+    """Make the data set in a temporary folder and rename that, replacing an earlier one. A failure leaves no trace."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f'.{folder.name}.', dir=folder.parent) as workshop:
         new = Path(workshop) / folder.name
@@ -143,9 +155,12 @@ def make_folder(folder, images):
 
 def build_parser():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument('--output', type=Path, default=Path('data/coco_shaped'), help='the folder to make')
-    parser.add_argument('--images', type=int, default=IMAGES, help='how many images')
-    parser.add_argument('--force', action='store_true', help='make it afresh where this script made it')
+    parser.add_argument('--output', type=Path, default=Path('data/coco_shaped'),
+                        help='The folder to make (default: data/coco_shaped).')
+    parser.add_argument('--images', type=int, default=IMAGES,
+                        help='The number of images (default: 123287, as in COCO). Use fewer for a quick trial.')
+    parser.add_argument('--force', action='store_true',
+                        help='Replace a data set that this script made in that folder.')
     return parser
 
 
@@ -157,10 +172,10 @@ def main(argv=None):
     folder = args.output.absolute()
     there = images_there(folder)
     if there == args.images and not args.force:
-        print(f'{args.output}: complete already, {there} images; left as it is')
+        print(f'{args.output}: exists already with {there} images; nothing to do')
         return 0
     if there and not args.force:
-        raise InputError(f'--output {args.output}: holds {there} images, and {args.images} are asked for; '
+        raise InputError(f'--output {args.output}: contains {there} images, but --images is {args.images}; '
                          'add --force to replace it, or choose another name')
     make_folder(folder, args.images)
     print(f'{args.output}: {args.images} images, {args.images * SENTENCES} sentences, {FEATURES} features each')

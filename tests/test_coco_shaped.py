@@ -1,4 +1,4 @@
-"""benchmarks/coco_shaped.py: a data set like COCO's in numbers, always the same."""
+"""benchmarks/coco_shaped.py: a data set with COCO's size and statistics, always the same."""
 
 import importlib.util
 from pathlib import Path
@@ -70,8 +70,8 @@ def test_words_keep_their_frequencies_and_narrow_down_the_next():
 
 def test_what_is_there_stays_unless_forced(folder, tmp_path, capsys):
     before = (folder / 'dataset.json').stat().st_mtime_ns
-    assert make(folder) == 0 and 'complete already' in capsys.readouterr().out
-    assert make(folder, images=20) == 2 and 'holds 500 images, and 20 are asked for' in capsys.readouterr().err
+    assert make(folder) == 0 and 'exists already with 500 images' in capsys.readouterr().out
+    assert make(folder, images=20) == 2 and 'contains 500 images, but --images is 20' in capsys.readouterr().err
     assert (folder / 'dataset.json').stat().st_mtime_ns == before
     (tmp_path / 'mine').write_text('')
     assert make(tmp_path, '--force') == 2 and 'was not made by this script' in capsys.readouterr().err
