@@ -1,14 +1,12 @@
-"""Say what is in pictures.
+"""Caption pictures: python predict_on_images.py cv/CHECKPOINT.h5 photo.jpg more/
 
-    python predict_on_images.py cv/CHECKPOINT.h5 photo.jpg more/
-
-takes photos and folders of photos: they go through the convolutional network that the checkpoint was trained with, and
-`path: caption` is printed of each.
+Takes photos and folders of photos, extracts their features with the convolutional network that the checkpoint was
+trained with, and prints `path: caption` for each. Without a checkpoint the pretrained captioner is used.
 
     python predict_on_images.py cv/CHECKPOINT.h5 -r example_images
 
-takes a folder with tasks.txt, one picture's file name a line, and a feature file with a row (in .mat a column) for each
-line; without a feature file it takes the pictures themselves. Writes result_struct.json and result.html there.
+takes a folder with tasks.txt, one picture's file name per line, and a feature file with a row (in .mat a column) for
+each line; without a feature file it takes the pictures themselves. Writes result_struct.json and result.html there.
 """
 
 import argparse
@@ -21,51 +19,76 @@ import imagernn.nn.blas  # noqa: F401  before numpy
 import numpy as np
 from tqdm import tqdm
 
-from imagernn.captioning.evaluate import caption_images, word_logprobs
+from imagernn.captioner import check_size, network_of, pretrained_path
+from imagernn.captioning.evaluate import caption_images
 from imagernn.captioning.flags import add_search_flags, check_search_flags
 from imagernn.captioning.load import check_feature_size, load_captioner
 from imagernn.captioning.results import result_blob
-from imagernn.convnet.extraction import chosen_layer, extract, open_network
-from imagernn.convnet.preprocess import PREPROCESSING, description
+from imagernn.convnet.extraction import extract, open_network
 from imagernn.convnet.sources import expanded, read_tasks
 from imagernn.corpus.features import READERS, default_features, open_features
 from imagernn.errors import InputError, script, shown
 from imagernn.formats.json_files import write_json
+from imagernn.formats.pictures import SUFFIXES
 from imagernn.formats.writing import refuse_to_replace, require_writable
 from imagernn.nn.workers import Workers
 from imagernn.web.results_page import Places, checked_result, view_command, write_page
 
 ROOT = 'example_images'
-GUESSES = {1280: ('lite0', 'features'), 4096: ('vgg16', 'fc7')}    # of checkpoints that do not say: size -> network
 
 
 def build_parser():
-    parser = argparse.ArgumentParser(description='Caption pictures.')
-    add = parser.add_argument
-    add('checkpoint_path', help='a checkpoint of driver.py, or one of the original NeuralTalk (.p)')
-    add('pictures', nargs='*', help='pictures, and folders of pictures')
-    add('-r', '--root_path', default=ROOT,
-        help='without pictures: folder with tasks.txt, the pictures or their features (default: %(default)s)')
-    add('--features', default=None,
-        help='feature file, in root_path or a path (default: the first of vgg_feats.mat, .h5, .npy there)')
-    add('--weights', default=None, help='weight file of the convolutional network (default: for lite0 the installed '
-                                        'package, [lite0])')
-    add('--on_error', choices=('skip', 'stop'), default='skip',
-        help='a broken picture is named, or ends the run (default: %(default)s)')
-    add('--result_struct_filename', default=None, help='JSON to write (default: result_struct.json in root_path, none '
-                                                       'of named pictures)')
-    add('--html', default=None, help='page to write, the pictures in it (default: result.html in root_path, none of '
-                                   'named pictures)')
+    parser = argparse.ArgumentParser(description='Caption pictures with a trained model.')
+
+    group = parser.add_argument_group('model')
+    group.add_argument('checkpoint_path',
+        help='A checkpoint that training wrote, or one of the original NeuralTalk (.p). Leave it out, so that a '
+             'picture or a folder comes first, to use the pretrained captioner.')
+    group.add_argument('--weights', default=None,
+        help='The weight file of the convolutional network. Give it if the checkpoint was trained on features of VGG '
+             '(default: the weights of lite0 that the extra [lite0] installs).')
+
+    group = parser.add_argument_group('input')
+    group.add_argument('pictures', nargs='*', help='Pictures to caption, and folders of pictures.')
+    group.add_argument('-r', '--root_path', default=ROOT,
+        help='Used if no pictures are named: a folder with tasks.txt, which lists pictures, one file name per line, '
+             'and with these pictures or a feature file (default: %(default)s).')
+    group.add_argument('--features', default=None,
+        help='The feature file for -r, a name in that folder or a path. Give it if the features have another name '
+             '(default: the first of vgg_feats.mat, vgg_feats.h5 and vgg_feats.npy there).')
+    group.add_argument('--on_error', choices=('skip', 'stop'), default='skip',
+        help='What to do about a picture that cannot be read: "skip" reports it and captions the others; "stop" ends '
+             'with an error (default: %(default)s).')
+
+    group = parser.add_argument_group('output')
+    group.add_argument('--result_struct_filename', default=None,
+        help='The JSON file to write the captions to, with their log-probabilities. Without it, named pictures get '
+             'none (default for -r: result_struct.json in that folder).')
+    group.add_argument('--html', default=None,
+        help='The page to write, which shows the pictures with their captions. Without it, named pictures get none '
+             '(default for -r: result.html in that folder).')
     add_search_flags(parser)
     return parser
 
 
-@script
-def main(argv=None):
+def parsed(argv):
+    """The command line as a dict, checked; with the pretrained captioner as its checkpoint if it names none."""
     params = vars(build_parser().parse_intermixed_args(argv))    # flags may stand before pictures
     check_search_flags(params)
+    first = Path(params['checkpoint_path'])
+    if first.suffix.lower() in SUFFIXES or first.is_dir():
+        params['pictures'].insert(0, str(first))
+        params['checkpoint_path'] = str(pretrained_path())
+        print(f'note: captioned by the pretrained captioner, {params["checkpoint_path"]}; to use another one, name its '
+              'checkpoint before the pictures', file=sys.stderr)
     if params['pictures'] and (params['root_path'] != ROOT or params['features']):
         raise InputError('pictures are named, and --root_path or --features too: give one or the other')
+    return params
+
+
+@script
+def main(argv=None):
+    params = parsed(argv)
     checkpoint = load_captioner(params['checkpoint_path'], params['dtype'])
     root, names, paths = wanted_pictures(params)
     features = feature_file(root, params['features']) if root else None
@@ -82,8 +105,7 @@ def main(argv=None):
         names, rows = rows_of_pictures(names, paths, checkpoint, params, workers)
     captions = caption_images(rows, len(names), checkpoint['model'], checkpoint['params'], checkpoint['ixtoword'],
                               params, workers)
-    logprobs = word_logprobs(rows, captions, checkpoint['model'], checkpoint['params'], checkpoint['ixtoword'], workers)
-    blobs = [result_blob(*each) for each in zip(names, captions, logprobs, strict=True)]
+    blobs = [result_blob(name, found) for name, found in zip(names, captions, strict=True)]
     result = {'params': params, 'checkpoint_params': checkpoint['params'], 'imgblobs': blobs}
     if 'json' in outputs:
         write_json(outputs['json'], result)
@@ -100,11 +122,11 @@ def main(argv=None):
 
 
 def wanted_pictures(params):
-    """The folder of -r, or None where pictures are named; the pictures' names, and their paths."""
+    """The folder of -r, or None if pictures are named; the names of the pictures; their paths."""
     if not params['pictures']:
         root = Path(params['root_path'])
         if params['root_path'] == ROOT and not root.is_dir():
-            raise InputError('no pictures: name them, or their folder; or by -r a folder with tasks.txt')
+            raise InputError('no pictures are named; name pictures or their folder, or with -r a folder with tasks.txt')
         names = read_tasks(root / 'tasks.txt')
         return root, names, [root / name for name in names]
     paths = [picture for name in params['pictures'] for picture in expanded(Path(name))]
@@ -112,20 +134,20 @@ def wanted_pictures(params):
 
 
 def feature_file(root, name):
-    """The feature file of that name in root, or else at that path; without a name, the usual ones in root.
+    """The path of the feature file: name in root, else name as a path; without a name, the first usual one in root.
 
-    None where root has no feature file at all.
+    None if no name is given and root has no feature file at all: a note on stderr says so.
     """
     if name is None:
         if any(path.suffix.lower() in READERS for path in root.iterdir()):
             return default_features(root)
-        print(f'note: {root}: has no feature file; its pictures go through the convolutional network', file=sys.stderr)
+        print(f'note: {root}: has no feature file; features are extracted from its pictures', file=sys.stderr)
         return None
     return root / name if (root / name).is_file() else Path(name)
 
 
 def output_files(params, root):
-    """Which results are written, and where."""
+    """The files to write: a dict with 'json' or 'html' or both -> Path. InputError if both are the same file."""
     asked = {'json': params['result_struct_filename'], 'html': params['html']}
     if root:
         asked = {'json': asked['json'] or root / 'result_struct.json', 'html': asked['html'] or root / 'result.html'}
@@ -136,21 +158,28 @@ def output_files(params, root):
 
 
 def rows_of_file(path, root, names, checkpoint, params):
-    """rows(i, j): the features of pictures i to j, from a file with a row for each."""
+    """rows(i, j), which gives the features (j - i, D) of pictures i to j, from a file with a row for each picture.
+
+    Raises InputError if the file has features of another number of pictures, or of another size than the model's.
+    """
     features = open_features(path)
     if features.num_images != len(names):
         raise InputError(f'{root / "tasks.txt"} lists {len(names)} pictures, but {features.path} has features of '
-                         f'{features.num_images}: there must be one for each line, in the same order')
+                         f'{features.num_images}; expected a row for each line, in the same order')
     check_feature_size(features, checkpoint['model'])
     return lambda i, j: features.rows(range(i, j), dtype=params['dtype'])
 
 
 def rows_of_pictures(names, paths, checkpoint, params, workers):
-    """The names of the pictures that can be read, and rows(i, j): their features, from the checkpoint's network.
+    """The names of the pictures that can be read, and rows(i, j), which gives their features (j - i, D).
 
-    A broken picture is named on stderr, or with --on_error stop an InputError; so it is if all are broken.
+    A picture that cannot be read is reported on stderr. Raises InputError instead with --on_error stop, if no picture
+    can be read, and if the checkpoint's network cannot be had or gives features of another size than the model's.
     """
-    network, layer = network_of(checkpoint, params)
+    try:
+        network, layer = network_of(checkpoint, params['checkpoint_path'], params['weights'], open_network)
+    except InputError as error:
+        raise InputError(f'{error}; or give a folder with tasks.txt and a feature file with -r') from None
     good, found = [], []
     with tqdm(total=len(paths), desc='pictures', unit='picture', disable=None) as progress:
         for numbers, arrays, broken in extract(paths, network, layer, workers):
@@ -164,41 +193,10 @@ def rows_of_pictures(names, paths, checkpoint, params, workers):
                 found.append(arrays['feats'])
             progress.update(len(numbers) + len(broken))
     if not good:
-        raise InputError(f'none of the {len(names)} pictures can be read; what is wrong stands above')
+        raise InputError(f'none of the {len(names)} pictures can be read, for the reasons printed above; name other '
+                         'pictures')
     features = np.concatenate(found).astype(params['dtype'])                    # (n, D)
     return good, lambda i, j: features[i:j]
-
-
-def check_size(feats, network, layer, model):
-    """InputError unless the model was made for features (n, D) of this size."""
-    if feats.shape[1] != len(model['We']):
-        raise InputError(f'{network.name} gives features of size {feats.shape[1]} by its layer {layer}, but the '
-                         f'checkpoint was trained on size {len(model["We"])}; give a feature file of the right network '
-                         'by -r')
-
-
-def network_of(checkpoint, params):
-    """The network and the layer that the checkpoint's features came from; a guess, and that is said, if it is mute.
-
-    InputError where no network is known to give such features, or its weights are missing or another's.
-    """
-    said, D = checkpoint.get('features'), len(checkpoint['model']['We'])
-    said = said if isinstance(said, dict) else {}
-    name, layer = said.get('network'), said.get('layer')
-    if name is None and D in GUESSES:
-        name, layer = GUESSES[D]
-        print(f'note: the checkpoint does not say which network its features came from; of size {D}, they may be '
-              f'those of {name}, layer {layer}', file=sys.stderr)
-    if name not in tuple(PREPROCESSING):
-        raise InputError(f'{params["checkpoint_path"]}: its features, {D} numbers, came from '
-                         f'{f"the network {name!r}" if name else "a network that it does not name"}, which is none of '
-                         f'{", ".join(PREPROCESSING)}; give a folder with tasks.txt and a feature file by -r')
-    network = open_network(params['weights'], said.get('network') or (None if params['weights'] else name))
-    for key, ours in (('weights_sha256', network.checksum), ('preprocessing', description(network.name))):
-        if said.get(key, ours) != ours:
-            print(f'note: {key} is {ours}, but the features that the checkpoint was trained on had {said[key]}: '
-                  'expect worse captions', file=sys.stderr)
-    return network, chosen_layer(network, layer)
 
 
 if __name__ == '__main__':

@@ -11,6 +11,7 @@ from stub_network import StubNetwork, loader
 
 import driver
 import predict_on_images
+from imagernn.captioner import pretrained_path
 from imagernn.convnet import extraction
 from imagernn.convnet.preprocess import description
 from imagernn.formats.pictures import load_picture
@@ -162,9 +163,22 @@ def test_a_checkpoint_that_does_not_say_its_network_is_guessed(photos, trained, 
         assert name in (message := capsys.readouterr().err) and layer in message and str(dim) in message
 
 
+def test_without_a_checkpoint_the_pretrained_captioner_is_used(photos, predict, tmp_path, capsys):
+    for pictures, number in ((photos[1:2], 1), ([photos[1].parent, photos[0]], 3)):
+        assert predict(*pictures, network=StubNetwork(1280)) == 0
+        out, err = capsys.readouterr()
+        assert len(out.splitlines()) == number and f'{pictures[0]}' in out
+        note, = (line for line in err.splitlines() if 'pretrained captioner' in line)
+        assert str(pretrained_path()) in note and 'name its checkpoint' in note
+    result = tmp_path / 'r.json'
+    assert predict('-b', '2', *photos[1:], '--result_struct_filename', result, network=StubNetwork(1280)) == 0
+    params = json.loads(result.read_text(encoding='utf-8'))['params']
+    assert params['checkpoint_path'] == str(pretrained_path()) and params['pictures'] == [*map(str, photos[1:])]
+
+
 def test_a_network_that_is_not_known_is_said(photos, checkpoint, predict, capsys):
     assert predict(checkpoint(network=None), *photos) == 2
-    assert '20 numbers' in (message := capsys.readouterr().err) and '-r' in message
+    assert 'size 20' in (message := capsys.readouterr().err) and '-r' in message
     assert predict(checkpoint(network='resnet'), *photos) == 2
     assert "'resnet'" in (message := capsys.readouterr().err) and 'vgg16, vgg19, lite0' in message
 

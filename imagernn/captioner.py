@@ -1,0 +1,160 @@
+"""Captions of pictures in one call: a captioning model together with the convolutional network that feeds it.
+
+Knows which network a checkpoint's features came from, and where the pretrained captioner is. Prints no results.
+"""
+
+import os
+import sys
+from itertools import islice
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image
+
+from imagernn.captioning.evaluate import caption_images
+from imagernn.captioning.flags import MAX_BEAM_SIZE
+from imagernn.captioning.load import load_captioner
+from imagernn.convnet.extraction import BATCH_SIZE, NO_REGIONS, chosen_layer, prepared_views, through_network
+from imagernn.convnet.preprocess import PREPROCESSING, description
+from imagernn.convnet.weights import load_network
+from imagernn.errors import PACKAGE, InputError
+from imagernn.formats.pictures import load_picture, pixels_of
+from imagernn.nn.blas import NUM_THREADS
+from imagernn.nn.workers import Workers
+
+PRETRAINED = 'flickr8k_lstm_lite0.h5'
+GUESSES = {1280: ('lite0', 'features'), 4096: ('vgg16', 'fc7')}    # size of the features -> their probable network
+
+
+class Result(NamedTuple):
+    """A caption of a picture."""
+
+    text: str               # its words, separated by spaces
+    logprob: float          # the sum of ln p over its words, and over END where it came to its end
+    word_logprobs: list     # ln p of each word, and last that of END where it came to its end
+
+
+class Captioner:
+    """Captions pictures: Captioner.load().caption('photo.jpg').
+
+    A picture is the path of a file, a Pillow image, or an (h, w, 3) uint8 array of RGB pixels.
+    """
+
+    def __init__(self, checkpoint, network, layer, num_threads=NUM_THREADS):
+        """checkpoint: what load_captioner returns; network and layer: the ones that its features came from."""
+        self.checkpoint, self.network, self.layer = checkpoint, network, layer
+        self.workers = Workers(num_threads)
+
+    @classmethod
+    def load(cls, path=None, weights=None, num_threads=NUM_THREADS):
+        """The captioner in a checkpoint, in float32.
+
+        path: the checkpoint; None is the pretrained captioner that comes with the package. weights: the weight file of
+        the convolutional network; None, for EfficientNet-Lite0, is the one that the extra [lite0] installs.
+        Raises InputError for a file that is missing or damaged, for features of an unknown network, and for weights
+        that are missing or belong to another network. A note on stderr reports weights or a preprocessing that are not
+        the ones of the training.
+        """
+        path = pretrained_path() if path is None else path
+        checkpoint = load_captioner(path, 'float32')
+        return cls(checkpoint, *network_of(checkpoint, path, weights), num_threads)
+
+    def caption(self, picture, beam_size=1):
+        """The text of the best caption that captions finds for a picture. Raises the same errors."""
+        return self.captions([picture], beam_size)[0][0].text
+
+    def captions(self, pictures, beam_size=1, nbest=1):
+        """For each picture, in order, a list of its nbest most probable captions, as Results, best first.
+
+        beam_size 1 is greedy search. A beam can find fewer than nbest captions. The captions are those that
+        predict_on_images.py prints with the same settings.
+        Raises InputError for a picture that cannot be read, for another kind of object, and for sizes out of range.
+        """
+        if not 1 <= nbest <= beam_size <= MAX_BEAM_SIZE:
+            raise InputError(f'beam_size {beam_size}, nbest {nbest}: expected 1 <= nbest <= beam_size <= '
+                             f'{MAX_BEAM_SIZE}')
+        model, params, ixtoword = (self.checkpoint[key] for key in ('model', 'params', 'ixtoword'))
+        feats = self.features(pictures)
+        options = {'beam_size': beam_size, 'nbest': nbest, 'temperature': 0, 'seed': 0}
+        found = caption_images(lambda i, j: feats[i:j], len(feats), model, params, ixtoword, options, self.workers)
+        return [[Result(' '.join(caption.words), caption.logprob, caption.word_logprobs) for caption in captions]
+                for captions in found]
+
+    def features(self, pictures):
+        """The features of pictures by the convolutional network, (n, D) in the dtype of the model.
+
+        Raises InputError for a picture that cannot be read, and for features of another size than the model's.
+        """
+        model = self.checkpoint['model']
+        prepared = self.workers.map(lambda picture: prepared_views(pixels(picture), self.network, NO_REGIONS), pictures)
+        found = [np.empty((0, len(model['We'])), np.float32)]
+        while batch := list(islice(prepared, BATCH_SIZE)):
+            feats = through_network(np.stack(batch), self.network, self.layer, NO_REGIONS, self.workers)['feats']
+            check_size(feats, self.network, self.layer, model)
+            found.append(feats)
+        return np.concatenate(found).astype(model['We'].dtype)                  # (n, D)
+
+
+def pixels(picture):
+    """A picture, as Captioner takes it, as an (h, w, 3) uint8 array. Raises InputError for anything else."""
+    if isinstance(picture, (str, os.PathLike)):
+        return load_picture(picture)
+    if isinstance(picture, Image.Image):
+        try:
+            picture.load()
+        except OSError as error:
+            raise InputError(f'{picture!r}: cannot be read ({error}); load it from another copy of its file') from None
+        return pixels_of(picture)
+    if not isinstance(picture, np.ndarray):
+        raise InputError(f'{picture!r:.60} is a {type(picture).__name__}; expected a path, a Pillow image, or an array')
+    if picture.ndim != 3 or picture.shape[2] != 3 or picture.dtype != np.uint8 or not picture.size:
+        raise InputError(f'a picture is an array of shape {picture.shape} and dtype {picture.dtype}; expected RGB '
+                         'pixels, (h, w, 3) uint8')
+    return picture
+
+
+def pretrained_path(name=PRETRAINED):
+    """The path of a captioner that comes with the package: in cv/ of a checkout, else in the installed package.
+
+    Raises InputError if it is in neither.
+    """
+    places = [PACKAGE.parent / 'cv' / name, PACKAGE / 'pretrained' / name]
+    for path in places:
+        if path.is_file():
+            return path
+    raise InputError(f'the pretrained captioner is neither at {places[0]} nor at {places[1]}; name a checkpoint')
+
+
+def network_of(checkpoint, path, weights=None, load=load_network):
+    """The network and the layer that the features of a checkpoint came from.
+
+    path: of the checkpoint, for messages; weights: the network's weight file, or None; load(weights, name) opens it.
+    A checkpoint that does not name its network gets the usual one for its features' size, and a note on stderr says
+    so. Another note reports weights or a preprocessing that differ from those of the training.
+    Raises InputError if no network is known to give such features, or its weights are missing or another network's.
+    """
+    recorded, D = checkpoint.get('features'), len(checkpoint['model']['We'])
+    recorded = recorded if isinstance(recorded, dict) else {}
+    name, layer = recorded.get('network'), recorded.get('layer')
+    if name is None and D in GUESSES:
+        name, layer = GUESSES[D]
+        print(f'note: {path}: does not say which network its features came from; their size, {D}, suggests {name}, '
+              f'layer {layer}', file=sys.stderr)
+    if name not in tuple(PREPROCESSING):
+        source = f'the network {name!r}' if name else 'a network that it does not name'
+        raise InputError(f'{path}: its features, of size {D}, came from {source}; pictures can be captioned with '
+                         f'features of {", ".join(PREPROCESSING)}')
+    network = load(weights, recorded.get('network') or (None if weights else name))
+    for key, ours in (('weights_sha256', network.checksum), ('preprocessing', description(network.name))):
+        if recorded.get(key, ours) != ours:
+            print(f'note: {key} is {ours}, but was {recorded[key]} when the checkpoint was trained: expect worse '
+                  'captions', file=sys.stderr)
+    return network, chosen_layer(network, layer)
+
+
+def check_size(feats, network, layer, model):
+    """InputError unless the model was made for features (n, D) of this size."""
+    if feats.shape[1] != len(model['We']):
+        raise InputError(f'{network.name} gives features of size {feats.shape[1]} by its layer {layer}, but the '
+                         f'checkpoint was trained on size {len(model["We"])}; name the weights of the network that it '
+                         'was trained with')
