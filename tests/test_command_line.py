@@ -1,0 +1,81 @@
+"""imagernn COMMAND: the table of commands, what starting costs, and hints that name a command which exists."""
+
+import importlib
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from imagernn import errors
+from imagernn.__main__ import COMMANDS, main
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(autouse=True)
+def arguments(monkeypatch):
+    """main sets sys.argv."""
+    monkeypatch.setattr(sys, 'argv', ['/somewhere/bin/imagernn'])
+
+
+@pytest.mark.parametrize('argv', [[], ['--help'], ['-h']])
+def test_help_lists_every_command_with_a_sentence(argv, capsys):
+    assert main(argv) == 0
+    lines = capsys.readouterr().out.splitlines()
+    for name, (_, sentence) in COMMANDS.items():
+        assert f'  {name} ' in '\n'.join(lines) and any(line.endswith(sentence) for line in lines)
+        assert sentence[0].isupper() and sentence.endswith('.')
+    assert max(map(len, lines)) <= 120
+
+
+def test_an_unknown_command_is_one_line_that_lists_the_known_ones(capsys):
+    assert main(['trian']) == 2
+    out, err = capsys.readouterr()
+    assert out == '' and err.count('\n') == 1 and "'trian'" in err and ', '.join(COMMANDS) in err
+
+
+def test_each_command_is_the_main_of_its_module(monkeypatch):
+    for name, (module, _) in COMMANDS.items():
+        called = []
+        monkeypatch.setattr(importlib.import_module(module), 'main', lambda argv, to=called: to.append(argv) or 7)
+        assert main([name, '--flag', 'value']) == 7 and called == [['--flag', 'value']]
+
+
+def test_in_a_checkout_the_scripts_are_those_in_its_root():
+    for name, file in errors.SCRIPTS.items():
+        module = importlib.import_module(COMMANDS[name][0])
+        assert Path(module.__file__) == ROOT / file
+        assert module.__name__ == f'imagernn.scripts.{file.removesuffix(".py").replace("/", ".")}'
+
+
+@pytest.mark.parametrize('name', COMMANDS)
+def test_the_usage_line_names_the_command(name, capsys):
+    with pytest.raises(SystemExit) as ended:
+        main([name, '--help'])
+    assert ended.value.code == 0 and capsys.readouterr().out.startswith(f'usage: imagernn {name} [-h]')
+
+
+def test_help_imports_no_large_package():
+    code = ('import sys; from imagernn.__main__ import main; main([])\n'
+            'assert not {"h5py", "scipy", "PIL", "tqdm", "argparse"} & {*sys.modules}')
+    subprocess.run([sys.executable, '-c', code], check=True, capture_output=True, cwd=ROOT)
+
+
+@pytest.mark.parametrize('started, expected', [('/somewhere/bin/imagernn', 'imagernn'),
+                                               ('/somewhere/bin/imagernn train', 'imagernn'),
+                                               (str(ROOT / 'imagernn' / '__main__.py'), 'python -m imagernn'),
+                                               (str(ROOT / 'imagernn' / 'imagernn train'), 'python -m imagernn'),
+                                               ('', 'python -m imagernn')])
+def test_hints_name_what_was_started(started, expected, tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, 'argv', [started])
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / 'driver.py').write_text('another one', encoding='utf-8')
+    assert errors.command('train') == f'{expected} train' and errors.command('view') == f'{expected} view'
+
+
+def test_in_the_root_of_the_checkout_hints_name_the_scripts(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    assert errors.command('train') == 'python driver.py'
+    assert errors.command('make-scenes') == 'python data/make_scenes.py'
+    assert errors.command('view') == 'imagernn view'
