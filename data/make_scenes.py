@@ -1,7 +1,7 @@
 """Make `scenes`, a small data set in NeuralTalk's layout: pictures drawn from a seed, and sentences from a grammar.
 
-Knows how a scene is put together, drawn and described, and turns a picture into 4096 fixed numbers; nothing is
-learned. Knows nothing of models: the folder it writes is read like flickr8k's or coco's.
+Knows how a scene is composed, drawn and described, and computes 4096 features of a picture by fixed formulas. Knows
+nothing of models: the folder that it writes is read like those of flickr8k and coco.
 """
 
 import argparse
@@ -24,18 +24,22 @@ from imagernn.errors import InputError, script
 from imagernn.formats.json_files import write_json
 
 MADE_BY = 'data/make_scenes.py'
-SIDE = 160          # pictures are SIDE × SIDE
-OVERSAMPLE = 3      # drawn this much larger, then reduced: smooth edges
+SIDE = 160          # pictures are SIDE × SIDE pixels
+OVERSAMPLE = 3      # they are drawn larger by this factor and then reduced, for smooth edges
 SENTENCES = 5       # per picture
 
 
 # ---- drawing --------------------------------------------------------------------------------------------------------
 
 class Pen:
-    """Draws in the unit square of a box (x, y, width, height in pixels, y downwards), mirrored if `flip`."""
+    """Draws in a box of an image (x, y, width, height in pixels), in coordinates from 0 to 1; y points down.
+
+    flip: whether to mirror the drawing, left to right.
+    """
 
     def __init__(self, image, box, flip=False):
-        self.image, self.draw = image, ImageDraw.Draw(image, 'RGBA')
+        self.image = image
+        self.draw = ImageDraw.Draw(image, 'RGBA')
         self.x, self.y, self.w, self.h = (OVERSAMPLE * value for value in box)
         self.flip = flip
 
@@ -54,12 +58,12 @@ class Pen:
         self.draw.ellipse(box, fill, shade(fill, 0.6) if outline else None, width=OVERSAMPLE)
 
     def line(self, points, fill, width=1.0):
-        """`width` in pixels of the finished picture."""
+        """A line through points. width is in pixels of the finished picture."""
         self.draw.line(self.at(points), fill, max(1, round(width * OVERSAMPLE)), joint='curve')
 
 
 def shade(colour, factor):
-    """Darker below 1; above 1 on the way to white, which 2 reaches. Keeps a fourth, alpha, as it is."""
+    """A colour made darker by a factor below 1, or mixed with white by a factor from 1 to 2 (white). Keeps alpha."""
     mixed = [c * factor if factor <= 1 else c + (255 - c) * (factor - 1) for c in colour[:3]]
     return (*(round(min(255, c)) for c in mixed), *colour[3:])
 
@@ -70,7 +74,11 @@ def arc(x, y, rx, ry, start, end, steps=24):
     return [(x + rx * math.cos(angle), y + ry * math.sin(angle)) for angle in angles]
 
 
-WOOD, DARK, GLASS, LEAF, CREAM = (120, 78, 45), (40, 38, 45), (205, 232, 245), (60, 140, 60), (255, 244, 214)
+WOOD = (120, 78, 45)
+DARK = (40, 38, 45)
+GLASS = (205, 232, 245)
+LEAF = (60, 140, 60)
+CREAM = (255, 244, 214)
 
 
 def draw_house(pen, colour):
@@ -195,21 +203,22 @@ def draw_cup(pen, colour):
         pen.line([(x, 0.2), (x + 0.05, 0.14), (x - 0.03, 0.08), (x + 0.02, 0)], (235, 235, 240), 1)
 
 
-# ---- backgrounds: each paints the whole picture; the horizon is HORIZON of its height -------------------------------
+# ---- backgrounds, each of which fills the picture -------------------------------------------------------------------
 
-HORIZON = 0.58
+HORIZON = 0.58    # the height of the horizon, as a share of the picture's, from the top
 
 
 def gradient(pen, top, bottom, y0, y1, rng):
-    """From one colour to another between two heights, tinted a little by chance."""
+    """Fill between the heights y0 and y1 with a gradient from colour top to bottom, both varied a little at random."""
     top, bottom = (np.array(colour) + rng.normal(0, 6, 3) for colour in (top, bottom))
-    start, end = round(pen.h * y0), round(pen.h * y1)
+    start = round(pen.h * y0)
+    end = round(pen.h * y1)
     column = np.clip(np.linspace(top, bottom, end - start), 0, 255).astype(np.uint8)      # (rows, 3)
     pen.image.paste(Image.fromarray(column[:, None]).resize((round(pen.w), end - start)), (0, start))
 
 
 def specks(pen, colour, count, y0, y1, rng, length=0.02, slope=0.0):
-    """Short strokes: blades, waves, sand, snow, stars."""
+    """Draw short strokes between the heights y0 and y1: blades of grass, waves, sand, stars."""
     for x, y in zip(rng.uniform(0, 1, count), rng.uniform(y0, y1, count), strict=True):
         pen.line([(x, y), (x + length, y + slope)], shade(colour, rng.uniform(0.85, 1)), 0.8)
 
@@ -221,7 +230,8 @@ def cloud(pen, rng, colour=(255, 255, 255, 50)):
 
 
 def hills(pen, colour, rng, height=0.1):
-    phase, bumps = rng.uniform(0, 6.28), rng.uniform(4, 9)
+    phase = rng.uniform(0, 6.28)
+    bumps = rng.uniform(4, 9)
     ridge = [(x, HORIZON - height * (0.5 + 0.5 * math.sin(bumps * x + phase))) for x in np.linspace(0, 1, 40)]
     pen.polygon([*ridge, (1, HORIZON + 0.02), (0, HORIZON + 0.02)], colour, outline=False)
 
@@ -293,23 +303,27 @@ def paint_desert(pen, rng):
     specks(pen, (165, 110, 62), 30, HORIZON + 0.04, 1, rng, 0.07, 0.008)
 
 
-# ---- what there is in the world, and its words ----------------------------------------------------------------------
+# ---- the things in the world, and their words -----------------------------------------------------------------------
 
 @dataclass(frozen=True)
 class Kind:
-    """`level` is where it lives: ground, air, water (afloat) or under (in the water)."""
+    """A kind of object: how it is drawn, where it can be, and how it is described."""
 
-    draw: object
-    shape: tuple            # width and height in units of its size
-    level: str
-    backgrounds: str
-    nouns: tuple            # (one, many) …
-    verbs: tuple            # (it …, they …, …ing) …
+    draw: object            # a function of a Pen and a colour
+    shape: tuple            # its width and height in units of its size
+    level: str              # where it is: 'ground', 'air', 'water' (afloat) or 'under' (in the water)
+    backgrounds: str        # the names of those where it occurs
+    nouns: tuple            # of pairs: singular, plural
+    verbs: tuple            # of triples: it …, they …, …ing
 
 
-STAND, LIE, SIT, WAIT = (('stands', 'stand', 'standing'), ('lies', 'lie', 'lying'), ('sits', 'sit', 'sitting'),
-                         ('waits', 'wait', 'waiting'))
-FLY, FLOAT, GROW = ('flies', 'fly', 'flying'), ('floats', 'float', 'floating'), ('grows', 'grow', 'growing')
+STAND = ('stands', 'stand', 'standing')
+LIE = ('lies', 'lie', 'lying')
+SIT = ('sits', 'sit', 'sitting')
+WAIT = ('waits', 'wait', 'waiting')
+FLY = ('flies', 'fly', 'flying')
+FLOAT = ('floats', 'float', 'floating')
+GROW = ('grows', 'grow', 'growing')
 
 KINDS = {
     'house': Kind(draw_house, (1.0, 1.0), 'ground', 'meadow night beach snow desert', (('house', 'houses'),), (STAND,)),
@@ -340,13 +354,13 @@ COLOURS = {
     'blue': (40, 80, 215), 'purple': (130, 50, 170), 'pink': (250, 135, 185), 'white': (248, 248, 250),
 }
 
-SIZES = {   # pixels from, to; words
+SIZES = {   # pixels from, to; adjectives
     'small': (26, 31, ('small', 'little', 'tiny')), 'medium': (40, 46, ()), 'large': (60, 70, ('big', 'large', 'huge')),
 }
 
 NUMBERS = {1: 'one', 2: 'two', 3: 'three', 4: 'four'}
 
-BACKGROUNDS = {   # painter; when it is, where it is at any level, and where at one level
+BACKGROUNDS = {   # a function that paints it; phrases that say when, where (at any level), and where at one level
     'meadow': (paint_meadow, {'when': ('on a sunny day',), 'any': ('in a meadow',),
                               'ground': ('on the grass', 'in a green field'),
                               'air': ('over a green field', 'above the grass')}),
@@ -367,27 +381,29 @@ BACKGROUNDS = {   # painter; when it is, where it is at any level, and where at 
                               'ground': ('on the desert sand',), 'air': ('over the desert', 'above the desert sand')}),
 }
 
-RELATIONS = {   # the first group to the second, the second to the first
+RELATIONS = {   # phrases for the first group in relation to the second, and for the second in relation to the first
     'left': (('to the left of', 'left of', 'next to', 'beside'), ('to the right of', 'right of', 'next to', 'beside')),
     'above': (('above', 'over'), ('below', 'under', 'beneath')),
     'on': (('on top of', 'on'), ()),
 }
-RIDERS, BASES = ('cat', 'bird', 'ball', 'star', 'cup'), {'house': 0.04, 'car': 0.06, 'tree': 0.05}   # how deep it sits
+RIDERS = ('cat', 'bird', 'ball', 'star', 'cup')
+BASES = {'house': 0.04, 'car': 0.06, 'tree': 0.05}   # how far a rider sinks into them, as a share of their height
 
-# {a} is a noun phrase, {the} one without adjectives, {spot} where, {where} where or when, {place} left, top … or ''
+# Templates of sentences. {a} is a noun phrase, {the} one without adjectives, {spot} says where, {where} where or when,
+# {place} on the left, at the top …, or nothing.
 ALONE = (
     '{a} {verb} {spot}', '{a} {verb} {place} {where}', '{a} {doing} {where}', '{a} {place} {where}',
     '{where} {a} {verb} {place}', 'there {are} {a} {spot}', 'there {are} {a} {doing} {where}',
     '{where} there {are} {a} {place}', '{spot} {invert} {a}', 'the picture shows {a} {where}',
     'a picture of {a} {doing} {where}', 'the {the} {spot} {are} {colour}', '{a} {are} {doing} {where}',
 )
-TOGETHER = (   # {a} stands in relation {to} {b}
+TOGETHER = (   # {a} is in the relation {to} to {b}
     '{a} {verb} {to} {b}', '{a} {verb} {to} {b} {where}', '{a} {to} {b} {where}', '{a} {are} {to} {b}',
     'there {are} {a} {to} {b}', 'there {are} {a} {to} {b} {where}', '{where} {a} {verb} {to} {b}',
     '{to} {b} {invert} {a}', '{a} and {b} {where}', 'the picture shows {a} {to} {b}',
     'the picture shows {a} and {b} {where}', '{where} there {are} {a} {to} {b}',
 )
-WITH = ('{b} with {a} {to} it', '{b} {where} with {a} {to} it')   # only for one {b}
+WITH = ('{b} with {a} {to} it', '{b} {where} with {a} {to} it')   # only if {b} is a single object
 PLACES = {
     'left': ('on the left', 'on the left of the picture'), 'right': ('on the right', 'on the right of the picture'),
     'middle': ('in the middle', 'in the center', 'in the middle of the picture'),
@@ -400,31 +416,32 @@ PLACES = {
 
 @dataclass
 class Group:
-    """One or more objects of a kind, alike in colour and size."""
+    """One or more objects of one kind, colour and size."""
 
     kind: str
     colour: str
     size: str
     count: int
-    boxes: list             # (x, y, width, height) in pixels
-    place: str = ''
+    boxes: list             # (x, y, width, height) of each object, in pixels
+    place: str = ''         # a key of PLACES
 
 
 @dataclass
 class Scene:
-    """A background and one group, or two in a relation."""
+    """A background with one group, or with two groups in a relation."""
 
-    background: str
+    background: str         # a key of BACKGROUNDS
     groups: list
-    relation: str = ''
+    relation: str = ''      # a key of RELATIONS
 
 
 def pick(rng, options):
+    """One of the options, each with the same probability."""
     return options[rng.integers(len(options))]
 
 
 def compose(rng):
-    """Draw the lots for one scene."""
+    """A random Scene."""
     kind = pick(rng, list(KINDS))
     background = pick(rng, KINDS[kind].backgrounds.split())
     if rng.random() < 0.6:
@@ -441,8 +458,9 @@ def compose(rng):
 
 
 def relations_of(kind, other):
-    """The relations in which the first kind may stand to the second."""
-    level, other_level = KINDS[kind].level, KINDS[other].level
+    """Yield the relations in which objects of the first kind can be to those of the second."""
+    level = KINDS[kind].level
+    other_level = KINDS[other].level
     if level == other_level:
         yield 'left'
     if level == 'air' != other_level:
@@ -451,8 +469,8 @@ def relations_of(kind, other):
         yield 'on'
 
 
-def lots(kind, sizes, counts, rng, colour_not=None):
-    """A group without boxes yet, and the width and height of one of its objects in pixels."""
+def random_group(kind, sizes, counts, rng, colour_not=None):
+    """A group that has no boxes yet, and the width and height of one of its objects in pixels."""
     size = pick(rng, sizes)
     colour = pick(rng, [name for name in COLOURS if name != colour_not])
     scale = rng.uniform(*SIZES[size][:2])
@@ -460,7 +478,7 @@ def lots(kind, sizes, counts, rng, colour_not=None):
 
 
 def height_of(kind, h, rng):
-    """A y (in pixels, of the upper edge) that suits the kind."""
+    """A random y that suits the kind: that of an object's upper edge, in pixels. h: the object's height."""
     level = KINDS[kind].level
     if level == 'air':
         return rng.uniform(6, max(7, 0.62 * SIDE - h))
@@ -470,10 +488,11 @@ def height_of(kind, h, rng):
 
 
 def spread(group, w, h, x0, x1, rng, level_row=False):
-    """Boxes side by side between x0 and x1, shrunk if they do not fit."""
+    """Give a group boxes side by side between x0 and x1, shrunk if they do not fit. Changes group."""
     slot = (x1 - x0) / group.count
     fit = min(1, 0.97 * slot / w)
-    w, h = w * fit, h * fit
+    w *= fit
+    h *= fit
     y = height_of(group.kind, h, rng)
     for i in range(group.count):
         x = x0 + slot * i + rng.uniform(0, slot - w)
@@ -481,9 +500,10 @@ def spread(group, w, h, x0, x1, rng, level_row=False):
 
 
 def compose_alone(kind, rng):
+    """A group of 1 to 4 objects that has the picture to itself."""
     count = pick(rng, (1, 1, 1, 2, 2, 3, 3, 4))
     sizes = {1: tuple(SIZES), 2: tuple(SIZES), 3: ('small', 'medium'), 4: ('small',)}[count]
-    group, (w, h) = lots(kind, sizes, (count,), rng)
+    group, (w, h) = random_group(kind, sizes, (count,), rng)
     if count > 1:
         level_row = count > 2 and rng.random() < 0.5
         spread(group, w, h, 4, SIDE - 4, rng, level_row)
@@ -491,7 +511,8 @@ def compose_alone(kind, rng):
         return group
     column = pick(rng, ('left', 'middle', 'right'))
     centre = {'left': 0.22, 'middle': 0.5, 'right': 0.78}[column] + rng.uniform(-0.06, 0.06)
-    x, y = np.clip(centre * SIDE - w / 2, 4, SIDE - 4 - w), height_of(kind, h, rng)
+    x = np.clip(centre * SIDE - w / 2, 4, SIDE - 4 - w)
+    y = height_of(kind, h, rng)
     group.boxes.append((x, y, w, h))
     group.place = f'top {column}' if y + h / 2 < 0.36 * SIDE else column
     return group
@@ -501,9 +522,10 @@ def compose_left(kind, other, rng):
     """Two groups side by side, one of them a single object."""
     while True:
         counts = pick(rng, ((1, 1), (1, 1), (2, 1), (1, 2), (3, 1)))
-        first, (w, h) = lots(kind, tuple(SIZES), counts[:1], rng)
-        second, (w2, h2) = lots(other, tuple(SIZES), counts[1:], rng)
-        total, total2 = w * first.count, w2 * second.count
+        first, (w, h) = random_group(kind, tuple(SIZES), counts[:1], rng)
+        second, (w2, h2) = random_group(other, tuple(SIZES), counts[1:], rng)
+        total = w * first.count
+        total2 = w2 * second.count
         if total + total2 < SIDE - 14:
             break
     split = 4 + (SIDE - 8) * (total + 4) / (total + total2 + 8)
@@ -513,11 +535,11 @@ def compose_left(kind, other, rng):
 
 
 def compose_above(flyer, lower, rng):
-    """One or two in the air, over a single object below."""
-    second, (w2, h2) = lots(lower, tuple(SIZES), (1,), rng)
+    """One or two objects in the air, above a single one."""
+    second, (w2, h2) = random_group(lower, tuple(SIZES), (1,), rng)
     y2 = height_of(lower, h2, rng)
     while True:
-        first, (w, h) = lots(flyer, tuple(SIZES), (1, 1, 2), rng)
+        first, (w, h) = random_group(flyer, tuple(SIZES), (1, 1, 2), rng)
         if h + 6 < y2 and w * first.count < SIDE - 14 and h + h2 < 130:
             break
         y2 = max(y2, height_of(lower, h2, rng))
@@ -531,22 +553,23 @@ def compose_above(flyer, lower, rng):
 
 
 def compose_on(rider, base, rng):
-    """A small one on top of a larger one."""
-    second, (w2, h2) = lots(base, ('medium', 'large'), (1,), rng)
-    first, (w, h) = lots(rider, ('small',), (1,), rng, colour_not=second.colour)
-    x2, y2 = rng.uniform(4, SIDE - 4 - w2), max(h + 2, rng.uniform(0.78, 0.94) * SIDE - h2)
+    """A small object on top of a larger one."""
+    second, (w2, h2) = random_group(base, ('medium', 'large'), (1,), rng)
+    first, (w, h) = random_group(rider, ('small',), (1,), rng, colour_not=second.colour)
+    x2 = rng.uniform(4, SIDE - 4 - w2)
+    y2 = max(h + 2, rng.uniform(0.78, 0.94) * SIDE - h2)
     second.boxes.append((x2, y2, w2, h2))
     first.boxes.append((x2 + (w2 - w) / 2, y2 + BASES[base] * h2 - h, w, h))
     return [first, second]
 
 
 def draw_scene(scene, rng):
-    """The finished picture, SIDE × SIDE, RGB."""
+    """The finished picture, an RGB image of SIDE × SIDE pixels."""
     image = Image.new('RGB', (SIDE * OVERSAMPLE,) * 2)
     BACKGROUNDS[scene.background][0](Pen(image, (0, 0, SIDE, SIDE)), rng)
-    for group in reversed(scene.groups):      # a rider comes after what it rides
+    for group in reversed(scene.groups):      # a rider is drawn after its base
         kind = KINDS[group.kind]
-        for box in sorted(group.boxes, key=lambda box: box[1] + box[3]):      # the nearer ones come last
+        for box in sorted(group.boxes, key=lambda box: box[1] + box[3]):      # nearer ones are drawn later
             colour = tuple(int(c) for c in np.clip(np.array(COLOURS[group.colour]) + rng.normal(0, 7, 3), 0, 255))
             if kind.level == 'ground' and not (scene.relation == 'on' and group is scene.groups[0]):
                 Pen(image, box).ellipse(0.5, 0.98, 0.55, 0.07, (0, 0, 0, 60), outline=False)
@@ -554,10 +577,10 @@ def draw_scene(scene, rng):
     return image.reduce(OVERSAMPLE)
 
 
-# ---- telling it -----------------------------------------------------------------------------------------------------
+# ---- describing a scene ---------------------------------------------------------------------------------------------
 
 def noun_phrase(group, rng, short=False):
-    """`a small red boat`, `two boats`: the number always, size and colour often."""
+    """A phrase such as `a small red boat` or `two boats`: always with the number, often with size and colour."""
     one, many = pick(rng, KINDS[group.kind].nouns)
     words = []
     if SIZES[group.size][2] and rng.random() < (0.35 if short else 0.6):
@@ -570,10 +593,12 @@ def noun_phrase(group, rng, short=False):
 
 
 def words_for(scene, rng):
-    """The blanks of the templates, filled by chance with what is true of the scene."""
-    groups, swap = scene.groups, scene.relation not in ('', 'on') and rng.random() < 0.4
+    """Random words for the blanks of the templates, all true of the scene, as a dict; and whether {b} is one object."""
+    groups = scene.groups
+    swap = scene.relation not in ('', 'on') and rng.random() < 0.4
     subject = groups[-1] if swap else groups[0]
-    kind, many = KINDS[subject.kind], int(subject.count > 1)
+    kind = KINDS[subject.kind]
+    many = int(subject.count > 1)
     verb, invert = (SIT, SIT) if scene.relation == 'on' else (pick(rng, kind.verbs), kind.verbs[0])
     where = BACKGROUNDS[scene.background][1]
     one_level = len({KINDS[group.kind].level for group in groups}) == 1 and scene.relation != 'on'
@@ -591,8 +616,9 @@ def words_for(scene, rng):
 
 
 def describe(scene, rng):
-    """SENTENCES different sentences, lists of 5 to 16 tokens, all true of the scene, as many templates as possible."""
-    sentences, used = [], set()
+    """SENTENCES sentences that are true of the scene, each from another template, as lists of 5 to 16 tokens."""
+    sentences = []
+    used = set()
     while len(sentences) < SENTENCES:
         blanks, single = words_for(scene, rng)
         template = pick(rng, ALONE if len(scene.groups) == 1 else TOGETHER + WITH * single)
@@ -603,27 +629,31 @@ def describe(scene, rng):
     return sentences
 
 
-# ---- features: 4096 fixed numbers that a linear reader can use ------------------------------------------------------
+# ---- features: 4096 numbers by fixed formulas, made for linear models -----------------------------------------------
 
 FEATURES = 4096
-GRAIN = 80              # features look at GRAIN × GRAIN pixels
-TINTS, ANGLES = 4, 8    # levels of red, green, blue each; orientations of edges
-SHAPE, REGION = 192, 426   # numbers that tell a region's shape; all numbers that describe it
-UNITS = 602             # fixed random units that look at the shape
-LEAST_AREA = 40         # smaller regions are specks
+GRAIN = 80              # they are computed from GRAIN × GRAIN pixels
+TINTS = 4               # levels of red, of green and of blue
+ANGLES = 8              # orientations of edges
+SHAPE = 192             # numbers that describe the shape of a region
+REGION = 426            # all numbers that describe a region
+UNITS = 602             # fixed random units whose input is the shape
+LEAST_AREA = 40         # in pixels; smaller regions are specks
 
 
 def image_features(picture):
-    """A PIL picture of any size -> (4096,) float32, not negative, about half of them 0. Fixed: nothing is learned.
+    """A Pillow image of any size -> (4096,) float32, none negative and about half of them 0. Nothing is learned.
 
-    Colours on grids of 1, 4 and 16 cells (1344); edge orientations on 4, 16 and 64 cells (672); the mean and the
-    maximum over regions, found where the picture differs from its own border, of a description of each (2 · 426) and of
-    random units that look at its shape (2 · 602); how many regions there are (24). The factors make what tells
-    pictures apart weigh about the same in each.
+    They are: colours on grids of 1, 4 and 16 cells (1344); edge orientations on 4, 16 and 64 cells (672); the number of
+    regions (24); and the mean and the maximum over regions of the description of each (2 · 426) and of random units
+    that see its shape (2 · 602). Regions are where the picture differs from its own border. The factors give each part
+    about the same weight in distinguishing pictures.
     """
     small = picture.convert('RGB').resize((GRAIN, GRAIN), Image.Resampling.BOX)
     x = np.asarray(small, np.float32) / 255                                    # (80, 80, 3)
-    colours, edges, mask = soft_colours(x), edge_orientations(x), stands_out(x)
+    colours = soft_colours(x)                                                  # (80, 80, 64)
+    edges = edge_orientations(x)                                               # (80, 80, 8)
+    mask = foreground(x)                                                       # (80, 80)
     boxes = [box for box in cut(mask) if mask[box].sum() >= LEAST_AREA]
     regions = np.stack([describe_region(colours[box], edges[box], mask[box], box) for box in boxes]
                        or [np.zeros(REGION, np.float32)])                      # (R, 426)
@@ -636,16 +666,20 @@ def image_features(picture):
 
 
 def soft_colours(x):
-    """Each pixel shared out among the 4 × 4 × 4 nearest tints: (h, w, 3) in 0..1 -> (h, w, 64)."""
+    """A soft histogram of each pixel's colour over 4 × 4 × 4 tints: (h, w, 3) from 0 to 1 -> (h, w, 64)."""
     near = np.maximum(0, 1 - np.abs(x[..., None] * (TINTS - 1) - np.arange(TINTS, dtype=np.float32)))    # (h, w, 3, 4)
-    red, green, blue = near[:, :, 0, :, None, None], near[:, :, 1, None, :, None], near[:, :, 2, None, None, :]
+    red = near[:, :, 0, :, None, None]
+    green = near[:, :, 1, None, :, None]
+    blue = near[:, :, 2, None, None, :]
     return (red * green * blue).reshape(*x.shape[:2], TINTS ** 3)
 
 
 def edge_orientations(x):
-    """The strength of the edge at each pixel, shared out among 8 orientations: (h, w, 3) -> (h, w, 8)."""
-    down, across = np.zeros_like(x), np.zeros_like(x)
-    down[1:-1], across[:, 1:-1] = x[2:] - x[:-2], x[:, 2:] - x[:, :-2]
+    """The edge strength at each pixel, split between the two nearest of 8 orientations: (h, w, 3) -> (h, w, 8)."""
+    down = np.zeros_like(x)
+    down[1:-1] = x[2:] - x[:-2]
+    across = np.zeros_like(x)
+    across[:, 1:-1] = x[:, 2:] - x[:, :-2]
     strongest = np.argmax(down ** 2 + across ** 2, axis=2)[..., None]
     down, across = (np.take_along_axis(d, strongest, 2)[..., 0] for d in (down, across))                  # (h, w)
     angle = (np.arctan2(down, across) % np.pi) * (ANGLES / np.pi)
@@ -653,8 +687,8 @@ def edge_orientations(x):
     return np.maximum(0, 1 - apart) * np.minimum(np.hypot(down, across), 0.5)[..., None]
 
 
-def stands_out(x):
-    """Where a pixel is unlike the left and right borders at about its height, specks taken out: (h, w) bool."""
+def foreground(x):
+    """Whether each pixel differs from the left and right borders at about its height, without specks: (h, w) bool."""
     rows = np.arange(GRAIN)
     unlike = np.full(x.shape[:2], np.inf, np.float32)
     planes = np.ascontiguousarray(x.transpose(2, 0, 1))                        # (3, h, w)
@@ -669,9 +703,13 @@ def stands_out(x):
 
 
 def cut(mask, top=0, left=0, axis=0, whole=False):
-    """Cut along empty columns, then empty rows, and so on until nothing more falls apart; yields pairs of slices."""
+    """Divide a mask at its empty columns, then at empty rows, and so on until no part can be divided.
+
+    Yields the box of each part as a pair of slices. The other arguments are for the recursion.
+    """
     filled = np.concatenate([[0], mask.any(axis), [0]])
-    starts, ends = np.flatnonzero(np.diff(filled) == 1), np.flatnonzero(np.diff(filled) == -1)
+    starts = np.flatnonzero(np.diff(filled) == 1)
+    ends = np.flatnonzero(np.diff(filled) == -1)
     for start, end in zip(starts, ends, strict=True):
         alone = len(starts) == 1
         part = mask[:, start:end] if axis == 0 else mask[start:end]
@@ -683,32 +721,32 @@ def cut(mask, top=0, left=0, axis=0, whole=False):
 
 
 def describe_region(colours, edges, mask, box):
-    """One region's silhouette and edges (SHAPE numbers), then its colours, proportions, size and place -> (REGION,)."""
+    """One region's silhouette and edges (SHAPE numbers), then its colours, proportions, size and place: (REGION,)."""
     h, w = mask.shape
     inside = mask[..., None].astype(np.float32)
     edges = pool(edges, 4)
     tints = pool(colours * inside, 2)                                          # (2, 2, 64)
-    x, y = (box[1].start + w / 2) / GRAIN, (box[0].start + h / 2) / GRAIN
+    x = (box[1].start + w / 2) / GRAIN
+    y = (box[0].start + h / 2) / GRAIN
     return np.concatenate([
         0.5 * pool(inside, 8).ravel(), np.sqrt(edges / (edges.sum() + 1e-6)).ravel(),
-        8 * np.sqrt(tints.mean((0, 1))), 8 * np.sqrt(tints.mean(1)).ravel(),   # of all of it; of upper and lower half
+        8 * np.sqrt(tints.mean((0, 1))), 8 * np.sqrt(tints.mean(1)).ravel(),   # of the whole; of upper and lower half
         6 * soft_bins(math.log(w / h), 7, -1, 1), 6 * soft_bins(math.sqrt(mask.sum()), 8, 6, 36),
         6 * soft_bins(max(h, w), 8, 10, 42), 6 * soft_bins(x, 9, 0.1, 0.9), 6 * soft_bins(y, 9, 0.1, 0.9), [6],
     ]).astype(np.float32)
 
 
 def shape_units(shapes):
-    """How far each random unit is excited by each shape: (R, SHAPE) -> (R, UNITS). The same units every time."""
-    silhouettes, edges = shapes[:, :64], shapes[:, 64:]
+    """The activations of the random units for each shape: (R, SHAPE) -> (R, UNITS). The units are always the same."""
     standard = []
-    for part in (silhouettes, edges):
+    for part in (shapes[:, :64], shapes[:, 64:]):    # silhouettes, edges
         part = part - part.mean(1, keepdims=True)
         standard.append(part / (np.linalg.norm(part, axis=1, keepdims=True) + 1e-6))
     return np.maximum(0, np.concatenate(standard, axis=1) @ random_units() - 2)
 
 
 def soft_bins(value, n, low, high):
-    """1 shared between the two nearest of n points from low to high."""
+    """A one-hot vector of n bins from low to high, softened: the 1 is split between the two bins nearest to value."""
     return np.maximum(0, 1 - np.abs(np.clip((value - low) / (high - low), 0, 1) * (n - 1) - np.arange(n)))
 
 
@@ -723,21 +761,21 @@ def pool(maps, g):
 
 
 def pyramid(maps, grids):
-    """pool() on several grids, each a divisor of the last, one after the other: (h, w, C) -> (sum of g², times C)."""
+    """pool() on several grids, concatenated: (h, w, C) -> (sum of g² · C,). The last grid must be the finest."""
     finest = pool(maps, grids[-1])
     return np.concatenate([pool(finest, g).ravel() for g in grids])
 
 
 @functools.cache
 def random_units():
-    """(SHAPE, UNITS), not a matter of --seed."""
+    """The weights of the random units, (SHAPE, UNITS). They do not depend on --seed."""
     return np.random.default_rng(4096).normal(size=(SHAPE, UNITS)).astype(np.float32)
 
 
 # ---- the folder -----------------------------------------------------------------------------------------------------
 
 def draw_splits(count, rng):
-    """A sixth of the pictures is val, a sixth test, the rest train: a list of names."""
+    """The split of each picture, as a list of names: a sixth is val, a sixth test, the rest train."""
     part = max(1, count // 6)
     splits = np.array(['val'] * part + ['test'] * part + ['train'] * (count - 2 * part))
     return rng.permutation(splits).tolist()
@@ -748,16 +786,17 @@ def picture_name(imgid):
 
 
 def make_folder(folder, seed, count):
-    """Fill an empty folder: imgs/, dataset.json, vgg_feats.mat."""
+    """Fill an empty folder with imgs/, dataset.json and vgg_feats.mat."""
     (folder / 'imgs').mkdir()
     splits = draw_splits(count, np.random.default_rng([seed, 1]))
-    images, features = [], np.empty((FEATURES, count), np.float32, order='F')
+    images = []
+    features = np.empty((FEATURES, count), np.float32, order='F')              # (D, N), as in NeuralTalk
     for imgid in tqdm(range(count), desc='scenes', unit='picture', disable=None):
         rng = np.random.default_rng([seed, 0, imgid])
         scene = compose(rng)
         path = folder / 'imgs' / picture_name(imgid)
         draw_scene(scene, rng).save(path, quality=90)
-        with Image.open(path) as picture:      # as it will be read again
+        with Image.open(path) as picture:      # after JPEG compression, as everybody will read it
             features[:, imgid] = image_features(picture)
         raws = [' '.join(tokens).capitalize() + '.' for tokens in describe(scene, rng)]
         images.append(({'filename': path.name, 'split': splits[imgid], 'scene': facts(scene)}, raws))
@@ -767,38 +806,39 @@ def make_folder(folder, seed, count):
 
 
 def facts(scene):
-    """What is true of a scene, for dataset.json."""
+    """What a scene shows, for dataset.json."""
     groups = [{name: getattr(group, name) for name in ('kind', 'colour', 'size', 'count', 'place')}
               for group in scene.groups]
     return {'background': scene.background, 'relation': scene.relation, 'groups': groups}
 
 
 def already_there(folder, seed, count, force):
-    """Whether the folder is complete with this seed and count, and need not be made.
+    """Whether the folder is already complete, with this seed and count.
 
-    InputError where something else stands there; other scenes of this script's may be replaced by force.
+    Raises InputError if it holds anything else, unless that is the work of this script and force says to replace it.
     """
     if not folder.exists() or folder.is_dir() and not any(folder.iterdir()):
         return False
     try:
         dataset = json.loads((folder / 'dataset.json').read_text(encoding='utf-8'))
-        made_by, made_with = dataset['made_by'], (dataset['seed'], dataset['count'])
+        made_by = dataset['made_by']
+        made_with = (dataset['seed'], dataset['count'])
     except (OSError, ValueError, KeyError, TypeError):
         made_by = None
     if made_by != MADE_BY:
-        raise InputError(f'--output {folder}: is there already and was not made by this script; '
-                         'choose another name, or move it away')
+        raise InputError(f'--output {folder}: exists already and was not made by this script; '
+                         'name another folder, or move this one away')
     if force:
         return False
     files = ['vgg_feats.mat', *(f'imgs/{picture_name(imgid)}' for imgid in range(count))]
     if made_with == (seed, count) and all((folder / name).is_file() for name in files):
         return True
-    raise InputError(f'--output {folder}: holds {made_with[1]} pictures of seed {made_with[0]}, or is incomplete, and '
-                     f'{count} of seed {seed} are asked for; add --force to replace it, or choose another name')
+    raise InputError(f'--output {folder}: holds {made_with[1]} pictures of seed {made_with[0]}, or not all of them; to '
+                     f'replace it by {count} of seed {seed}, add --force, or name another folder')
 
 
 def replace_folder(new, old):
-    """Rename `new` to `old`; what stood there goes only when its successor is in place."""
+    """Rename folder new to old. A folder that is already there is removed only once its successor is in place."""
     attic = None
     if old.exists():
         attic = Path(tempfile.mkdtemp(prefix=f'.{old.name}.', dir=old.parent))
@@ -810,10 +850,19 @@ def replace_folder(new, old):
 
 def build_parser():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument('--output', type=Path, default=Path('data/scenes'), help='the folder to make')
-    parser.add_argument('--seed', type=int, default=0, help='all pictures, sentences and splits follow from it')
-    parser.add_argument('--images', type=int, default=3000, help='how many pictures')
-    parser.add_argument('--force', action='store_true', help='make it afresh where this script made it')
+
+    group = parser.add_argument_group('data')
+    group.add_argument('--images', type=int, default=3000,
+        help='How many pictures to draw, with five sentences each. Lower it for a quick try (default: %(default)s).')
+    group.add_argument('--seed', type=int, default=0,
+        help='The seed that determines all pictures, sentences and splits. Change it for another data set '
+             '(default: %(default)s).')
+
+    group = parser.add_argument_group('output')
+    group.add_argument('--output', type=Path, default=Path('data/scenes'),
+        help='The folder to create (default: %(default)s).')
+    group.add_argument('--force', action='store_true',
+        help='Replace the folder if this script made it. Without it, a complete folder is left as it is.')
     return parser
 
 
@@ -826,18 +875,18 @@ def main(argv=None):
         raise InputError(f'--seed {args.seed}: must not be negative')
     folder = args.output.absolute()
     if already_there(folder, args.seed, args.images, args.force):
-        print(f'{args.output}: complete already, {args.images} pictures of seed {args.seed}; left as it is')
+        print(f'{args.output}: is already complete, {args.images} pictures of seed {args.seed}; left as it is')
         return 0
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=f'.{folder.name}.', dir=folder.parent) as workshop:
-            new = Path(workshop) / folder.name
+        with tempfile.TemporaryDirectory(prefix=f'.{folder.name}.', dir=folder.parent) as temporary:
+            new = Path(temporary) / folder.name
             new.mkdir()
             make_folder(new, args.seed, args.images)
             replace_folder(new, folder)
     except OSError as error:
         raise InputError(f'--output {args.output}: cannot be written ({error.strerror}); '
-                         'free some space, mend its permissions, or name another place') from None
+                         'free some disk space, correct its permissions, or name another folder') from None
     print(f'{args.output}: {args.images} pictures, {args.images * SENTENCES} sentences, '
           f'{FEATURES} features each, seed {args.seed}')
     return 0

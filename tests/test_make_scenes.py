@@ -1,4 +1,4 @@
-"""data/make_scenes.py: the folder it makes, what its sentences say, and what it refuses."""
+"""data/make_scenes.py: the folder that it makes, the truth of its sentences, and what it refuses."""
 
 import importlib.util
 import json
@@ -55,7 +55,7 @@ def test_layout(folder, dataset):
     assert all(s['imgid'] == image['imgid'] for image in dataset['images'] for s in image['sentences'])
 
 
-def test_the_data_provider_reads_it(folder):
+def test_the_data_provider_reads_the_folder(folder):
     provider = getDataProvider(folder.name, data_root=str(folder.parent))
     assert provider.getSplitSize('train', ofwhat='images') == 16
 
@@ -70,7 +70,7 @@ def test_three_images_fill_three_splits():
     assert sorted(splits) == ['test', 'train', 'val']
 
 
-def test_five_different_sentences_of_plain_words(dataset):
+def test_each_image_has_five_different_sentences_of_plain_words(dataset):
     for image in dataset['images']:
         assert len({tuple(s['tokens']) for s in image['sentences']}) == len(image['sentences']) == 5
         for sentence in image['sentences']:
@@ -148,7 +148,7 @@ def test_regions_are_the_objects():
     assert boxes == [(10, 20, 5, 15), (40, 60, 8, 12), (10, 20, 30, 50)]
 
 
-def test_the_seed_decides_everything(folder, features, tmp_path):
+def test_the_seed_determines_everything(folder, features, tmp_path):
     assert make(tmp_path / 'again') == 0
     assert (tmp_path / 'again' / 'dataset.json').read_bytes() == (folder / 'dataset.json').read_bytes()
     np.testing.assert_array_equal(loadmat(tmp_path / 'again' / 'vgg_feats.mat')['feats'], features)
@@ -157,14 +157,14 @@ def test_the_seed_decides_everything(folder, features, tmp_path):
             != (folder / 'imgs' / 'scene_0000.jpg').read_bytes())
 
 
-def test_a_complete_folder_is_left_alone(folder, capsys):
+def test_a_complete_folder_is_left_as_it_is(folder, capsys):
     before = contents(folder)
     assert make(folder) == 0
     assert contents(folder) == before
-    assert 'complete already' in capsys.readouterr().out
+    assert 'already complete' in capsys.readouterr().out
 
 
-def test_other_scenes_are_replaced_only_by_force(tmp_path, capsys):
+def test_other_scenes_are_replaced_only_with_force(tmp_path, capsys):
     folder = tmp_path / 'scenes'
     assert make(folder, images=3) == 0
     before = contents(folder)
@@ -178,7 +178,7 @@ def test_other_scenes_are_replaced_only_by_force(tmp_path, capsys):
 
 @pytest.mark.parametrize('flags', [(), ('--force',)])
 @pytest.mark.parametrize('text', ['{"images": []}', '[]', 'not json', None])
-def test_a_foreign_folder_is_refused(tmp_path, capsys, text, flags):
+def test_a_folder_that_the_script_did_not_make_is_refused(tmp_path, capsys, text, flags):
     (tmp_path / 'notes.txt').write_text('mine')
     if text is not None:
         (tmp_path / 'dataset.json').write_text(text)
@@ -197,7 +197,7 @@ def test_a_file_in_the_way_is_refused(tmp_path):
 
 @pytest.mark.parametrize('flags, name', [(('--images', '0'), '--images'), (('--images', '-5'), '--images'),
                                          (('--images', '2'), '--images'), (('--seed', '-1'), '--seed')])
-def test_bad_values_are_refused(tmp_path, capsys, flags, name):
+def test_invalid_values_are_refused(tmp_path, capsys, flags, name):
     assert make_scenes.main(['--output', str(tmp_path / 'scenes'), *flags]) == 2
     assert name in capsys.readouterr().err
     assert not any(tmp_path.iterdir())
