@@ -9,10 +9,7 @@ import shutil
 import sys
 from pathlib import Path
 
-import imagernn.nn.blas  # noqa: F401  before numpy
-
-# isort: split
-from imagernn.captioning.evaluate import caption_images, split_perplexity, word_logprobs
+from imagernn.captioning.evaluate import caption_images, split_perplexity
 from imagernn.captioning.flags import add_search_flags, check_search_flags
 from imagernn.captioning.load import check_feature_size, load_captioner, trained_data
 from imagernn.captioning.results import result_blob
@@ -29,19 +26,23 @@ COCO_SCORES = ('Bleu_1', 'Bleu_2', 'Bleu_3', 'Bleu_4', 'METEOR', 'ROUGE_L', 'CID
 
 
 def build_parser():
-    parser = argparse.ArgumentParser(description='Caption a split of a data set and score the captions.',
-                                     formatter_class=argparse.ArgumentDefaultsHelpFormatter)
-    add = parser.add_argument
-    add('checkpoint_path', help='a checkpoint of driver.py, or one of the original NeuralTalk (.p)')
-    add('--result_struct_filename', default='result_struct.json', help='where the captions and scores go')
-    add('-m', '--max_images', type=int, default=-1, help='evaluate this many images; -1: all')
-    add('-d', '--dump_folder', default='', help='copy the pictures to this folder')
-    add('--data_root', default='data', help='the folder of data sets')
-    add('--dataset', default=None, help='data set (default: the one the checkpoint was trained on)')
-    add('--features', default=None, help='feature file (default: of the name the checkpoint was trained on)')
-    add('--split', default='test', help='which split')
-    add('--coco_results', default='', help='also write the captions in the format of the COCO evaluation to this file')
-    add('--html', default='', help='also write a page of pictures and captions, all in this one file')
+    parser = argparse.ArgumentParser(description='Caption a split of a data set and score the captions.')
+    parser.add_argument('checkpoint_path',
+                        help='A checkpoint that training wrote, or one of the original NeuralTalk (.p).')
+    add = parser.add_argument_group('data').add_argument
+    add('--split', default='test', help='The split to caption. (default: %(default)s)')
+    add('-m', '--max_images', type=int, default=-1, help='Caption so many images only; -1 takes all. '
+                                                         '(default: %(default)s)')
+    add('--data_root', default='data', help='The folder of data sets. (default: %(default)s)')
+    add('--dataset', default=None, help='The data set. By default the one that the checkpoint was trained on.')
+    add('--features', default=None,
+        help='The feature file. By default the one of the name that the checkpoint was trained with.')
+    add = parser.add_argument_group('output').add_argument
+    add('--result_struct_filename', default='result_struct.json',
+        help='The file for captions and scores, which the results page shows. (default: %(default)s)')
+    add('--html', default='', help='Also write a page of pictures and captions as this one file.')
+    add('--coco_results', default='', help='Also write the captions in the format of the COCO evaluation to this file.')
+    add('-d', '--dump_folder', default='', help='Also copy the pictures to this folder.')
     add_search_flags(parser)
     return parser
 
@@ -49,57 +50,74 @@ def build_parser():
 @script
 def main(argv=None):
     params = vars(build_parser().parse_args(argv))
-    check_search_flags(params)
-    if not params['result_struct_filename']:
-        raise InputError('--result_struct_filename: is empty; name the file that the captions go to')
-    outputs = [params[name] for name in ('result_struct_filename', 'coco_results', 'html') if params[name]]
-    if len({os.path.realpath(path) for path in outputs}) < len(outputs):
-        raise InputError(f'two results would go to the same file: {", ".join(outputs)}; give each its own')
-    if params['max_images'] == 0:
-        raise InputError('--max_images 0: no image to evaluate; give a number, or -1 for all')
+    outputs = checked_outputs(params)
     checkpoint = load_captioner(params['checkpoint_path'], params['dtype'])
-    model, model_params = checkpoint['model'], checkpoint['params']
     dataset, features = trained_data(checkpoint, params['dataset'], params['features'])
     provider = getDataProvider(dataset, params['data_root'], features)
-    check_feature_size(provider.features, model)
+    check_feature_size(provider.features, checkpoint['model'])
     images = list(provider.iterImages(params['split'], params['max_images']))
     refuse_to_replace([params['checkpoint_path'], provider.folder / 'dataset.json', provider.features.path], outputs)
     for path in outputs:
         require_writable(path)
 
+    result, report = evaluate(checkpoint, provider, images, params)
+    write_results(result, images, params)
+    print(f'perplexity of the {params["split"]} sentences: {result["gtppl"]:.4f}', *report,
+          f'written: {", ".join(outputs)}', sep='\n')
+    if params['dump_folder']:
+        dump_pictures(provider, images, Path(params['dump_folder']))
+    pictures = [blob['img_path'] for blob in result['imgblobs']]
+    print(f'to look at them: {view_command(params["result_struct_filename"], pictures)}')
+    return 0
+
+
+def checked_outputs(params):
+    """The files that will be written. InputError for flags that cannot be."""
+    check_search_flags(params)
+    if not params['result_struct_filename']:
+        raise InputError('--result_struct_filename: is empty; name the file for the captions')
+    if params['max_images'] == 0:
+        raise InputError('--max_images 0: no image to evaluate; give a number, or -1 for all')
+    outputs = [params[name] for name in ('result_struct_filename', 'coco_results', 'html') if params[name]]
+    if len({os.path.realpath(path) for path in outputs}) < len(outputs):
+        raise InputError(f'two results would be written to the same file: {", ".join(outputs)}; give each its own')
+    return outputs
+
+
+def evaluate(checkpoint, provider, images, params):
+    """The dict of result_struct.json, and the lines that report its scores."""
+    model, model_params = checkpoint['model'], checkpoint['params']
     imgids, workers = [image['imgid'] for image in images], Workers(params['num_threads'])
 
     def rows(i, j):
         return provider.features.rows(imgids[i:j], dtype=params['dtype'])
 
-    captions = caption_images(rows, len(images), model, model_params, checkpoint['ixtoword'], params, workers)
-    logprobs = word_logprobs(rows, captions, model, model_params, checkpoint['ixtoword'], workers)
+    captions = list(caption_images(rows, len(images), model, model_params, checkpoint['ixtoword'], params, workers))
     gtppl = split_perplexity(provider, params['split'], model, model_params, checkpoint['wordtoix'],
                              params['max_images'], workers=workers)
-    scores, image_scores, report = score([found[0][1] for found in captions], [
+    scores, image_scores, report = score([found[0].words for found in captions], [
         [sentence['tokens'] for sentence in image['sentences']] for image in images])
-    blobs = [result_blob(str(provider.image_path(image)), found, of_words, imgid=image['imgid'],
+    blobs = [result_blob(str(provider.image_path(image)), found, imgid=image['imgid'],
                          references=[{'text': ' '.join(sentence['tokens'])} for sentence in image['sentences']],
                          scores=its_scores)
-             for image, found, of_words, its_scores in zip(images, captions, logprobs, image_scores, strict=True)]
+             for image, found, its_scores in zip(images, captions, image_scores, strict=True)]
     result = {'params': params, 'checkpoint_params': model_params, 'imgblobs': blobs, 'gtppl': gtppl, 'scores': scores}
+    return result, report
+
+
+def write_results(result, images, params):
+    """result_struct.json, and the further files that were asked for."""
     write_json(params['result_struct_filename'], result)
     if params['coco_results']:
         write_json(params['coco_results'], [
             {'image_id': image.get('cocoid', image['imgid']), 'caption': blob['candidate']['text']}
-            for image, blob in zip(images, blobs, strict=True)])
+            for image, blob in zip(images, result['imgblobs'], strict=True)])
     if params['html']:
         write_page(params['html'], [checked_result(params['result_struct_filename'], result)], ANYWHERE)
-    print(f'perplexity of the {params["split"]} sentences: {gtppl:.4f}', *report, f'written: {", ".join(outputs)}',
-          sep='\n')
-    if params['dump_folder']:
-        dump_pictures(provider, images, Path(params['dump_folder']))
-    print(f'to look at them: {view_command(params["result_struct_filename"], [blob["img_path"] for blob in blobs])}')
-    return 0
 
 
 def score(candidates, references):
-    """Every score, as a dict of numbers; the COCO scores of each image, a list of such; the lines that tell them."""
+    """All scores as a dict of numbers; the COCO scores of each image, a list of dicts; the lines that report them."""
     statistics = caption_statistics(candidates, references)
     report = [f'as NeuralTalk (no brevity penalty): {multi_bleu_of(statistics.bleu.sum(axis=0))}']
     try:
@@ -118,7 +136,7 @@ def in_percent(scores):
 
 
 def dump_pictures(provider, images, folder):
-    """Copy the pictures to folder; say how many were not there."""
+    """Copy the pictures to folder, and report how many were not there."""
     paths = [provider.image_path(image) for image in images]
     there = [path for path in paths if path.is_file()]
     try:

@@ -2,9 +2,11 @@
 
 import numpy as np
 
-from imagernn.captioning.batch import make_batch
+from imagernn.captioning.batch import batch_of_pairs
 from imagernn.captioning.model import init_model
-from imagernn.corpus.vocab import START
+from imagernn.corpus.captioned_images import DataProvider, Pairs
+from imagernn.corpus.token_store import build_store
+from imagernn.corpus.vocab import START, build_vocab, lookup_table
 
 VARIANTS = {
     'lstm': {'generator': 'lstm', 'tanhC_version': 0},
@@ -52,7 +54,33 @@ def make_pairs(sentences=SENTENCES, images=IMAGES):
             for sentence, imgid in zip(sentences, images, strict=True)]
 
 
+def make_provider(pairs, features, split='test'):
+    """A DataProvider of pairs as NeuralTalk has them, each an image of its own with one sentence."""
+    images = [{'filename': 'a.jpg', 'imgid': pair['image']['imgid'], 'split': split, 'sentences': [dict(sentence)]}
+              for pair in pairs for sentence in [pair['sentence']]]
+    return DataProvider(None, build_store(images), features)
+
+
+def batch_of(pairs, features, wordtoix, dtype=np.float32):
+    """The Batch of pairs as NeuralTalk has them."""
+    provider, numbers = make_provider(pairs, features), np.arange(len(pairs))
+    return batch_of_pairs(Pairs(numbers, numbers), provider, lookup_table(provider.words, wordtoix), dtype)
+
+
 def pack_pairs(pairs, dtype=np.float64):
     wordtoix = {START: 0, **{str(ix): ix for ix in range(1, V)}}
     features = Rows(np.random.default_rng(42).normal(size=(3, D)))
-    return make_batch(pairs, features, wordtoix, dtype)
+    return batch_of(pairs, features, wordtoix, dtype)
+
+
+def flat(sentences):
+    """Lists of word indices as pack takes them: the words one after another, and the lengths."""
+    words = [word for sentence in sentences for word in sentence]
+    return np.array(words, np.int64), np.array([len(sentence) for sentence in sentences])
+
+
+def vocab_of(sentences, threshold):
+    """build_vocab of a list of token lists."""
+    words = list(dict.fromkeys(word for sentence in sentences for word in sentence))
+    tokens = np.array([words.index(word) for sentence in sentences for word in sentence], np.int64)
+    return build_vocab(tokens, words, len(sentences), threshold)

@@ -18,7 +18,6 @@ from imagernn.captioning.model import (
     make_tick,
 )
 from imagernn.corpus.vocab import START
-from imagernn.errors import InputError
 from imagernn.metrics.perplexity import perplexity
 from imagernn.nn.workers import Workers
 
@@ -101,7 +100,8 @@ def test_the_number_of_threads_changes_nothing_but_the_rounding(params, drop_pro
 
 def test_a_part_that_fails_fails_the_whole(params):
     batch = pack_pairs(PAIRS)
-    wrong = batch._replace(targets=np.where(batch.targets == 6, V, batch.targets))     # a word of one part alone
+    wrong = batch._replace(sentences=batch.sentences._replace(
+        targets=np.where(batch.sentences.targets == 6, V, batch.sentences.targets)))     # a word of one part alone
     with pytest.raises(IndexError):
         cost_and_grads(wrong, make_model(params, seed=6), params, workers=Workers(2))
 
@@ -206,19 +206,19 @@ def test_the_seed_decides_the_new_model(params):
                                             ('rnn', ('image_encoding_size', 'hidden_size'))])
 def test_sizes_that_cannot_work_together_are_refused_by_name(variant, clash):
     sizes = {'image_encoding_size': 4, 'word_encoding_size': 4, 'hidden_size': 4, clash[1]: 5}
-    with pytest.raises(InputError, match=f'--{clash[0]} 4 and --{clash[1]} 5'):
+    with pytest.raises(ValueError, match=f'--{clash[0]} 4 and --{clash[1]} 5'):
         init_model({**make_params(variant), **sizes}, D, np.zeros(V), np.random.default_rng(0))
-    with pytest.raises(InputError, match='--hidden_size 0: must be at least 1'):
+    with pytest.raises(ValueError, match='--hidden_size 0: must be at least 1'):
         init_model({**make_params(variant), 'hidden_size': 0}, D, np.zeros(V), np.random.default_rng(0))
 
 
 def test_an_unknown_generator_is_refused_with_the_known_ones():
-    with pytest.raises(InputError, match='--generator gru.*lstm, rnn'):
+    with pytest.raises(ValueError, match='--generator gru.*lstm, rnn'):
         get_generator({'generator': 'gru'})
 
 
 def test_the_batches_of_these_tests_are_what_they_are_meant_to_be():
     batch = pack_pairs(PAIRS)
     assert START not in {word for pair in PAIRS for word in pair['sentence']['tokens']}
-    assert batch.features.shape == (3, D) and batch.num_sentences == len(IMAGES)
-    assert batch.batch_sizes.tolist() == [6, 5, 4, 2, 1, 1, 1]
+    assert batch.features.shape == (3, D) and len(batch.image_rows) == len(IMAGES)
+    assert batch.sentences.batch_sizes.tolist() == [6, 5, 4, 2, 1, 1, 1]

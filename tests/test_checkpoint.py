@@ -122,15 +122,14 @@ def test_the_random_stream_goes_on(tmp_path, checkpoint, bits):
         ({'model': {'': np.zeros((1, 1))}}, 'cannot be a name'),
         ({'model': {'a\x00b': np.zeros((1, 1))}}, 'cannot be a name'),
         ({'model': {}}, 'no parameters'),
-        ({'model': {'W': np.zeros(3)}}, '2-D'),
+        ({'model': {'W': np.zeros(())}}, '1 to 4 axes'),
+        ({'model': {'W': np.zeros((1,) * 5)}}, '1 to 4 axes'),
         ({'model': {'W': np.zeros((3, 3), int)}}, 'float32'),
-        ({'model': {'W': [[1.0]]}}, '2-D'),
+        ({'model': {'W': [[1.0]]}}, 'is list'),
         ({'params': {1: 2}}, 'not text'),
         ({'params': {'p': Path('x')}}, 'JSON'),
         ({'history': [np.zeros(3)]}, 'JSON'),
         ({'solver': {'W': np.array([None])}}, 'object'),
-        ({'wordtoix': {'dog': 99}}, 'dog'),
-        ({'wordtoix': {'dog': '1'}}, 'whole number'),
         ({'ixtoword': {-1: 'dog'}}, 'whole number'),
         ({'ixtoword': {True: 'dog'}}, 'whole number'),
         ({'params': None}, 'dict'),
@@ -275,17 +274,15 @@ HOSTILE = {
     'no version': (lambda root: root.attrs.pop('version'), 'version None'),
     'no model': (lambda root: root.pop('model'), "no 'model'"),
     'no params': (lambda root: root.pop('params'), "no 'params'"),
-    'no words': (lambda root: root.pop('wordtoix'), "no 'wordtoix'"),
-    'no ixtoword': (lambda root: root.pop('ixtoword'), "no 'ixtoword'"),
     'JSON cut': (lambda root: put(root, 'params', b'{"a": '), 'not JSON'),
     'JSON deep': (lambda root: put(root, 'params', b'[' * 100_000), 'not JSON'),
     'JSON of another kind': (lambda root: put(root, 'params', b'[]'), 'expected a dict'),
     'not UTF-8': (lambda root: put(root, 'params', b'"\xff"'), 'not JSON'),
     'index': (lambda root: put(root, 'ixtoword', b'{"x": "dog"}'), "index 'x'"),
     'big index': (lambda root: put(root, 'ixtoword', b'{"%s": "dog"}' % (b'9' * 5000)), 'index'),
-    'word': (lambda root: put(root, 'ixtoword', b'{"0": 5}'), 'a word'),
-    'stray': (lambda root: put(root, 'wordtoix', b'{"dog": 77}'), 'dog'),
-    'flat array': (lambda root: put(root, 'model/We', np.zeros(3, 'f4')), '2-D'),
+    'scalar': (lambda root: put(root, 'model/We', np.zeros((), 'f4')), '1 to 4 axes'),
+    'kind': (lambda root: put(root, 'kind', b'"novel"'), "of the kind 'novel', which this version does not know"),
+    'kind of another type': (lambda root: put(root, 'kind', b'[1]'), 'which this version does not know'),
     'integers': (lambda root: put(root, 'model/We', np.zeros((3, 3), 'i4')), 'int32'),
     'text in the model': (lambda root: put(root, 'model/We', b'"text"'), 'is str'),
     'array of text': (lambda root: put(root, 'model/We', np.full((2, 2), b'x')), 'type'),
@@ -328,6 +325,16 @@ def test_version_1_is_read_and_its_own_checksums_are_believed(tmp_path, checkpoi
     with h5py.File(path, 'r+') as root:
         change(root)
     assert 'CRC-32 differs' in refusal(path)
+
+
+def test_a_checkpoint_of_another_kind_names_the_commands_that_take_it(tmp_path, checkpoint):
+    save_checkpoint(tmp_path / 'c', {**checkpoint, 'kind': 'convnet', 'model': {'W': np.zeros((2, 3, 3, 1))}})
+    assert load_checkpoint(tmp_path / 'c', 'convnet')['model']['W'].shape == (2, 3, 3, 1)
+    reason = refusal(tmp_path / 'c')
+    assert 'of the kind convnet, and one of the kind captioning is needed' in reason and 'train-convnet' in reason
+    save_checkpoint(tmp_path / 'd', checkpoint)    # without a kind: as all were before there were kinds
+    with pytest.raises(InputError, match='of the kind captioning, .* use it with: .*driver.py, .*publish'):
+        load_checkpoint(tmp_path / 'd', 'convnet')
 
 
 def test_the_checkpoint_that_is_given_away_loads():
@@ -591,11 +598,11 @@ def test_pickle_programs(tmp_path, name):
 
 
 def test_a_pickle_without_its_parts(tmp_path, original):
-    for name in ('model', 'params', 'wordtoix', 'ixtoword'):
+    for name in ('model', 'params'):
         (tmp_path / 'model.p').write_bytes(python2({k: v for k, v in original.items() if k != name}) + b'.')
         assert f'no {name!r}' in refusal(tmp_path / 'model.p')
-    (tmp_path / 'model.p').write_bytes(python2(original | {'model': {'We': np.zeros(3)}}) + b'.')
-    assert '2-D' in refusal(tmp_path / 'model.p')
+    (tmp_path / 'model.p').write_bytes(python2(original | {'model': {'We': np.zeros((1,) * 5)}}) + b'.')
+    assert '1 to 4 axes' in refusal(tmp_path / 'model.p')
 
 
 @pytest.mark.filterwarnings('ignore:invalid escape')

@@ -2,10 +2,14 @@
 
 import numpy as np
 import pytest
-from models import VARIANTS, D, V, make_model, make_pairs, make_params, pack_pairs
+from models import VARIANTS, D, V, flat, make_model, make_pairs, make_params, pack_pairs
 
 from imagernn.captioning import evaluate
-from imagernn.captioning.evaluate import batches_perplexity, caption_images, word_logprobs
+from imagernn.captioning.batch import make_batch
+from imagernn.captioning.evaluate import batches_perplexity, caption_images
+from imagernn.captioning.model import forward
+from imagernn.nn.packing import unpack
+from imagernn.nn.search import Sentence
 from imagernn.nn.workers import Workers
 
 IXTOWORD = {ix: f'w{ix}' for ix in range(V)}
@@ -15,8 +19,8 @@ NUM_THREADS = [1, 2, 5]
 
 def captions(params, num_threads, **options):
     options = {'beam_size': 1, 'temperature': 0, 'nbest': 1, 'seed': 0, **options}
-    return caption_images(lambda i, j: FEATURES[i:j], len(FEATURES), make_model(params, seed=1), params, IXTOWORD,
-                          options, Workers(num_threads))
+    return list(caption_images(lambda i, j: FEATURES[i:j], len(FEATURES), make_model(params, seed=1), params, IXTOWORD,
+                               options, Workers(num_threads)))
 
 
 @pytest.mark.parametrize('options', [{}, {'beam_size': 3}, {'beam_size': 4, 'nbest': 3}, {'temperature': 1.5}], ids=str)
@@ -26,29 +30,32 @@ def test_captions_are_the_same_on_any_number_of_threads(variant, options, monkey
     one, *others = (captions(make_params(variant), num_threads, **options) for num_threads in NUM_THREADS)
     assert len(one) == len(FEATURES)
     for other in others:
-        assert [[words for _, words in found] for found in other] == [[words for _, words in found] for found in one]
-        np.testing.assert_allclose([found[0][0] for found in other], [found[0][0] for found in one], rtol=1e-12)
+        assert [[each.words for each in found] for found in other] == [[each.words for each in found] for found in one]
+        np.testing.assert_allclose([found[0].logprob for found in other], [found[0].logprob for found in one],
+                                   rtol=1e-12)
 
 
 def test_captions_do_not_depend_on_how_images_are_grouped(monkeypatch):
     params = make_params('lstm')
     whole = captions(params, 1, beam_size=5)
     monkeypatch.setattr(evaluate, 'ROWS_AT_ONCE', 1)
-    assert [found[0][1] for found in captions(params, 1, beam_size=5)] == [found[0][1] for found in whole]
+    assert [found[0].words for found in captions(params, 1, beam_size=5)] == [found[0].words for found in whole]
 
 
 @pytest.mark.parametrize('options', [{}, {'beam_size': 4, 'nbest': 3}, {'temperature': 1.5}], ids=str)
 @pytest.mark.parametrize('variant', VARIANTS)
-def test_the_words_log_probabilities_add_up_to_the_captions(variant, options, monkeypatch):
-    monkeypatch.setattr(evaluate, 'CAPTIONS_AT_ONCE', 4)     # many groups, for threads to take in turn
+def test_the_words_log_probabilities_are_those_of_the_forward_pass_and_add_up(variant, options):
     params = make_params(variant, drop_prob_decoder=.5)
-    found = captions(params, 1, **options)
-    assert any(len(words) == 20 for some in found for _, words in some) or variant != 'lstm'    # without END
-    each = word_logprobs(lambda i, j: FEATURES[i:j], found, make_model(params, seed=1), params, IXTOWORD, Workers(2))
-    for some, logprobs_of_some in zip(found, each, strict=True):
-        for (logprob, words), logprobs in zip(some, logprobs_of_some, strict=True):
-            assert len(logprobs) == min(len(words) + 1, 20)
-            assert sum(logprobs) == pytest.approx(logprob, rel=1e-9)
+    model, found = make_model(params, seed=1), captions(params, 1, **options)
+    assert any(len(each.words) == 20 for some in found for each in some) or variant != 'lstm'    # without END
+    for features, some in zip(FEATURES, found, strict=True):
+        sentences = [[int(word[1:]) for word in each.words] for each in some]
+        batch = make_batch(features[None], np.zeros(len(some), np.int64), *flat(sentences))
+        expected = unpack(forward(batch, model, params)[0], batch.sentences)
+        for each, logprobs in zip(some, expected, strict=True):
+            assert len(each.word_logprobs) == min(len(each.words) + 1, 20)
+            np.testing.assert_allclose(each.word_logprobs, logprobs[:20], rtol=1e-9)
+            assert sum(each.word_logprobs) == pytest.approx(each.logprob, rel=1e-12)
 
 
 def test_the_search_is_told_how_many_captions_are_wanted(monkeypatch):
@@ -56,7 +63,7 @@ def test_the_search_is_told_how_many_captions_are_wanted(monkeypatch):
 
     def search(tick, state, beam_size, nbest):
         asked.append((beam_size, nbest))
-        return [[(-1., [1, 0])]] * len(state[0])
+        return [[Sentence(-1., [1, 0], [-.5, -.5])]] * len(state[0])
 
     monkeypatch.setattr(evaluate, 'beam_search', search)
     captions(make_params('lstm'), 1, beam_size=5, nbest=2)

@@ -1,19 +1,16 @@
 """Agreement with the original NeuralTalk: costs, gradients, solver steps, perplexity, captions, to the last digits."""
 
 import json
-from itertools import islice
 from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from models import VARIANTS, Rows
+from models import VARIANTS, Rows, batch_of, make_provider, vocab_of
 
-from imagernn.captioning.batch import make_batch
 from imagernn.captioning.evaluate import split_perplexity
 from imagernn.captioning.model import cost_and_grads, encode_images, init_model, make_tick, regularized
 from imagernn.corpus.features import open_features
-from imagernn.corpus.vocab import build_vocab
 from imagernn.nn.search import beam_search, greedy_search
 from imagernn.nn.solver import Solver
 from imagernn.runs.checkpoint_file import load_checkpoint
@@ -71,7 +68,7 @@ def load_model(golden, variant, dtype):
 def golden_batch(golden, variant, dtype):
     pairs = [{'image': {'imgid': imgid}, 'sentence': {'tokens': tokens}}
              for imgid, tokens in golden.data['configs'][variant]['batch']]
-    return make_batch(pairs, golden.features, golden.data['wordtoix'], dtype)
+    return batch_of(pairs, golden.features, golden.data['wordtoix'], dtype)
 
 
 def assert_costs(golden, variant, model, params, dtype):
@@ -90,15 +87,16 @@ def assert_predictions(golden, variant, model, params, beam_size, dtype):
     tick, state = make_tick(model, params), encode_images(features, model, params)
     found = greedy_search(tick, state) if beam_size == 1 else beam_search(tick, state, beam_size)
     expected = golden.data['configs'][variant]['predictions'][str(beam_size)]
-    assert [[words for _, words in image] for image in found] == [[words for _, words in image] for image in expected]
-    np.testing.assert_allclose([score for image in found for score, _ in image],
+    assert [[sentence.words for sentence in image] for image in found] == [
+        [words for _, words in image] for image in expected]
+    np.testing.assert_allclose([sentence.logprob for image in found for sentence in image],
                                [score for image in expected for score, _ in image], rtol=TOLERANCE[dtype])
 
 
 def test_the_vocabulary_and_the_first_bias_are_those_of_the_original(golden):
     data = golden.data
     sentences = [tokens for imgid in data['train_imgids'] for tokens in golden.train_sentences[str(imgid)]]
-    wordtoix, ixtoword, bias_init_vector = build_vocab(sentences, data['word_count_threshold'])
+    wordtoix, ixtoword, bias_init_vector = vocab_of(sentences, data['word_count_threshold'])
     assert list(wordtoix.items()) == list(data['wordtoix'].items())
     assert ixtoword == {int(ix): word for ix, word in data['ixtoword'].items()}
     np.testing.assert_allclose(bias_init_vector, data['bias_init_vector'], rtol=1e-12)
@@ -152,11 +150,9 @@ def test_three_steps_of_the_solver(golden, variant, rule):
 @pytest.mark.parametrize('dtype', TOLERANCE)
 @pytest.mark.parametrize('variant', VARIANTS)
 def test_perplexity_of_all_sentences_of_the_test_images(golden, variant, dtype):
-    pairs = iter([{'image': {'imgid': imgid}, 'sentence': {'tokens': tokens}}
-                  for imgid in golden.data['test_imgids'] for tokens in golden.test_sentences[str(imgid)]])
-    provider = SimpleNamespace(
-        features=golden.features,
-        iterImageSentencePairBatch=lambda split, max_images, size: iter(lambda: list(islice(pairs, size)), []))
+    pairs = [{'image': {'imgid': imgid}, 'sentence': {'tokens': tokens}}
+             for imgid in golden.data['test_imgids'] for tokens in golden.test_sentences[str(imgid)]]
+    provider = make_provider(pairs, golden.features)
     config = golden.data['configs'][variant]
     ppl2 = split_perplexity(provider, 'test', load_model(golden, variant, dtype), config['params'],
                             golden.data['wordtoix'], batch_size=17)

@@ -9,9 +9,10 @@ from models import IMAGES, SENTENCES, VARIANTS, make_model, make_pairs, make_par
 
 from imagernn.captioning import model
 from imagernn.captioning.model import GENERATORS, cost_and_grads, cost_of, draw_dropout, forward
-from imagernn.nn import layers
+from imagernn.nn import layers, lstm, plain_lstm, rnn
 from imagernn.nn.gradcheck import directional_error, element_errors
 from imagernn.nn.layers import (
+    SparseRows,
     affine_backward,
     affine_forward,
     dropout_backward,
@@ -97,20 +98,87 @@ def test_softmax_cost(rng, monkeypatch, block_bytes):
     check(lambda: -.7 * float(softmax_cost_forward(x, W, b, targets, Scratch())[0].sum()), [x, W, b], grads)
 
 
-# ---- generators
+# ---- recurrent layers
 
-@pytest.mark.parametrize('batch_sizes', [[4, 3, 3, 1], [3], [1, 1, 1], [1]])
+RECURRENT = {'lstm': (lstm, {}), 'lstm_tanhC': (lstm, {'tanhC_version': 1}), 'rnn': (rnn, {}),
+             'rnn_relu': (rnn, {'rnn_relu_encoders': 1}), 'rnn_once': (rnn, {'rnn_feed_once': 1})}
+E, H = 4, 3
+
+
+@pytest.mark.parametrize('given', [(), (0,), (1,), (0, 1)], ids=['no start', 'h', 'c or context', 'both'])
+@pytest.mark.parametrize('batch_sizes', [[4, 3, 3, 1], [3], [1, 1, 1], [1]], ids=str)
+@pytest.mark.parametrize('name', RECURRENT)
+def test_recurrent_layer_through_its_start_and_its_last_state(rng, name, batch_sizes, given):
+    layer, params = RECURRENT[name]
+    model = {key: rng.normal(size=shape) for key, shape in layer.shapes(E, H).items()}
+    X = rng.normal(size=(sum(batch_sizes), E))
+    start = tuple(rng.normal(size=(batch_sizes[0], H)) if i in given else None for i in range(2))
+    weights = rng.normal(size=(sum(batch_sizes), H))
+    _, last, cache = layer.forward(X, batch_sizes, model, params, start)
+    of_last = tuple(None if part is None else rng.normal(size=part.shape) for part in last)
+
+    def f():
+        hidden, last, _ = layer.forward(X, batch_sizes, model, params, start)
+        return float(np.vdot(hidden, weights) + sum(np.vdot(part, of_part) for part, of_part
+                                                    in zip(last, of_last, strict=True) if part is not None))
+
+    dX, dstart, grads = layer.backward(weights.copy(), cache, of_last)
+    assert [part is not None for part in dstart] == [i in given for i in range(2)]
+    check(f, [X, *(start[i] for i in given), *(model[key] for key in grads)],
+          [dX.copy(), *(dstart[i] for i in given), *(grad.copy() for grad in grads.values())], num_checks=4)
+
+
+@pytest.mark.parametrize('name', RECURRENT)
+def test_a_sequence_in_two_pieces_is_the_sequence_in_one(rng, name):
+    """The state that is carried over continues where the first piece ended, and tick takes the same steps."""
+    layer, params = RECURRENT[name]
+    model = {key: rng.normal(size=shape) for key, shape in layer.shapes(E, H).items()}
+    X = rng.normal(size=(12, E))
+    start = rng.normal(size=(2, H)), rng.normal(size=(2, H))
+    whole, last, _ = layer.forward(X, [2] * 6, model, params, start)
+    first, between, _ = layer.forward(X[:4], [2] * 2, model, params, start)
+    second, again, _ = layer.forward(X[4:], [2] * 4, model, params, between)
+    np.testing.assert_allclose(np.concatenate([first, second]), whole, rtol=1e-13)
+    np.testing.assert_allclose(again, last, rtol=1e-13)
+    state = start
+    for step in range(6):
+        h, state = layer.tick(layer.project(X[2 * step:2 * step + 2], model, params), state, model, params)
+        np.testing.assert_allclose(h, whole[2 * step:2 * step + 2], rtol=1e-13)
+
+
+def test_the_fast_lstm_is_the_plain_one(rng):
+    """Each sentence of a packed batch, forward and back, start and last state included."""
+    lengths = [5, 4, 4, 1]
+    batch_sizes = [sum(length > step for length in lengths) for step in range(5)]
+    rows = [[sum(batch_sizes[:step]) + i for step in range(length)] for i, length in enumerate(lengths)]
+    model = {'WLSTM': rng.normal(size=(1 + E + H, 4 * H))}
+    X, weights = rng.normal(size=(14, E)), rng.normal(size=(14, H))
+    start, dlast = rng.normal(size=(2, 4, H)), rng.normal(size=(2, 4, H))
+    hidden, last, cache = lstm.forward(X, batch_sizes, model, {}, tuple(start))
+    dX, dstart, grads = lstm.backward(weights, cache, tuple(dlast))
+    dW = np.zeros_like(model['WLSTM'])
+    for i, own in enumerate(rows):
+        plain, state, steps = plain_lstm.forward(X[own], model['WLSTM'], *start[:, i])
+        plain_dX, plain_dW, plain_dstart = plain_lstm.backward(weights[own], model['WLSTM'], steps, *dlast[:, i])
+        dW += plain_dW
+        for ours, plains in ((hidden[own], plain), ([part[i] for part in last], state), (dX[own], plain_dX),
+                             ([part[i] for part in dstart], plain_dstart)):
+            np.testing.assert_allclose(ours, plains, rtol=1e-12, atol=1e-14)
+    np.testing.assert_allclose(grads['WLSTM'], dW, rtol=1e-12, atol=1e-14)
+
+
+@pytest.mark.parametrize('batch_sizes', [[4, 3, 3, 1], [3], [1, 1, 1], [1]], ids=str)
 @pytest.mark.parametrize('variant', VARIANTS)
-def test_generator(rng, variant, batch_sizes):
+def test_how_the_image_enters(rng, variant, batch_sizes):
     params = make_params(variant)
     generator, model = GENERATORS[params['generator']], make_model(params, seed=2)
     Xi = rng.normal(size=(batch_sizes[0], params['image_encoding_size']))
     Xs = rng.normal(size=(sum(batch_sizes), params['word_encoding_size']))
     weights = rng.normal(size=(sum(batch_sizes), params['hidden_size']))
-    _, cache = generator.forward(Xi, Xs, batch_sizes, model, params)
+    _, cache = generator.forward(Xi, Xs, batch_sizes, model, params, Scratch())
     dXi, dXs, grads = generator.backward(weights.copy(), cache)
     assert set(grads) == set(model) - {'We', 'be', 'Ws', 'Wd', 'bd'}
-    check(lambda: float(np.vdot(generator.forward(Xi, Xs, batch_sizes, model, params)[0], weights)),
+    check(lambda: float(np.vdot(generator.forward(Xi, Xs, batch_sizes, model, params, Scratch())[0], weights)),
           [Xi, Xs, *(model[name] for name in grads)], [dXi.copy(), dXs.copy(), *grads.values()])
 
 
@@ -124,7 +192,7 @@ def whole_cost(variant, drop_probs, sentences=SENTENCES, num_threads=1):
 
     def f():
         logprobs, _ = forward(batch, model, params, draw_dropout(batch, model, params, np.random.default_rng(9)))
-        return cost_of(logprobs, batch.num_sentences, model, params)[0]
+        return cost_of(logprobs, len(batch.image_rows), model, params)[0]
 
     cost, grads, _ = cost_and_grads(batch, model, params, np.random.default_rng(9), Workers(num_threads))
     assert cost == pytest.approx(f(), rel=1e-14)
@@ -199,13 +267,13 @@ def test_the_originals_bug_is_caught(variant, monkeypatch):
 
 def keep_the_last(dout, ix):
     rows, last = np.unique(ix[::-1], return_index=True)
-    return rows, dout[::-1][last]
+    return SparseRows(rows, dout[::-1][last])
 
 
 # what is wrong, and a parameter that shows it
 PLANTED = {
     'embedding_backward': (keep_the_last, 'Ws'),                                          # a word's rows not summed
-    'dropout_backward': (lambda dout, mask: dout, 'Ws'),                                  # the mask forgotten
+    'dropout_backward': (lambda dout, mask, out=None: dout, 'Ws'),                                  # the mask forgotten
     'affine_parameters_backward': (lambda dout, cache, out: (cache[0].T @ dout, dout[:1]), 'be'),    # db of one row
 }
 
@@ -222,22 +290,21 @@ def test_a_wrong_layer_is_caught(variant, layer, monkeypatch):
 @pytest.mark.parametrize('variant', VARIANTS)
 def test_a_backward_pass_that_half_forgets_the_later_words_is_caught(variant, monkeypatch):
     """Half of what should flow from a step to the one before is lost on the way."""
-    generator = GENERATORS[VARIANTS[variant]['generator']]
-    recurrent = {'lstm': 'WLSTM', 'rnn': 'Whh'}[VARIANTS[variant]['generator']]
-    forward, backward = generator.forward, generator.backward
+    name = VARIANTS[variant]['generator']
+    recurrent, generator = {'lstm': 'WLSTM', 'rnn': 'Whh'}[name], GENERATORS[name]
+    shape = make_model(make_params(variant), seed=5)[recurrent].shape
+    hidden = make_params(variant)['hidden_size']
 
-    def leak(dH, cache):
-        Xi, Xs, batch_sizes, model, params = cache
-        hidden = -model['Wd'].shape[0]
-        cut = model[recurrent].copy()
-        cut[hidden:] *= .5                               # half of it, on the way back only
-        _, cache = forward(Xi, Xs, batch_sizes, model, params)
-        return backward(dH, tuple(cut if part is model[recurrent] else part for part in cache))
+    def halved(part):
+        if isinstance(part, tuple):
+            return tuple(map(halved, part))
+        if isinstance(part, np.ndarray) and part.shape == shape:
+            part = part.copy()
+            part[-hidden:] *= .5                         # the rows of the hidden state, on the way back only
+        return part
 
-    monkeypatch.setattr(generator, 'forward', staticmethod(
-        lambda Xi, Xs, batch_sizes, model, params, scratch=None:
-        (forward(Xi, Xs, batch_sizes, model, params, scratch)[0], (Xi, Xs, batch_sizes, model, params))))
-    monkeypatch.setattr(generator, 'backward', staticmethod(leak))
+    leaky = generator._replace(backward=lambda dH, cache: generator.backward(dH, halved(cache)))
+    monkeypatch.setitem(GENERATORS, name, leaky)
     f, names, arrays, grads = whole_cost(variant, (.5, .5))
     assert min(errors(f, arrays, grads, [names.index(recurrent)])) > CAUGHT
 
@@ -246,8 +313,8 @@ def test_the_forward_pass_does_not_change_the_model_or_the_batch():
     for variant in VARIANTS:
         params = make_params(variant, drop_prob_encoder=.5, drop_prob_decoder=.5)
         model, batch = make_model(params, seed=5), pack_pairs(make_pairs())
-        before = [x.copy() for x in (*model.values(), *batch)]
+        before = [x.copy() for x in (*model.values(), *batch[:2], *batch.sentences)]
         cost_and_grads(batch, model, params, np.random.default_rng(0))
         forward(batch, model, params)
-        for x, original in zip((*model.values(), *batch), before, strict=True):
+        for x, original in zip((*model.values(), *batch[:2], *batch.sentences), before, strict=True):
             np.testing.assert_array_equal(x, original)

@@ -26,6 +26,7 @@ import pytest
 from odd_pictures import encoded, png_header, png_of
 from PIL import Image
 
+from imagernn.captioning.load import load_captioner
 from imagernn.convnet.sources import read_tasks
 from imagernn.convnet.weights import load_network
 from imagernn.corpus.captioned_images import getDataProvider
@@ -562,7 +563,7 @@ def test_a_forged_store_names_no_place_that_is_not_there(store):
                     {'token_starts': np.array([0, 2, 1, 3])}, {'token_starts': np.array([0, 1, 2, 4])},
                     {'image_starts': np.array([1, 1, 2, 3])}, {'image_starts': np.array([0, 3])},
                     {'image_texts': np.array([0, 0, 10 ** 9])}, {'sentence_texts': np.array([0, 0, -5])},
-                    {'highest': np.array(3)}, {'highest': np.array([0, 0])}, {'splits': np.array(['train'])},
+                    {'imgids': np.array([0, 1])}, {'imgids': np.array([0., 1, 2])}, {'splits': np.array(['train'])},
                     {'words': np.frombuffer(b'[1]', np.uint8)}, {'words': np.frombuffer(b'{"a": 1}', np.uint8)},
                     {'tokens': np.array([0., 0, 0])}, {'image_texts': np.zeros((3, 1), int)}):
         assert store(**changes) is None, changes
@@ -701,7 +702,7 @@ def test_the_long_form_notes_what_goes_wrong(tmp_path):
 def test_a_message_is_one_line_even_where_an_array_is_in_the_vocabulary(tmp_path):
     words = {'wordtoix': {'a': 1}, 'ixtoword': {1: np.zeros((5, 2))}}
     (tmp_path / 'a.p').write_bytes(pickle.dumps({'model': {'We': np.zeros((1, 1))}, 'params': {}, **words}, 2))
-    assert 'pairs array' in refusal(load_checkpoint, tmp_path / 'a.p')
+    assert 'pairs array' in refusal(load_captioner, tmp_path / 'a.p')
 
 
 @pytest.mark.skipif(sys.platform != 'linux', reason='a child process meets the file first on Linux alone')

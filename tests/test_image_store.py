@@ -57,7 +57,8 @@ def test_what_went_in_comes_out(store):
     assert store.sentences(np.array([5, 1, 1])) == [sentences[5], sentences[1], sentences[1]]
     assert store.sentences(np.array([], int)) == store.fields(np.array([], int)) == []
     assert store.num_sentences(np.array([2, 1, 0])).tolist() == [3, 1, 2]
-    assert (store.splits.tolist(), int(store.highest)) == (['train', 'restval', 'train'], 1)
+    assert store.splits.tolist() == ['train', 'restval', 'train']
+    assert store.imgids.tolist() == [min(image['imgid'], 2 ** 63 - 1) for image in IMAGES]
 
 
 def test_words_are_held_once_and_tokens_as_numbers(store):

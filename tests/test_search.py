@@ -12,10 +12,32 @@ import pytest
 from models import VARIANTS, D, make_model, make_params
 
 from imagernn.captioning.model import encode_images, make_tick
+from imagernn.nn import search as searches
 from imagernn.nn.layers import log_softmax
-from imagernn.nn.search import MAX_LENGTH, beam_search, greedy_search, sample_search
+from imagernn.nn.search import MAX_LENGTH
 
 KEYS = 997
+
+
+# ---- the searches, their results as (logprob, words), after a look at the words' own logprobs
+
+def as_pairs(found):
+    for sentence in (sentence for sentences in found for sentence in sentences):
+        assert len(sentence.word_logprobs) == len(sentence.words)
+        assert math.fsum(sentence.word_logprobs) == pytest.approx(sentence.logprob, rel=1e-6, abs=1e-12)
+    return [[(sentence.logprob, sentence.words) for sentence in sentences] for sentences in found]
+
+
+def beam_search(*args, **options):
+    return as_pairs(searches.beam_search(*args, **options))
+
+
+def greedy_search(*args, **options):
+    return as_pairs(searches.greedy_search(*args, **options))
+
+
+def sample_search(*args, **options):
+    return as_pairs(searches.sample_search(*args, **options))
 
 
 class Table:

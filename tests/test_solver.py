@@ -5,8 +5,7 @@ import copy
 import numpy as np
 import pytest
 
-from imagernn.errors import InputError
-from imagernn.nn.solver import BLOCK, SOLVERS, Solver
+from imagernn.nn.solver import BLOCK, SOLVERS, OtherSolver, Solver
 from imagernn.nn.workers import Workers
 
 PARAMS = {'learning_rate': .02, 'decay_rate': .9, 'smooth_eps': 1e-3, 'momentum': 0, 'adam_beta1': .7}
@@ -229,7 +228,7 @@ def test_the_state_of_another_rule_is_refused(saved, loading):
     solver = Solver(params_of(saved))
     solver.step({'b': np.ones((1, 5))}, {'b': np.ones((1, 5))})
     other = Solver(params_of(loading))
-    with pytest.raises(InputError, match='--solver .*another update rule'):
+    with pytest.raises(OtherSolver, match="the update rule .*--solver"):
         other.load_state_dict(solver.state_dict(), {'b': np.ones((1, 5))})
 
 
@@ -237,19 +236,19 @@ def test_the_state_of_another_model_is_refused():
     solver, other = Solver(params_of('adam')), Solver(params_of('adam'))
     solver.step({'b': np.ones((1, 5))}, {'b': np.ones((1, 5))})
     for model in {'b': np.ones((1, 4))}, {'b': np.ones((1, 5)), 'W': np.ones((2, 2))}:
-        with pytest.raises(InputError, match='do not fit'):
+        with pytest.raises(OtherSolver, match="do not fit"):
             other.load_state_dict(solver.state_dict(), model)
 
 
 # ---- mistakes
 
 def test_an_unknown_solver_is_refused_with_the_known_ones():
-    with pytest.raises(InputError, match=f'--solver sgd: .*{", ".join(SOLVERS)}'):
+    with pytest.raises(ValueError, match=f'--solver sgd: .*{", ".join(SOLVERS)}'):
         Solver(params_of('sgd'))
 
 
 def test_an_unknown_way_of_clipping_is_refused_with_the_known_ones():
-    with pytest.raises(InputError, match='--grad_clip_by size: .*value, norm'):
+    with pytest.raises(ValueError, match='--grad_clip_by size: .*value, norm'):
         Solver(params_of('vanilla', grad_clip_by='size'))
 
 

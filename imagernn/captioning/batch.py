@@ -1,52 +1,51 @@
-"""Image-sentence pairs -> one Batch of packed integer arrays."""
+"""Image-sentence pairs as one Batch of integer arrays, and a Batch dealt to several threads."""
 
 from typing import NamedTuple
 
 import numpy as np
 
-from imagernn.corpus.vocab import encode
-from imagernn.nn.packing import pack
+from imagernn.nn.packing import Packed, pack, split
 
 
 class Batch(NamedTuple):
-    """N sentences over M images; P = sum of (words + 1) over the sentences; T = the longest one's steps."""
+    """N sentences over M images."""
 
-    features: np.ndarray      # (M, D), one row an image
-    image_rows: np.ndarray    # (N,), which row of features each packed sentence belongs to
-    inputs: np.ndarray        # (P,), START, w1, w2, … : the word that goes in
-    targets: np.ndarray       # (P,), w1, w2, …, END : the word that must come out
-    batch_sizes: np.ndarray   # (T,), sentences alive at each step, never increasing
-    order: np.ndarray         # (N,), the packed sentences' places in what was given
+    features: np.ndarray      # (M, D), a row for each image
+    image_rows: np.ndarray    # (N,), the row of features that each packed sentence belongs to
+    sentences: Packed
 
-    @property
-    def num_sentences(self):
-        return len(self.order)
+
+def make_batch(features, image_rows, words, lengths):
+    """A Batch of N sentences.
+
+    features (M, D); image_rows (N,), the row of each sentence's image; words (K,), the word indices of the sentences
+    one after another; lengths (N,), the number of words of each.
+    """
+    packed = pack(words, lengths)
+    return Batch(features, image_rows[packed.order], packed)
+
+
+def batch_of_pairs(pairs, provider, lookup, dtype=np.float32):
+    """The Batch of a DataProvider's Pairs.
+
+    lookup: vocab.lookup_table of the provider's words; words outside the vocabulary are dropped. An image that several
+    pairs share is read and encoded once.
+    """
+    words, lengths = provider.indices(pairs.sentences, lookup)
+    imgids, image_rows = np.unique(provider.imgids[pairs.images], return_inverse=True)
+    return make_batch(provider.features.rows(imgids, dtype=dtype), image_rows, words, lengths)
 
 
 def deal(batch, n):
-    """Share a Batch's sentences out to n Batches, of like lengths, as one deals cards; to fewer if it has fewer.
+    """Deal a Batch's sentences to n Batches of similar lengths; to fewer if there are fewer sentences.
 
-    Returns a list of (part, sentences, words): the packed sentences and the packed rows that went into each part.
+    Returns a list of (part, sentences, rows): a Batch, and which packed sentences and packed rows it took.
     """
-    if n == 1 or batch.num_sentences == 1:
-        return [(batch, slice(None), slice(None))]
-    column = np.concatenate([np.arange(alive) for alive in batch.batch_sizes])  # (P,), each row's packed sentence
-    n, parts = min(n, batch.num_sentences), []
-    for k in range(n):
-        sentences, words = slice(k, None, n), np.flatnonzero(column % n == k)
+    parts = split(batch.sentences, n)
+    if len(parts) == 1:
+        return [(batch, *parts[0][1:])]
+    dealt = []
+    for packed, sentences, rows in parts:
         images, image_rows = np.unique(batch.image_rows[sentences], return_inverse=True)
-        batch_sizes = (batch.batch_sizes - k + n - 1) // n
-        parts.append((Batch(batch.features[images], image_rows, batch.inputs[words], batch.targets[words],
-                            batch_sizes[batch_sizes > 0], batch.order[sentences]), sentences, words))
-    return parts
-
-
-def make_batch(pairs, features, wordtoix, dtype=np.float32):
-    """Image-sentence pairs of a data provider -> Batch.
-
-    features: an object whose rows(imgids, dtype) gives (len(imgids), D); wordtoix: the vocabulary; words outside it
-    are dropped. An image that several pairs share is read and encoded once.
-    """
-    inputs, targets, batch_sizes, order = pack([encode(pair['sentence']['tokens'], wordtoix) for pair in pairs])
-    imgids, rows = np.unique([pair['image']['imgid'] for pair in pairs], return_inverse=True)
-    return Batch(features.rows(imgids, dtype=dtype), rows[order], inputs, targets, batch_sizes, order)
+        dealt.append((Batch(batch.features[images], image_rows, packed), sentences, rows))
+    return dealt

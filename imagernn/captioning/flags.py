@@ -1,27 +1,114 @@
-"""The flags of the captioning scripts, and what they may be."""
+"""The flags of the captioning scripts: of the model, of its training, and of the search for captions."""
 
+import math
+
+from imagernn.captioning.model import GENERATORS, SIZES, require_sizes
 from imagernn.errors import InputError
 from imagernn.nn.blas import NUM_THREADS
+from imagernn.runs.flags import check_run_params, require_above_zero, require_between, require_shares
 
-MAX_BEAM_SIZE, MAX_THREADS = 10_000, 1000
+# what a checkpoint's arrays were made for: a run that starts or resumes from one cannot choose these
+MODEL_PARAMS = ('generator', *SIZES, 'tanhC_version', 'rnn_relu_encoders', 'rnn_feed_once')
+# what a run that resumes cannot choose either
+RUN_PARAMS = ('dataset', 'seed', 'word_count_threshold', 'batch_size')
+MAX_BEAM_SIZE = 10_000
+MAX_THREADS = 1000
+SIZE_LIMITS = (1, 10 ** 5)
+BATCH_LIMITS = (1, 10 ** 6)
+
+
+def add_data_flags(parser):
+    """Which data set and features to train on."""
+    add = parser.add_argument_group('data').add_argument
+    add('-d', '--dataset', default='flickr8k',
+        help='The folder below data_root that holds dataset.json and the features.')
+    add('--data_root', default='data', help='The folder of data sets.')
+    add('--features', default=None,
+        help='The feature file: a name in the folder of the data set, or a path. By default the first of '
+             'vgg_feats.mat, vgg_feats.h5 and vgg_feats.npy.')
+    add('--word_count_threshold', type=int, default=5,
+        help='Words that occur less often in the training sentences are dropped. Lower it for a small data set.')
+
+
+def add_model_flags(parser):
+    """The model's architecture."""
+    add = parser.add_argument_group('model').add_argument
+    add('--generator', choices=tuple(GENERATORS), default='lstm', help='The recurrent layer.')
+    add('--image_encoding_size', type=int, default=256,
+        help='The size of the encoded image: for the LSTM equal to word_encoding_size, for the RNN to hidden_size.')
+    add('--word_encoding_size', type=int, default=256, help='The size of an encoded word.')
+    add('--hidden_size', type=int, default=256,
+        help='The size of the hidden state. 512 learns better and takes longer.')
+    add('--tanhC_version', type=int, default=0, help='1: the LSTM computes h = o·tanh(c) in place of o·c.')
+    add('--rnn_relu_encoders', type=int, default=0, help='1: the RNN has a ReLU on both encodings.')
+    add('--rnn_feed_once', type=int, default=0,
+        help='1: the RNN sees the image at the first step only, which overfits less.')
+    add('--init_model_from', default='', help='Start from the weights and the vocabulary of this checkpoint.')
+
+
+def add_training_flags(parser):
+    """Epochs, batches and regularization."""
+    add = parser.add_argument_group('training and regularization').add_argument
+    add('-m', '--max_epochs', type=float, default=50, help='Passes over the training sentences.')
+    add('-b', '--batch_size', type=int, default=100, help='Image-sentence pairs per batch.')
+    add('-c', '--regc', type=float, default=1e-8, help='The strength of the L2 regularization.')
+    add('--drop_prob_encoder', type=float, default=.5, help='Dropout of the encoded image and words.')
+    add('--drop_prob_decoder', type=float, default=.5, help='Dropout of the hidden state on its way to the decoder.')
+    add('--dtype', choices=('float32', 'float64'), default='float32',
+        help='The precision of all arithmetic; float64 is for checks.')
+    add('-a', '--do_grad_check', type=int, default=0,
+        help='1: compare every gradient with finite differences, with dropout on, and exit.')
+
+
+def add_evaluation_flags(parser):
+    """When and on what a training run evaluates, and what follows from it."""
+    add = parser.add_argument_group('evaluation').add_argument
+    add('-p', '--eval_period', type=float, default=1, help='Epochs between evaluations on val.')
+    add('--eval_batch_size', type=int, default=100, help='Image-sentence pairs per batch in evaluation.')
+    add('--eval_max_images', type=int, default=-1, help='Evaluate on so many val images; -1 takes all.')
+    add('--write_checkpoint_ppl_threshold', type=float, default=-1,
+        help='Save the best checkpoint only below this validation perplexity; -1 saves it always.')
+    add('--min_ppl_or_abort', type=float, default=-1,
+        help='Abort when a validation perplexity is not below this; -1 never does. For searches over many settings.')
+
+
+def check_training_flags(params):
+    """InputError for values of the flags above, and of runs.flags, that cannot be."""
+    check_run_params(params)
+    require_between(params, {'batch_size': BATCH_LIMITS, 'eval_batch_size': BATCH_LIMITS, 'regc': (0, math.inf),
+                             'word_count_threshold': (1, math.inf), **dict.fromkeys(SIZES, SIZE_LIMITS)})
+    require_shares(params, ('drop_prob_encoder', 'drop_prob_decoder'))
+    require_above_zero(params, ('eval_period',))
+    if params['eval_max_images'] == 0:
+        raise InputError('--eval_max_images 0: nothing to evaluate on; give a number, or -1 for all')
+    try:
+        require_sizes(params, {name: params[name] for name in SIZES})
+    except ValueError as error:
+        raise InputError(str(error)) from None
 
 
 def add_search_flags(parser):
-    """The flags of caption_images' options, and the dtype."""
-    add = parser.add_argument
-    add('-b', '--beam_size', type=int, default=1, help='beams of the search; 1 is greedy (default: %(default)s)')
-    add('--nbest', type=int, default=1, help='captions to keep of each image, at most beam_size (default: %(default)s)')
+    """The options of evaluate.caption_images, the precision and the threads."""
+    add = parser.add_argument_group('search').add_argument
+    add('-b', '--beam_size', type=int, default=1,
+        help='How many sentences the beam search keeps; 1 is greedy. 3 to 5 give better captions. '
+             '(default: %(default)s)')
+    add('--nbest', type=int, default=1,
+        help='How many captions to keep of each image, at most beam_size. (default: %(default)s)')
     add('--temperature', type=float, default=0.,
-        help='above 0: draw the caption at random, sharper below 1 (default: %(default)s)')
-    add('--seed', type=int, default=0, help='of that draw (default: %(default)s)')
-    add('--dtype', choices=('float32', 'float64'), default='float32', help='of all arithmetic (default: %(default)s)')
-    add('--num_threads', type=int, default=NUM_THREADS, help='threads that share out the images (default: %(default)s)')
+        help='Above 0, the caption is drawn at random: below 1 from the likelier words, at 1 as the model has it. '
+             '(default: %(default)s)')
+    add('--seed', type=int, default=0, help='Determines what is drawn at random. (default: %(default)s)')
+    add = parser.add_argument_group('system').add_argument
+    add('--dtype', choices=('float32', 'float64'), default='float32',
+        help='The precision of all arithmetic. (default: %(default)s)')
+    add('--num_threads', type=int, default=NUM_THREADS,
+        help='Threads that share the images. (default: %(default)s)')
 
 
 def check_search_flags(params):
     """InputError for search flags that cannot be."""
-    for name, least in (('beam_size', 1), ('nbest', 1), ('temperature', 0), ('seed', 0),
-                        ('num_threads', 1)):
+    for name, least in (('beam_size', 1), ('nbest', 1), ('temperature', 0), ('seed', 0), ('num_threads', 1)):
         if not params[name] >= least:
             raise InputError(f'--{name} {params[name]}: must be at least {least}')
     if params['num_threads'] > MAX_THREADS:

@@ -1,33 +1,38 @@
-"""Loading a captioning model from a checkpoint, and the data that belong to it."""
+"""Opening what a captioning model needs: its checkpoint, its data set and its features.
+
+Knows what a captioning checkpoint must hold beyond what every checkpoint holds.
+"""
 
 from imagernn.captioning.model import check_model
+from imagernn.corpus.vocab import check_vocab
 from imagernn.errors import InputError
 from imagernn.runs.checkpoint_file import load_checkpoint
 
+KIND = 'captioning'
+
 
 def load_captioner(path, dtype=None):
-    """A checkpoint whose model is known to be whole, its arrays in dtype (default: as they are).
+    """A checkpoint whose model and vocabulary were checked, its arrays in dtype (default: as they are).
 
     InputError names the file and what is wrong with it.
     """
-    checkpoint = load_checkpoint(path)
+    checkpoint = load_checkpoint(path, KIND)
     try:
-        V = len(checkpoint['ixtoword'])
-        if set(checkpoint['ixtoword']) != set(range(V)):
-            raise InputError(f'its {V} words are not numbered from 0 to {V - 1}')
-        check_model(checkpoint['model'], checkpoint['params'], V)
-    except InputError as error:
+        check_vocab(checkpoint)
+        check_model(checkpoint['model'], checkpoint['params'], len(checkpoint['ixtoword']))
+    except (InputError, ValueError) as error:
         raise InputError(f'{path}: {error}; use another copy of the checkpoint') from None
     checkpoint['model'] = {name: w.astype(dtype or w.dtype) for name, w in checkpoint['model'].items()}
     return checkpoint
 
 
 def trained_data(checkpoint, dataset, features):
-    """Data set and feature file to use: the ones given, else those that the checkpoint was trained with.
+    """The data set and feature file to use: the ones given, else those that the checkpoint was trained with.
 
-    The feature file that was trained with goes with its own data set alone: None, the usual names, with another.
+    The feature file of the training belongs to its own data set alone: with another one it is None, the usual names.
     """
-    trained_on, trained_with = checkpoint['params'].get('dataset'), checkpoint.get('features')
+    trained_on = checkpoint['params'].get('dataset')
+    trained_with = checkpoint.get('features')
     dataset = dataset or trained_on
     if not isinstance(dataset, str):
         raise InputError('the checkpoint does not say what data set it was trained on; name one with --dataset')

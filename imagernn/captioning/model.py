@@ -1,16 +1,19 @@
-"""The captioning model: encoders of images and words around a generator; its cost and gradients; its decoding.
+"""The captioning model: encoders of image and words, a recurrent layer, a decoder; cost, gradients and decoding.
 
-model is a flat dict of 2-D arrays, params the dict of the command line's flags. Knows nothing of files, training
-loops or how words are searched for.
+model is a flat dict of 2-D arrays, params the dict of the command line's flags. What differs between the LSTM and the
+RNN because of the image stands here, under "How the image enters", and nowhere else. Knows nothing of files, training
+loops or how search chooses words.
 """
 
+from collections.abc import Callable
+from types import ModuleType
 from typing import NamedTuple
 
 import numpy as np
 
 from imagernn.captioning.batch import deal
-from imagernn.errors import InputError
 from imagernn.metrics.perplexity import perplexity
+from imagernn.nn import lstm, rnn
 from imagernn.nn.layers import (
     affine_forward,
     affine_parameters_backward,
@@ -21,94 +24,192 @@ from imagernn.nn.layers import (
     embedding_forward,
     likeliest_words,
     log_softmax,
+    relu_backward,
+    relu_forward,
     row_blocks,
     softmax_cost_backward,
     softmax_cost_forward,
 )
-from imagernn.nn.lstm import LSTMGenerator
-from imagernn.nn.rnn import RNNGenerator
 from imagernn.nn.scratch import Scratch
 from imagernn.nn.sharing import add_up
 from imagernn.nn.workers import Workers
 
-GENERATORS = {'lstm': LSTMGenerator, 'rnn': RNNGenerator}
 SIZES = ('image_encoding_size', 'word_encoding_size', 'hidden_size')
 
 
+# ---- how the image enters -------------------------------------------------------------------------------------------
+
+def lstm_forward(Xi, Xs, batch_sizes, model, params, scratch):
+    """The image is the first input, before START (Vinyals et al. 2015); what comes out at its step is discarded.
+
+    Xi (N, E) encoded images, Xs (P, E) encoded words -> H (P, H), the hidden state after each word, cache.
+    """
+    N = len(Xi)
+    X = scratch('image and words', (N + len(Xs), Xs.shape[1]), Xs.dtype)
+    X[:N] = Xi
+    X[N:] = Xs
+    H, _, cache = lstm.forward(X, [N, *batch_sizes], model, params, scratch=scratch)
+    return H[N:], (N, cache, scratch)
+
+
+def lstm_backward(dH, cache):
+    """dH (P, H) -> dXi (N, E), dXs (P, E), grads."""
+    N, cache, scratch = cache
+    dH_all = scratch('dH of image and words', (N + len(dH), dH.shape[1]), dH.dtype)
+    dH_all[:N] = 0
+    dH_all[N:] = dH
+    dX, _, grads = lstm.backward(dH_all, cache)
+    return dX[:N], dX[N:], grads
+
+
+def lstm_start(Xi, model, params):
+    """The state before START: that after the image's step, from encoded images Xi (n, E)."""
+    zeros = lstm.zero_state(len(Xi), model, Xi.dtype)
+    _, state = lstm.tick(lstm.project(Xi, model, params), zeros, model, params)
+    return state
+
+
+def rnn_forward(Xi, Xs, batch_sizes, model, params, scratch):
+    """The image is added to the hidden state's sums at every step, or at the first (Karpathy & Fei-Fei 2015).
+
+    Xi (N, H) encoded images, Xs (P, E) encoded words -> H (P, H), the hidden state after each word, cache.
+    """
+    on = None
+    if params.get('rnn_relu_encoders'):
+        Xi, on = relu_forward(Xi)
+    H, _, cache = rnn.forward(Xs, batch_sizes, model, params, start=(None, Xi), scratch=scratch)
+    return H, (on, cache)
+
+
+def rnn_backward(dH, cache):
+    """dH (P, H), overwritten -> dXi (N, H), dXs (P, E), grads."""
+    on, cache = cache
+    dXs, (_, dXi), grads = rnn.backward(dH, cache)
+    if on is not None:
+        dXi = relu_backward(dXi, on)
+    return dXi, dXs, grads
+
+
+def rnn_start(Xi, model, params):
+    """The state before START: no hidden state, and the encoded images Xi (n, H) as the context."""
+    if params.get('rnn_relu_encoders'):
+        Xi, _ = relu_forward(Xi)
+    return np.zeros_like(Xi), Xi
+
+
+class Generator(NamedTuple):
+    """A recurrent layer, and how the image enters it."""
+
+    layer: ModuleType         # nn.lstm or nn.rnn
+    equal_sizes: tuple        # the two of SIZES that its equations need to be equal
+    decoder_scale: float      # of Wd's initial values; as in NeuralTalk, the RNN's are a tenth of the LSTM's
+    forward: Callable
+    backward: Callable
+    start: Callable
+
+
+GENERATORS = {
+    'lstm': Generator(lstm, ('image_encoding_size', 'word_encoding_size'), 1., lstm_forward, lstm_backward, lstm_start),
+    'rnn': Generator(rnn, ('image_encoding_size', 'hidden_size'), .1, rnn_forward, rnn_backward, rnn_start),
+}
+
+
 def get_generator(params):
-    """The generator that params names; InputError lists the known ones."""
+    """The Generator that params names; ValueError lists the known ones."""
     name = params.get('generator')
     if not isinstance(name, str) or name not in GENERATORS:
-        raise InputError(f'--generator {name}: not known; choose one of {", ".join(GENERATORS)}')
+        raise ValueError(f'--generator {name}: not known; choose one of {", ".join(GENERATORS)}')
     return GENERATORS[name]
 
 
-def init_model(params, D, bias_init_vector, rng, dtype=np.float32):
-    """A new model: uniform in ±0.1, biases 0 but bd, which starts at bias_init_vector (V,).
+# ---- the parameters -------------------------------------------------------------------------------------------------
 
-    params: generator and the three sizes; D: the features' size. InputError where the sizes cannot work together.
+def shapes(params, D, sizes, V):
+    """Parameter name -> shape, for features of size D, the three SIZES and V words."""
+    E, F, H = (sizes[name] for name in SIZES)
+    return {'We': (D, E), 'be': (1, E), 'Ws': (V, F), **get_generator(params).layer.shapes(F, H),
+            'Wd': (H, V), 'bd': (1, V)}
+
+
+def require_sizes(params, sizes):
+    """ValueError unless the sizes are positive, and equal where the generator's equations need that."""
+    for name, size in sizes.items():
+        if size < 1:
+            raise ValueError(f'--{name} {size}: must be at least 1')
+    one, other = get_generator(params).equal_sizes
+    if sizes[one] != sizes[other]:
+        raise ValueError(f'--{one} {sizes[one]} and --{other} {sizes[other]}: the {params["generator"]} generator '
+                         'needs them to be equal; set both to the same value')
+
+
+def init_model(params, D, bias_init_vector, rng, dtype=np.float32):
+    """A new model: uniform in ±0.1 (the RNN's Wd in ±0.01), biases 0, except that bd starts at bias_init_vector (V,).
+
+    params: generator and the three SIZES; D: the size of the features. ValueError where the sizes do not fit.
     """
     generator = get_generator(params)
     sizes = {name: params[name] for name in SIZES}
-    for name, size in sizes.items():
-        if size < 1:
-            raise InputError(f'--{name} {size}: must be at least 1')
-    if clash := generator.check_sizes(sizes):
-        one, other = clash
-        raise InputError(f'--{one} {sizes[one]} and --{other} {sizes[other]}: the {params["generator"]} generator '
-                         f'needs them equal; set both to the same value')
+    require_sizes(params, sizes)
+    E, F, H = sizes.values()
     V = len(bias_init_vector)
-    model = {'We': rng.uniform(-.1, .1, (D, sizes['image_encoding_size'])),
-             'be': np.zeros((1, sizes['image_encoding_size'])),
-             'Ws': rng.uniform(-.1, .1, (V, sizes['word_encoding_size'])),
-             **generator.init(sizes, V, rng)}
+    model = {'We': rng.uniform(-.1, .1, (D, E)),
+             'be': np.zeros((1, E)),
+             'Ws': rng.uniform(-.1, .1, (V, F)),
+             **generator.layer.init(F, H, rng),
+             'Wd': rng.uniform(-.1, .1, (H, V)) * generator.decoder_scale,
+             'bd': rng.uniform(-.1, .1, (1, V))}    # drawn for the sake of the random stream, which runs rely on
     model['bd'][:] = bias_init_vector
     return {name: w.astype(dtype) for name, w in model.items()}
 
 
 def check_model(model, params, V):
-    """InputError unless model has the parameters of params' generator with V words, of fitting shapes, all finite."""
-    generator = get_generator(params)
-    expected = {'We', 'be', 'Ws', *generator.shapes(dict.fromkeys(SIZES, 1), 1)}
-    if set(model) != expected:
-        raise InputError(f'its parameters are {", ".join(model)}, but a {params["generator"]} model has '
+    """ValueError unless model has the parameters of params' generator with V words, of fitting shapes, all finite."""
+    expected = shapes(params, 1, dict.fromkeys(SIZES, 1), 1)
+    if model.keys() != expected.keys():
+        raise ValueError(f'its parameters are {", ".join(model)}, but a {params["generator"]} model has '
                          f'{", ".join(sorted(expected))}')
+    for name, w in model.items():
+        if w.ndim != 2:
+            raise ValueError(f'its {name} has {w.ndim} axes, expected 2')
+        if not np.isfinite(w).all():
+            raise ValueError(f'its {name} holds numbers that are not finite')
     D, E = model['We'].shape
     sizes = dict(zip(SIZES, (E, model['Ws'].shape[1], model['Wd'].shape[0]), strict=True))
-    shapes = {'We': (D, E), 'be': (1, E), 'Ws': (V, sizes['word_encoding_size']), **generator.shapes(sizes, V)}
-    wrong = [name for name, shape in shapes.items() if model[name].shape != shape]
-    if infinite := [name for name, w in model.items() if not np.isfinite(w).all()]:
-        raise InputError(f'its {infinite[0]} holds numbers that are not finite')
-    if wrong or generator.check_sizes(sizes):
+    wrong = [name for name, shape in shapes(params, D, sizes, V).items() if model[name].shape != shape]
+    one, other = get_generator(params).equal_sizes
+    if wrong or sizes[one] != sizes[other]:
         found = ', '.join(f'{name} {model[name].shape}' for name in wrong or ('We', 'Ws', 'Wd'))
-        raise InputError(f'its parameters do not fit each other or its {V} words: {found}')
+        raise ValueError(f'its parameters do not fit each other or its {V} words: {found}')
 
 
 def regularized(params):
     """Names of the parameters that weight decay acts on."""
-    return ('We', 'Ws', *get_generator(params).REGULARIZE)
+    return ('We', 'Ws', *get_generator(params).layer.REGULARIZE, 'Wd')
 
+
+# ---- cost and gradients ---------------------------------------------------------------------------------------------
 
 class Dropout(NamedTuple):
-    """What dropout keeps, as layers.dropout_draw gives it, a row for each packed sentence or word; None: all."""
+    """What dropout keeps, as layers.dropout_draw gives it: a row for each packed sentence or word; None keeps all."""
 
     images: np.ndarray | None    # (N, …), of the encoded images
     words: np.ndarray | None     # (P, …), of the encoded words
     hidden: np.ndarray | None    # (P, …), of the hidden states on their way to the decoder
 
-    def part(self, sentences, words):
-        """The rows of a part of the batch, as batch.deal names them."""
-        return Dropout(*(bits if bits is None else bits[rows]
-                         for bits, rows in zip(self, (sentences, words, words), strict=True)))
+    def part(self, sentences, rows):
+        """What belongs to a part of the batch, as batch.deal names it."""
+        return Dropout(*(kept if kept is None else kept[part]
+                         for kept, part in zip(self, (sentences, rows, rows), strict=True)))
 
 
 EVERYTHING = Dropout(None, None, None)
 
 
 def draw_dropout(batch, model, params, rng):
-    """Draws what dropout keeps in a Batch; without an rng (prediction) everything."""
-    encoder, decoder = params.get('drop_prob_encoder', 0), params.get('drop_prob_decoder', 0)
-    N, P = batch.num_sentences, len(batch.inputs)
+    """Draw what dropout keeps in a Batch; without an rng (prediction) everything."""
+    encoder = params.get('drop_prob_encoder', 0)
+    decoder = params.get('drop_prob_decoder', 0)
+    N, P = len(batch.image_rows), len(batch.sentences.inputs)
     return Dropout(dropout_draw(N, model['We'].shape[1], encoder, rng),
                    dropout_draw(P, model['Ws'].shape[1], encoder, rng),
                    dropout_draw(P, model['Wd'].shape[0], decoder, rng))
@@ -117,38 +218,41 @@ def draw_dropout(batch, model, params, rng):
 def forward(batch, model, params, dropout=EVERYTHING, scratch=None):
     """ln p of each target word of a Batch -> logprobs (P,), cache."""
     scratch = scratch or Scratch()
-    drop_encoder, drop_decoder = params.get('drop_prob_encoder', 0), params.get('drop_prob_decoder', 0)
+    drop_encoder = params.get('drop_prob_encoder', 0)
+    drop_decoder = params.get('drop_prob_decoder', 0)
+    inputs, targets, batch_sizes, _ = batch.sentences
 
-    encoded, image_cache = affine_forward(batch.features, model['We'], model['be'])          # (M, E)
-    Xs, word_cache = embedding_forward(model['Ws'], batch.inputs)                            # (P, E)
+    encoded, image_cache = affine_forward(batch.features, model['We'], model['be'])              # (M, E)
     Xi, image_mask = dropout_forward(encoded[batch.image_rows], dropout.images, drop_encoder)    # (N, E)
+    Xs, word_cache = embedding_forward(model['Ws'], inputs)                                      # (P, F)
     Xs, word_mask = dropout_forward(Xs, dropout.words, drop_encoder)
 
-    H, generator_cache = get_generator(params).forward(Xi, Xs, batch.batch_sizes, model, params, scratch)
-    H, hidden_mask = dropout_forward(H, dropout.hidden, drop_decoder)                        # (P, H)
-    logprobs, decoder_cache = softmax_cost_forward(H, model['Wd'], model['bd'], batch.targets, scratch)
-    return logprobs, (image_cache, word_cache, image_mask, word_mask, batch.image_rows, generator_cache,
-                      hidden_mask, decoder_cache, scratch)
+    H, recurrent_cache = get_generator(params).forward(Xi, Xs, batch_sizes, model, params, scratch)    # (P, H)
+    H, hidden_mask = dropout_forward(H, dropout.hidden, drop_decoder)
+    logprobs, decoder_cache = softmax_cost_forward(H, model['Wd'], model['bd'], targets, scratch)      # (P,)
+    return logprobs, (image_cache, batch.image_rows, image_mask, word_cache, word_mask, recurrent_cache, hidden_mask,
+                      decoder_cache, scratch)
 
 
 def backward(scale, cache, params):
-    """Gradients of -scale · sum(logprobs) by every parameter, the large ones in scratch. Uses up the cache.
+    """The gradients of -scale · sum(logprobs) by every parameter, the large ones in scratch. Overwrites the cache.
 
-    That by Ws is (the words that occur (U,), their rows (U, E)): it is 0 in all other rows.
+    The gradient by Ws is SparseRows: only words that occur have one.
     """
-    (image_cache, word_cache, image_mask, word_mask, image_rows,
-     generator_cache, hidden_mask, decoder_cache, scratch) = cache
+    (image_cache, image_rows, image_mask, word_cache, word_mask, recurrent_cache, hidden_mask, decoder_cache,
+     scratch) = cache
     grads = {}
-    dH, grads['Wd'], grads['bd'] = softmax_cost_backward(scale, decoder_cache)
-    dH = dropout_backward(dH, hidden_mask)
-    dXi, dXs, generator_grads = get_generator(params).backward(dH, generator_cache)
-    grads.update(generator_grads)
 
-    _, dencoded = embedding_backward(dropout_backward(dXi, image_mask), image_rows)          # (M, E): all images occur
+    dH, grads['Wd'], grads['bd'] = softmax_cost_backward(scale, decoder_cache)                   # (P, H)
+    dH = dropout_backward(dH, hidden_mask, out=dH)
+    dXi, dXs, recurrent_grads = get_generator(params).backward(dH, recurrent_cache)              # (N, E), (P, F)
+    grads.update(recurrent_grads)
+
     grads['Ws'] = embedding_backward(dropout_backward(dXs, word_mask), word_cache)
+    _, dencoded = embedding_backward(dropout_backward(dXi, image_mask), image_rows)              # (M, E)
     features, We = image_cache
-    grads['We'], grads['be'] = affine_parameters_backward(dencoded, image_cache,
-                                                          scratch('dWe', We.shape, We.dtype))
+    dWe = scratch('dWe', We.shape, We.dtype)
+    grads['We'], grads['be'] = affine_parameters_backward(dencoded, image_cache, out=dWe)
     return grads
 
 
@@ -164,18 +268,19 @@ def cost_of(logprobs, N, model, params):
 
 
 def cost_and_grads(batch, model, params, rng=None, workers=None):
-    """Cost of a Batch, its gradient by every parameter (names and shapes of model), and cost_of's stats.
+    """The cost of a Batch, its gradients by every parameter (names and shapes of model), and cost_of's stats.
 
     rng draws the dropout; without one nothing is dropped. Each of the workers' threads takes a part of the sentences
-    forward and back, then all add up the parts. The gradients are in the workers' memory: valid until they are asked
-    again. The number of threads changes nothing but the rounding.
+    forward and back, then all of them add up the gradients. These live in the workers' memory: they are valid until
+    the next call. The number of threads changes nothing but the rounding.
     """
-    workers, N = workers or Workers(), batch.num_sentences
+    workers = workers or Workers()
+    N = len(batch.image_rows)
     dropout = draw_dropout(batch, model, params, rng)
 
     def run(part_and_scratch):
-        (part, sentences, words), scratch = part_and_scratch
-        logprobs, cache = forward(part, model, params, dropout.part(sentences, words), scratch)
+        (part, sentences, rows), scratch = part_and_scratch
+        logprobs, cache = forward(part, model, params, dropout.part(sentences, rows), scratch)
         return logprobs, backward(1 / N, cache, params)
 
     parts = deal(batch, len(workers.scratches))
@@ -185,8 +290,10 @@ def cost_and_grads(batch, model, params, rng=None, workers=None):
     return cost, add_up(grads, model, decay, workers), stats
 
 
+# ---- decoding -------------------------------------------------------------------------------------------------------
+
 def encode_images(features, model, params):
-    """The generator's state before the first word, a tuple of arrays (n, …), from image features (n, D)."""
+    """The state before START, a tuple of arrays (n, …), from image features (n, D)."""
     encoded, _ = affine_forward(features, model['We'], model['be'])
     return get_generator(params).start(encoded, model, params)
 
@@ -194,18 +301,18 @@ def encode_images(features, model, params):
 def make_tick(model, params, workers=None, likeliest=False):
     """The function that search steps: tick(words (n,), state) -> logprobs (n, V), state.
 
-    With likeliest, tick -> (the likeliest words (n,), their logprobs (n,)), state: all that a greedy search asks for.
-    What every word adds to the generator's sums is computed here once for the whole vocabulary. Where tick is given a
-    scratch of its own thread, logprobs are in it: valid until the next step.
+    With likeliest, tick -> (the likeliest words (n,), their logprobs (n,)), state, which is all that a greedy search
+    needs. What each word adds to the sums of the recurrent layer is computed here, once for the whole vocabulary. Where
+    tick is given a scratch of its own thread, logprobs live in it: they are valid until the next step.
     """
-    generator, Ws, workers = get_generator(params), model['Ws'], workers or Workers()
-    words_in = np.concatenate(workers.run(lambda rows: generator.project(Ws[rows], model, params),
-                                          row_blocks(Ws)))                                   # (V, …)
+    layer, Ws = get_generator(params).layer, model['Ws']
+    workers = workers or Workers()
+    words_in = np.concatenate(workers.run(lambda rows: layer.project(Ws[rows], model, params), row_blocks(Ws)))
 
     def tick(words, state, scratch=None):
-        h, state = generator.tick(words_in[words], state, model, params)
+        h, state = layer.tick(words_in[words], state, model, params)                             # (n, H)
         y = None if scratch is None else scratch('y', (len(h), len(words_in)), h.dtype)
-        y, _ = affine_forward(h, model['Wd'], model['bd'], out=y)                            # (n, V)
+        y, _ = affine_forward(h, model['Wd'], model['bd'], out=y)                                # (n, V)
         return (likeliest_words(y) if likeliest else log_softmax(y)), state
 
     return tick

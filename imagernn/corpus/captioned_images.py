@@ -1,13 +1,13 @@
-"""dataset.json and its feature file -> images, sentences and image-sentence pairs, sampled or in order.
+"""dataset.json and its feature file as images, sentences and image-sentence pairs, sampled or in order.
 
-Knows the layout of data/<name>/ and checks all of it once, on loading. Knows nothing of vocabularies or models.
-An image is its dict in dataset.json; a pair is {'image': image, 'sentence': sentence}. These are made when they are
-asked for: what stays in memory is image_store's arrays. Features are fetched apart, a batch at once:
-provider.features.rows([pair['image']['imgid'] for pair in pairs]).
+Knows the layout of data/<name>/ and checks all of it once, on loading. Knows nothing of models. What stays in memory
+are token_store's integer arrays, in which images and sentences are numbered in the order of dataset.json; training and
+evaluation use these numbers (Pairs). An image's dict, as it is in dataset.json, is made when it is asked for.
 """
 
 from itertools import islice
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -36,16 +36,29 @@ def getDataProvider(dataset, data_root='data', features=None):
     return DataProvider(folder, store, opened)
 
 
-class DataProvider:
-    """The images of a data set by split, and their `features`.
+class Pairs(NamedTuple):
+    """n image-sentence pairs by number."""
 
+    images: np.ndarray       # (n,)
+    sentences: np.ndarray    # (n,)
+
+
+class DataProvider:
+    """The images of a data set by split, their sentences as integers, and their `features`.
+
+    words: the different tokens of all sentences; imgids (N,): the row of the features of each image.
     Randomness comes in as a numpy Generator. max_images: None or a negative number is all, 0 is none. A split
     without images raises InputError with the splits that there are; `restval` is never part of `train`.
+
+    The methods in camel case are those of NeuralTalk's provider: there an image is its dict in dataset.json, and a pair
+    is {'image': image, 'sentence': sentence}.
     """
 
     def __init__(self, folder, store, features):
         self.folder = folder
         self.features = features
+        self.words = store.words
+        self.imgids = store.imgids
         self._store = store
         self._images = {split: np.flatnonzero(store.splits == split) for split in SPLITS}    # their numbers
 
@@ -61,18 +74,41 @@ class DataProvider:
             raise ValueError(f"ofwhat is '{ofwhat}'; expected one of {', '.join(sizes)}")
         return sizes[ofwhat]()
 
-    def sampleImageSentencePairs(self, split, n, rng):
-        """A list of n pairs, with replacement: uniform over images, then over that image's sentences.
-
-        Their images come with their own fields alone, without 'sentences', so that no sentence is made in vain.
-        """
+    def sample_pairs(self, split, n, rng):
+        """n Pairs, with replacement: uniform over images, then over that image's sentences."""
         images = self._split(split)
-        chosen = images[rng.integers(len(images), size=n)]  # (n,)
-        sentences = self._store.image_starts[chosen] + rng.integers(self._store.num_sentences(chosen))  # (n,)
-        return list(map(_pair, self._store.fields(chosen), self._store.sentences(sentences)))
+        chosen = images[rng.integers(len(images), size=n)]                      # (n,)
+        sentences = self._store.image_starts[chosen] + rng.integers(self._store.num_sentences(chosen))
+        return Pairs(chosen, sentences)
+
+    def iter_pairs(self, split, max_images=None, batch_size=100):
+        """An iterator over Pairs of at most batch_size: a split image by image, each image's sentences in order."""
+        images = self._first(split, max_images)
+        counts = self._store.num_sentences(images)
+        sentences = np.repeat(self._store.image_starts[images] - (np.cumsum(counts) - counts), counts)
+        sentences += np.arange(counts.sum())
+        images = np.repeat(images, counts)
+        return (Pairs(images[start:start + batch_size], sentences[start:start + batch_size])
+                for start in range(0, len(images), batch_size))
+
+    def indices(self, sentences, lookup):
+        """The words of sentences, by number (n,), as indices of a vocabulary; see ImageStore.indices."""
+        return self._store.indices(sentences, lookup)
+
+    def tokens(self, split):
+        """A split's tokens as places in words, sentence after sentence (P,), and how many sentences they make."""
+        num_sentences = self.getSplitSize(split)
+        everything, = self.iter_pairs(split, batch_size=num_sentences)
+        tokens, _ = self._store.indices(everything.sentences, np.arange(len(self.words)))
+        return tokens, num_sentences
+
+    def sampleImageSentencePairs(self, split, n, rng):
+        """A list of n pairs, drawn as in sample_pairs. Their images come without the list of all 'sentences'."""
+        images, sentences = self.sample_pairs(split, n, rng)
+        return list(map(_pair, self._store.fields(images), self._store.sentences(sentences)))
 
     def sampleImageSentencePair(self, split, rng):
-        """One pair, drawn as in sampleImageSentencePairs."""
+        """One pair, drawn as in sample_pairs."""
         return self.sampleImageSentencePairs(split, 1, rng)[0]
 
     def sampleImage(self, split, rng):
@@ -85,10 +121,7 @@ class DataProvider:
 
         With both rng and max_images these are max_images images drawn without replacement.
         """
-        images = self._split(split)
-        chosen = images if rng is None else images[rng.permutation(len(images))]
-        stop = len(images) if max_images is None or max_images < 0 else max_images
-        return map(self._store.image, chosen[:stop])
+        return map(self._store.image, self._first(split, max_images, rng))
 
     def iterImageSentencePair(self, split, max_images=None, rng=None):
         """An iterator over all pairs of a split, image by image, each image's sentences in their order."""
@@ -109,6 +142,12 @@ class DataProvider:
     def image_path(self, image):
         """Where the picture of an image should be: imgs/[filepath/]filename in the data set's folder."""
         return self.folder / 'imgs' / image.get('filepath', '') / image['filename']
+
+    def _first(self, split, max_images, rng=None):
+        """The numbers of a split's first max_images images, in order or shuffled."""
+        images = self._split(split)
+        chosen = images if rng is None else images[rng.permutation(len(images))]
+        return chosen if max_images is None or max_images < 0 else chosen[:max_images]
 
     def _split(self, split):
         if not len(self._images.get(split, ())):
@@ -241,7 +280,8 @@ def _deeper(value, levels):
 
 def _check_imgids(path, store, features):
     """Raise InputError unless the feature file has a row for every image, and does not look transposed."""
-    listed, image = len(store.splits), store.image(store.highest)
+    listed, highest = len(store.splits), int(store.imgids.argmax())
+    image = store.image(highest)
     enough = features.num_images > image['imgid']
     held = f'{features.path}: holds features of {features.num_images} images, {features.dim} numbers each'
     if features.dim == listed != features.num_images:
@@ -252,7 +292,7 @@ def _check_imgids(path, store, features):
         raise InputError(f'{held}, while {path} lists {listed} images; expected at least as many. '
                          'Use the feature file made for this data set (--features).')
     if not enough:
-        raise InputError(f"{path}: {_place(store.highest, image)}: imgid {image['imgid']!s:.60} is beyond the "
+        raise InputError(f"{path}: {_place(highest, image)}: imgid {image['imgid']!s:.60} is beyond the "
                          f'feature file, and {held}; expected an imgid from 0 to {features.num_images - 1}. '
                          'Use the feature file made for this data set (--features), or mend the imgid.')
 

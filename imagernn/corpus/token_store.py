@@ -16,7 +16,7 @@ from imagernn.formats.npy import array_of, open_archive
 from imagernn.formats.writing import replacing
 
 # To be raised when the arrays come to mean something else, or dataset.json is checked for more than before
-VERSION = 1
+VERSION = 2
 
 _to_json = json.JSONEncoder(separators=(',', ':')).encode    # -> ASCII
 _from_json = json.JSONDecoder().raw_decode                   # text, place -> the value that begins there, its end
@@ -33,11 +33,25 @@ class ImageStore(NamedTuple):
     image_texts: np.ndarray      # (N,), where in text an image's fields begin
     sentence_texts: np.ndarray   # (S,), where in text a sentence's fields begin
     splits: np.ndarray           # (N,) str
-    highest: np.ndarray          # (), the image whose imgid is the highest
+    imgids: np.ndarray           # (N,)
 
     def num_sentences(self, numbers):
         """How many sentences images have: numbers (n,) -> (n,)."""
         return self.image_starts[numbers + 1] - self.image_starts[numbers]
+
+    def indices(self, numbers, lookup):
+        """The words of sentences, numbers (n,), as indices of a vocabulary.
+
+        lookup (len(words),): the index of each word, -1 for those that are to be dropped.
+        Returns the indices (K,), one sentence after another, and the number of them in each sentence (n,).
+        """
+        starts = self.token_starts[numbers]
+        lengths = self.token_starts[numbers + 1] - starts                       # (n,)
+        sentence = np.repeat(np.arange(len(numbers)), lengths)
+        places = np.arange(len(sentence)) + (starts - (np.cumsum(lengths) - lengths))[sentence]
+        found = lookup[self.tokens[places]]
+        known = found >= 0
+        return found[known], np.bincount(sentence[known], minlength=len(numbers))
 
     def image(self, number):
         """An image's dict as it is in dataset.json, a new one."""
@@ -50,7 +64,7 @@ class ImageStore(NamedTuple):
         return [_from_json(self.text, start)[0] for start in self.image_texts[numbers].tolist()]
 
     def sentences(self, numbers):
-        """A list of sentences' dicts. numbers: an array of them, or a slice."""
+        """The dicts of sentences, as in dataset.json. numbers: an array of them, or a slice."""
         places = zip(self.token_starts[:-1][numbers].tolist(), self.token_starts[1:][numbers].tolist(),
                      self.sentence_texts[numbers].tolist(), strict=True)
         return [{'tokens': [self.words[ix] for ix in self.tokens[start:end].tolist()],
@@ -62,7 +76,7 @@ def build_store(images):
     numbers, tokens, token_starts, image_starts = {}, array('i'), array('q', [0]), array('q', [0])
     text, image_texts, sentence_texts = bytearray(), array('q'), array('q')
     splits = np.array([image['split'] for image in images])
-    highest = np.array(max(range(len(images)), key=lambda number: images[number]['imgid']))
+    imgids = np.array([min(image['imgid'], 2 ** 63 - 1) for image in images])
     images.reverse()
     while images:
         image = images.pop()
@@ -78,7 +92,7 @@ def build_store(images):
     words = _to_json(list(numbers))
     del numbers    # words made anew after this do not hold on to the memory of all that was parsed with them
     return ImageStore(json.loads(words), np.array(tokens), np.array(token_starts), np.array(image_starts),
-                      text.decode(), np.array(image_texts), np.array(sentence_texts), splits, highest)
+                      text.decode(), np.array(image_texts), np.array(sentence_texts), splits, imgids)
 
 
 def fingerprint(contents):
@@ -116,11 +130,11 @@ def _sound(store):
     """The store; ValueError where a place that it names is not there. A forger can make a seal, but no such place."""
     N, S, P = len(store.image_texts), len(store.sentence_texts), len(store.tokens)
     within = [(store.tokens, len(store.words)), (store.image_texts, len(store.text)),
-              (store.sentence_texts, len(store.text)), (store.highest.reshape(1), N), (store.token_starts, P + 1),
+              (store.sentence_texts, len(store.text)), (store.token_starts, P + 1),
               (store.image_starts, S + 1)]
     starts = [(store.token_starts, S, P), (store.image_starts, N, S)]
     if (type(store.words) is not list or not all(type(word) is str for word in store.words)
-            or store.splits.shape != (N,)
+            or store.splits.shape != (N,) or store.imgids.shape != (N,) or store.imgids.dtype.kind != 'i'
             or any(values.ndim != 1 or values.dtype.kind != 'i' or ((values < 0) | (values >= stop)).any()
                    for values, stop in within)
             or any(len(first) != count + 1 or first[0] != 0 or first[-1] != end or (np.diff(first) < 0).any()

@@ -1,10 +1,9 @@
-"""Which words the model knows, and where they stand.
+"""Which words a model knows, and their indices.
 
-Index 0 is START ('#START#') on the way in and END ('.') on the way out; words follow from 1 in the order of
-their first occurrence. Knows nothing of images or models.
+Index 0 is START ('#START#') on the way in and END ('.') on the way out; words follow from 1 in the order of their first
+occurrence. Tokens become indices by one lookup table; indices become words for pages and results only. Knows nothing of
+images or models.
 """
-
-from collections import Counter
 
 import numpy as np
 
@@ -14,34 +13,53 @@ START = '#START#'
 END = '.'
 
 
-def build_vocab(sentences, word_count_threshold):
+def build_vocab(tokens, words, num_sentences, word_count_threshold):
     """Choose the vocabulary of a training split.
 
-    sentences: an iterable of token lists; word_count_threshold: the least number of occurrences of a word that stays.
-    Returns wordtoix (word -> index), ixtoword (index -> word) and bias_init_vector, (V,) float64: the log frequency
-    of each word minus the largest, END counted once a sentence. (Karpathy & Fei-Fei 2015, released code.)
+    tokens (P,): the split's tokens as places in words, a list of the different strings; num_sentences: how many
+    sentences they make; word_count_threshold: the least number of occurrences of a word that stays.
+    Returns wordtoix (word -> index), ixtoword (index -> word) and bias_init_vector, (V,) float64: the log frequency of
+    each word minus the largest, END counted once a sentence. (Karpathy & Fei-Fei 2015, released code.)
     Raises InputError where no word stays.
     """
-    counts, num_sentences = Counter(), 0
-    for tokens in sentences:
-        counts.update(tokens)
-        num_sentences += 1
-    words = [word for word, count in counts.items() if count >= word_count_threshold and word != START]
-    if not words:
+    counts = np.bincount(tokens, minlength=len(words))                          # (len(words),)
+    places, first = np.unique(tokens, return_index=True)
+    places = places[np.argsort(first)]                                          # in the order of first occurrence
+    kept = [place for place in places[counts[places] >= word_count_threshold].tolist() if words[place] != START]
+    if not kept:
         raise InputError(f'--word_count_threshold {word_count_threshold}: no training word occurs so often '
-                         f'(the most frequent one: {max(counts.values(), default=0)} times); lower it')
-    wordtoix = {START: 0, **{word: ix for ix, word in enumerate(words, start=1)}}
-    ixtoword = {0: END, **dict(enumerate(words, start=1))}
-    frequencies = np.array([num_sentences] + [counts[word] for word in words], dtype=np.float64)
+                         f'(the most frequent one: {counts.max(initial=0)} times); lower it')
+    chosen = [words[place] for place in kept]
+    wordtoix = {START: 0, **{word: ix for ix, word in enumerate(chosen, start=1)}}
+    ixtoword = {0: END, **dict(enumerate(chosen, start=1))}
+    frequencies = np.array([num_sentences, *counts[kept]], np.float64)
     bias_init_vector = np.log(frequencies / frequencies.sum())
     return wordtoix, ixtoword, bias_init_vector - bias_init_vector.max()
 
 
-def encode(tokens, wordtoix):
-    """Token list -> list of word indices; words outside the vocabulary are dropped, as in NeuralTalk."""
-    return [wordtoix[word] for word in tokens if word in wordtoix and word != START]
+def lookup_table(words, wordtoix):
+    """The index of each of a list of words, -1 for those outside the vocabulary: (len(words),) int64."""
+    return np.array([-1 if word == START else wordtoix.get(word, -1) for word in words], np.int64)
 
 
 def decode(indices, ixtoword):
     """Word indices -> list of words; a closing END is left out."""
     return [ixtoword[ix] for ix in indices if ix != 0]
+
+
+def check_vocab(checkpoint):
+    """InputError unless a checkpoint's wordtoix and ixtoword are there, and number its words from 0 without a gap."""
+    for name in ('wordtoix', 'ixtoword'):
+        if name not in checkpoint:
+            raise InputError(f'has no {name!r}: not a checkpoint of a model of words, or one that has lost a part')
+        if not isinstance(checkpoint[name], dict):
+            raise InputError(f'its {name!r} is a {type(checkpoint[name]).__name__}, expected a dict')
+    wordtoix, ixtoword = checkpoint['wordtoix'], checkpoint['ixtoword']
+    for word, ix in [*wordtoix.items(), *((word, ix) for ix, word in ixtoword.items())]:
+        if not isinstance(word, str) or not isinstance(ix, (int, np.integer)) or isinstance(ix, bool) or ix < 0:
+            word, ix = (' '.join(f'{value!r:.60}'.split()) for value in (word, ix))    # an array has several lines
+            raise InputError(f'its vocabulary pairs {word} with {ix}, expected a word and a whole number')
+    if strays := [word for word, ix in wordtoix.items() if ix not in ixtoword]:
+        raise InputError(f'its word {strays[0]!r:.60} has an index that ixtoword lacks')
+    if set(ixtoword) != set(range(len(ixtoword))):
+        raise InputError(f'its {len(ixtoword)} words are not numbered from 0 to {len(ixtoword) - 1}')

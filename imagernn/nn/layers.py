@@ -1,8 +1,10 @@
-"""Forward/backward pairs that several models share. Imports nothing of ours.
+"""Forward/backward pairs that several models share, on arrays alone.
 
 Rows are examples. A forward returns its result and a cache that holds only what its backward reads; d<name> is the
 gradient of the loss by <name>. Everything follows the dtype of the parameters.
 """
+
+from typing import NamedTuple
 
 import numpy as np
 from scipy.sparse import csr_array
@@ -60,9 +62,9 @@ def dropout_draw(num_rows, num_columns, drop_prob, rng):
 
 
 def dropout_forward(x, kept, drop_prob):
-    """Inverted dropout of x (N, M): what dropout_draw kept is divided by 1 - drop_prob, all else 0.
+    """Inverted dropout of x (N, M): what dropout_draw kept is divided by 1 - drop_prob, everything else becomes 0.
 
-    Where kept is None, x as it is, and the cache is None.
+    Returns the result and the mask, which is the cache. Where kept is None, nothing is dropped, and the mask is None.
     """
     if kept is None:
         return x, None
@@ -70,9 +72,16 @@ def dropout_forward(x, kept, drop_prob):
     return x * mask, mask
 
 
-def dropout_backward(dout, mask):
-    """dout through the same mask."""
-    return dout if mask is None else dout * mask
+def dropout_backward(dout, mask, out=None):
+    """dout through the same mask, written to out where it is given (dout itself will do)."""
+    return dout if mask is None else np.multiply(dout, mask, out=out)
+
+
+class SparseRows(NamedTuple):
+    """A gradient that is 0 in all rows but some: of a matrix (V, E) the rows (U,), sorted, and their values (U, E)."""
+
+    rows: np.ndarray
+    values: np.ndarray
 
 
 def embedding_forward(W, ix):
@@ -81,13 +90,13 @@ def embedding_forward(W, ix):
 
 
 def embedding_backward(dout, ix):
-    """dout (P, E) -> the rows of W (U,) that occur, sorted, and their gradients (U, E); that of all others is 0.
+    """dout (P, E) -> SparseRows: the rows of W that occur, sorted (U,), and their gradients (U, E).
 
-    Rows of the same index are summed: a sparse product with the one-hot matrix.
+    Rows of the same index are summed, by a sparse product with the one-hot matrix.
     """
     rows, place = np.unique(ix, return_inverse=True)
     one_hot = csr_array((np.ones(len(ix), dout.dtype), (place, np.arange(len(ix)))), shape=(len(rows), len(ix)))
-    return rows, one_hot @ dout
+    return SparseRows(rows, one_hot @ dout)
 
 
 def softmax_cost_forward(x, W, b, targets, scratch):
@@ -110,17 +119,17 @@ def softmax_cost_forward(x, W, b, targets, scratch):
     return logprobs, (x, W, targets, expy, sums, scratch)
 
 
-def softmax_cost_backward(scale, cache):
-    """Gradients of -scale · sum(logprobs) -> dx (P, H), dW (H, V) in scratch, db (1, V). Uses up the cache.
+def softmax_cost_backward(scale, cache, out=None):
+    """Gradients of -scale · sum(logprobs) -> dx (P, H), in out where it is given; dW (H, V), in scratch; db (1, V).
 
-    With y = x·W + b, the gradient is dy = scale · (softmax(y) - onehot(targets)).
+    With y = x·W + b, the gradient by y is dy = scale · (softmax(y) - onehot(targets)). The cache is overwritten.
     """
     x, W, targets, expy, sums, scratch = cache
     dy, row_scale = expy, scale / sums                                          # (P, V), (P,): their product is dy
     dy[np.arange(len(dy)), targets] -= sums
     db = (row_scale @ dy)[None]                                                 # (1, V)
     dW = np.matmul((x * row_scale[:, None]).T, dy, out=scratch('dWd', W.shape, W.dtype))    # (H, V)
-    dx = dy @ W.T                                                               # (P, H)
+    dx = np.matmul(dy, W.T, out=out)                                            # (P, H)
     dx *= row_scale[:, None]
     return dx, dW, db
 

@@ -1,118 +1,132 @@
-"""The LSTM that generates a sentence (Vinyals et al., "Show and Tell", 2015): init, forward, backward, tick.
+"""The LSTM layer: one step follows from the one before, all sentences of a packed batch at once.
 
-Inputs are the image, START, w1, w2, …; what comes out at the image's step is discarded. Knows how a hidden state
-follows from the one before; encodings, dropout and the decoder are the captioner's.
+Knows no image, no words and no decoder: vectors come in, hidden states go out. plain_lstm.py has the same equations
+written for one sentence, a step at a time; read that first. Both follow NeuralTalk (Vinyals et al., "Show and Tell",
+2015): c = i·g + f·c' and h = o·c, or h = o·tanh(c) with the flag tanhC_version.
+
+A state is (h, c), two arrays (N, H) whose rows are the sentences. WLSTM (1 + E + H, 4H) holds all weights: its rows are
+bias, input and hidden state, its columns the gates i, f, o, g.
 """
 
 import numpy as np
 
-from imagernn.nn.packing import packed_steps
+from imagernn.nn.packing import last_rows, packed_steps
 from imagernn.nn.scratch import Scratch
 
+REGULARIZE = ('WLSTM',)
 
-class LSTMGenerator:
-    REGULARIZE = ('WLSTM', 'Wd')
 
-    @staticmethod
-    def shapes(sizes, V):
-        """Parameter name -> shape. WLSTM's rows are bias, input, hidden; its columns the gates i, f, o, g."""
-        E, H = sizes['word_encoding_size'], sizes['hidden_size']
-        return {'WLSTM': (1 + E + H, 4 * H), 'Wd': (H, V), 'bd': (1, V)}
+def shapes(E, H):
+    """Parameter name -> shape, for inputs of size E and a hidden state of size H."""
+    return {'WLSTM': (1 + E + H, 4 * H)}
 
-    @staticmethod
-    def init(sizes, V, rng):
-        """Uniform in ±0.1, biases 0."""
-        model = {name: rng.uniform(-.1, .1, shape) for name, shape in LSTMGenerator.shapes(sizes, V).items()}
-        model['WLSTM'][0] = 0
-        model['bd'][:] = 0
-        return model
 
-    @staticmethod
-    def check_sizes(sizes):
-        """Names the two sizes that the equations hold together, or None: image and words enter by the same rows."""
-        if sizes['image_encoding_size'] != sizes['word_encoding_size']:
-            return 'image_encoding_size', 'word_encoding_size'
-        return None
+def init(E, H, rng):
+    """New parameters: uniform in ±0.1, biases 0."""
+    model = {name: rng.uniform(-.1, .1, shape) for name, shape in shapes(E, H).items()}
+    model['WLSTM'][0] = 0
+    return model
 
-    @staticmethod
-    def forward(Xi, Xs, batch_sizes, model, params, scratch=None):
-        """All steps of a packed batch.
 
-        Xi (N, E) image encodings, Xs (P, E) word encodings, packed time-major by batch_sizes.
-        Returns H (P, H), the hidden state after each word, and cache. Both live in scratch.
-        """
-        WLSTM, dtype = model['WLSTM'], Xs.dtype
-        N, E = Xi.shape
-        P, H = N + len(Xs), WLSTM.shape[1] // 4
-        scratch = scratch or Scratch()
-        steps = packed_steps([N, *batch_sizes])
+def forward(X, batch_sizes, model, params, start=None, scratch=None):
+    """All steps of a packed batch.
 
-        Xin = scratch('Xin', (P, 1 + E + H), dtype)                             # one row a step: 1, input, h'
-        Xin[:, 0] = 1
-        Xin[:N, 1:1 + E] = Xi
-        Xin[N:, 1:1 + E] = Xs
-        Xin[:N, 1 + E:] = 0
-        gates = scratch('gates', (P, 4 * H), dtype)                             # i, f, o, g
-        np.matmul(Xin[:, :1 + E], WLSTM[:1 + E], out=gates)
-        C, Hout = scratch('C', (P, H), dtype), scratch('Hout', (P, H), dtype)
-        tanhC = scratch('tanhC', (P, H), dtype) if params.get('tanhC_version') else None
+    X (P, E): inputs, packed time-major by batch_sizes (T,). start: the state before the first step, (h, c), each
+    (N, H); a part that is None, or no start at all, is zeros.
+    Returns H (P, H), the hidden state after each step; last, the state of each sentence after its last step; and the
+    cache for backward. H lives in scratch: it is valid until the next forward pass with the same scratch.
+    """
+    scratch = scratch or Scratch()
+    WLSTM, dtype = model['WLSTM'], X.dtype
+    P, E = X.shape
+    N, H = int(batch_sizes[0]), WLSTM.shape[1] // 4
+    h0, c0 = start or (None, None)
+    Wh = WLSTM[1 + E:]                                                          # (H, 4H)
 
-        recurrent, zeros = scratch('recurrent', (N, 4 * H), dtype), np.zeros((N, H), dtype)
-        _step(gates[:N], zeros, C[:N], Hout[:N], _rows(tanhC, slice(N)))         # the image's step
-        for before, now in steps:
-            Xin[now, 1 + E:] = Hout[before]
-            gates[now] += np.matmul(Hout[before], WLSTM[1 + E:], out=recurrent[:now.stop - now.start])
-            _step(gates[now], C[before], C[now], Hout[now], _rows(tanhC, now))
-        return Hout[N:], (Xin, gates, C, tanhC, WLSTM, N, steps, scratch)
+    # the inputs' share of all gates in one product; the share of h' follows step by step
+    Xin = scratch('Xin', (P, 1 + E + H), dtype)                                 # a row: 1, input, h'
+    Xin[:, 0] = 1
+    Xin[:, 1:1 + E] = X
+    gates = scratch('gates', (P, 4 * H), dtype)                                 # i, f, o, g
+    np.matmul(Xin[:, :1 + E], WLSTM[:1 + E], out=gates)
 
-    @staticmethod
-    def backward(dH, cache):
-        """dH (P, H) -> dXi (N, E), dXs (P, E), grads {'WLSTM'}; all in scratch."""
-        Xin, gates, C, tanhC, WLSTM, N, steps, scratch = cache
-        P, H = C.shape
-        E, dtype = Xin.shape[1] - 1 - H, dH.dtype
-        dgates = scratch('dgates', (P, 4 * H), dtype)
-        dh, dc = scratch('dh', (N, H), dtype), scratch('dc', (N, H), dtype)    # of a sentence not yet begun: 0
-        dh[:], dc[:] = 0, 0
-        WhT = np.ascontiguousarray(WLSTM[1 + E:].T)                            # (4H, H): few rows multiply it faster so
+    # the first N rows are the start, so that every step finds the one before in the same array
+    Hs = scratch('Hs', (N + P, H), dtype)
+    C = scratch('C', (N + P, H), dtype)
+    tanhC = scratch('tanhC', (N + P, H), dtype) if params.get('tanhC_version') else None
+    Hs[:N] = 0 if h0 is None else h0
+    C[:N] = 0 if c0 is None else c0
+    recurrent = scratch('recurrent', (N, 4 * H), dtype)
+    steps = packed_steps([N, *batch_sizes])
+    for before, now in steps:
+        rows = slice(now.start - N, now.stop - N)
+        Xin[rows, 1 + E:] = Hs[before]
+        if before.start > 0 or h0 is not None:                                  # else h' is 0
+            gates[rows] += np.matmul(Hs[before], Wh, out=recurrent[:now.stop - now.start])
+        _step(gates[rows], C[before], C[now], Hs[now], _rows(tanhC, now))
 
-        for before, now in reversed(steps):
-            n = now.stop - now.start
-            dh[:n] += dH[now.start - N:now.stop - N]
-            _step_backward(dh[:n], dc[:n], gates[now], C[before], C[now], _rows(tanhC, now), dgates[now])
-            np.matmul(dgates[now], WhT, out=dh[:n])
-        _step_backward(dh, dc, gates[:N], np.zeros_like(dc), C[:N], _rows(tanhC, slice(N)), dgates[:N])
+    ends = N + last_rows(batch_sizes)
+    last = Hs[ends], C[ends]
+    return Hs[N:], last, (Xin, gates, C, tanhC, WLSTM, steps, h0 is None, c0 is None, scratch)
 
-        dX = np.matmul(dgates, WLSTM[1:1 + E].T, out=scratch('dX', (P, E), dtype))
-        dWLSTM = np.matmul(Xin.T, dgates, out=scratch('dWLSTM', WLSTM.shape, dtype))
-        return dX[:N], dX[N:], {'WLSTM': dWLSTM}
 
-    @staticmethod
-    def project(X, model, params):
-        """What inputs X (n, E) add to the sums of the gates: X·Wx + b, (n, 4H). For words it is done once for all."""
-        gates = X @ model['WLSTM'][1:1 + X.shape[1]]
-        gates += model['WLSTM'][0]
-        return gates
+def backward(dH, cache, dlast=None):
+    """The mirror of forward.
 
-    @staticmethod
-    def start(Xi, model, params):
-        """The state after the image: (h, c), each (n, H), from image encodings Xi (n, E)."""
-        zeros = np.zeros((len(Xi), model['WLSTM'].shape[1] // 4), Xi.dtype)
-        _, state = LSTMGenerator.tick(LSTMGenerator.project(Xi, model, params), (zeros, zeros), model, params)
-        return state
+    dH (P, H): the gradient by H. dlast: the gradient by last, (dh, dc), or None for zeros.
+    Returns dX (P, E); dstart, (dh, dc), each (N, H), or None where start was zeros; and grads {'WLSTM'}.
+    dX and the gradient live in scratch.
+    """
+    Xin, gates, C, tanhC, WLSTM, steps, no_h0, no_c0, scratch = cache
+    N, dtype = len(C) - len(Xin), dH.dtype
+    P, H = dH.shape
+    E = Xin.shape[1] - 1 - H
+    WhT = np.ascontiguousarray(WLSTM[1 + E:].T)                                 # (4H, H): few rows multiply it faster
+    dgates = scratch('dgates', (P, 4 * H), dtype)
 
-    @staticmethod
-    def tick(projected, state, model, params):
-        """One step, the very one that training takes.
+    # the gradient by the state, running backward; the rows of sentences that end earlier wait with their dlast
+    dh = scratch('dh', (N, H), dtype)
+    dc = scratch('dc', (N, H), dtype)
+    dh[:], dc[:] = dlast or (0, 0)
+    for before, now in reversed(steps):
+        n = now.stop - now.start
+        rows = slice(now.start - N, now.stop - N)
+        dh[:n] += dH[rows]
+        _step_backward(dh[:n], dc[:n], gates[rows], C[before], C[now], _rows(tanhC, now), dgates[rows])
+        if before.start > 0 or not no_h0:
+            np.matmul(dgates[rows], WhT, out=dh[:n])
 
-        projected (n, 4H): project() of the words, used up; state (h, c), each (n, H). Returns h (n, H) and the state.
-        """
-        h_before, c_before = state
-        H = h_before.shape[1]
-        projected += h_before @ model['WLSTM'][-H:]
-        c, h = np.empty_like(c_before), np.empty_like(h_before)
-        _step(projected, c_before, c, h, np.empty_like(c) if params.get('tanhC_version') else None)
-        return h, (h, c)
+    dX = np.matmul(dgates, WLSTM[1:1 + E].T, out=scratch('dX', (P, E), dtype))
+    dWLSTM = np.matmul(Xin.T, dgates, out=scratch('dWLSTM', WLSTM.shape, dtype))
+    dstart = None if no_h0 else dh.copy(), None if no_c0 else dc.copy()
+    return dX, dstart, {'WLSTM': dWLSTM}
+
+
+def project(X, model, params):
+    """The inputs' share of the gates: X·Wx + b, X (n, E) -> (n, 4H). Search computes it once for the vocabulary."""
+    sums = X @ model['WLSTM'][1:1 + X.shape[1]]
+    sums += model['WLSTM'][0]
+    return sums
+
+
+def tick(sums, state, model, params):
+    """One step, the very step that training takes.
+
+    sums (n, 4H): project() of the inputs; they are overwritten. state: (h, c), each (n, H).
+    Returns h (n, H) and the new state.
+    """
+    h_before, c_before = state
+    H = h_before.shape[1]
+    sums += h_before @ model['WLSTM'][-H:]
+    c, h = np.empty_like(c_before), np.empty_like(h_before)
+    _step(sums, c_before, c, h, np.empty_like(c) if params.get('tanhC_version') else None)
+    return h, (h, c)
+
+
+def zero_state(n, model, dtype):
+    """The state before anything was seen, n rows of zeros."""
+    H = model['WLSTM'].shape[1] // 4
+    return np.zeros((n, H), dtype), np.zeros((n, H), dtype)
 
 
 def _rows(array, rows):
@@ -120,10 +134,10 @@ def _rows(array, rows):
 
 
 def _step(gates, c_before, c, h, tanhc):
-    """c = i·g + f·c', h = o·c, or o·tanh(c) where there is an array tanhc to keep it; n sentences, in place.
+    """c = i·g + f·c', h = o·c, or o·tanh(c) where there is an array tanhc to keep tanh(c) in; n sentences, in place.
 
     gates (n, 4H) holds the sums that go into i, f, o, g and becomes their values; c, h and tanhc are written.
-    All gates take one tanh: sigmoid(x) = (1 + tanh(x/2))/2, which cannot overflow.
+    One tanh serves all gates: sigmoid(x) = (1 + tanh(x/2))/2, which cannot overflow.
     """
     H = c.shape[1]
     ifo = gates[:, :3 * H]
@@ -138,9 +152,9 @@ def _step(gates, c_before, c, h, tanhc):
 
 
 def _step_backward(dh, dc, gates, c_before, c, tanhc, dgates):
-    """From dh and dc (n, H) of a step to dgates (n, 4H), written, by the sums into the gates.
+    """From dh and dc (n, H) to dgates (n, 4H), the gradient by the sums that go into the gates, which is written.
 
-    dc becomes the gradient by c'; dh is used up.
+    dc becomes the gradient by c'; dh is overwritten.
     """
     H = dc.shape[1]
     i, f, o, g = gates[:, :H], gates[:, H:2 * H], gates[:, 2 * H:3 * H], gates[:, 3 * H:]
@@ -155,5 +169,5 @@ def _step_backward(dh, dc, gates, c_before, c, tanhc, dgates):
     np.multiply(dc, c_before, out=df)
     dc *= f
     ifo = gates[:, :3 * H]
-    dgates[:, :3 * H] *= ifo * (1 - ifo)
-    dg *= 1 - g * g
+    dgates[:, :3 * H] *= ifo * (1 - ifo)                                        # of a sigmoid
+    dg *= 1 - g * g                                                             # of a tanh

@@ -1,14 +1,76 @@
-"""Sequences of unequal lengths as packed arrays: no row is padding.
+"""Sequences of unequal lengths as packed arrays, in which no row is padding.
 
-Sentences are sorted by length, longest first, and laid out time-major: the rows alive at step t stand together, and
-they are the first batch_sizes[t] rows of the step before. (PyTorch calls this a PackedSequence.)
+Sentences are sorted by length, longest first, and laid out time-major: the rows of all sentences that are alive at step
+t stand together, and they continue the first batch_sizes[t] rows of the step before. PyTorch calls this a
+PackedSequence. Knows nothing of what the words mean, except that index 0 is START on input and END on output.
 """
+
+from typing import NamedTuple
 
 import numpy as np
 
 
+class Packed(NamedTuple):
+    """N sentences of T steps at most; P = sum of (words + 1) over the sentences, because END is a step too."""
+
+    inputs: np.ndarray        # (P,), START, w1, w2, … : the word that goes in
+    targets: np.ndarray       # (P,), w1, w2, …, END : the word that should come out
+    batch_sizes: np.ndarray   # (T,), sentences alive at each step, never increasing
+    order: np.ndarray         # (N,), where each packed sentence stood in what was given
+
+
+def pack(words, lengths):
+    """Pack N sentences of word indices.
+
+    words (K,) holds the sentences one after another, lengths (N,) the number of words of each, 0 allowed.
+    Returns Packed. Sentences of equal length keep their order.
+    """
+    N = len(lengths)
+    order = np.argsort(-lengths, kind='stable')
+    steps = lengths[order] + 1                                                  # (N,)
+    alive = np.arange(steps[0])[:, None] < steps                                # (T, N)
+
+    # a table of T + 1 rows and a column for each packed sentence: START, its words, END; 0 is both
+    column = np.empty(N, np.int64)
+    column[order] = np.arange(N)
+    sentence = np.repeat(np.arange(N), lengths)                                 # (K,)
+    position = np.arange(len(words)) - (np.cumsum(lengths) - lengths)[sentence]
+    table = np.zeros((steps[0] + 1, N), np.int64)
+    table[position + 1, column[sentence]] = words
+    return Packed(table[:-1][alive], table[1:][alive], alive.sum(axis=1), order)
+
+
+def unpack(values, packed):
+    """Values (P,) of packed words -> a list with each sentence's own values, in the order that pack was given."""
+    alive = np.arange(packed.batch_sizes[0]) < packed.batch_sizes[:, None]      # (T, N)
+    table = np.zeros(alive.shape, values.dtype)
+    table[alive] = values
+    steps = alive.sum(axis=0)                                                   # (N,)
+    return [table[:steps[column], column] for column in np.argsort(packed.order)]
+
+
+def split(packed, n):
+    """Deal the sentences to n parts like cards, so that the parts have similar lengths; fewer if there are fewer.
+
+    Returns a list of (part, sentences, rows): a Packed, and which packed sentences and which of the P rows it took.
+    """
+    N = len(packed.order)
+    n = min(n, N)
+    if n == 1:
+        return [(packed, slice(None), slice(None))]
+    column = np.concatenate([np.arange(alive) for alive in packed.batch_sizes])    # (P,), each row's sentence
+    parts = []
+    for k in range(n):
+        sentences = slice(k, None, n)
+        rows = np.flatnonzero(column % n == k)
+        batch_sizes = (packed.batch_sizes - k + n - 1) // n
+        part = Packed(packed.inputs[rows], packed.targets[rows], batch_sizes[batch_sizes > 0], packed.order[sentences])
+        parts.append((part, sentences, rows))
+    return parts
+
+
 def packed_steps(batch_sizes):
-    """Of a packed batch, the rows of every step but the first, beside the rows they follow from in the step before.
+    """The rows of every step but the first, beside the rows of the step before that they continue.
 
     batch_sizes (T,), never increasing -> T - 1 pairs (before, now) of slices of equal length.
     """
@@ -17,24 +79,9 @@ def packed_steps(batch_sizes):
             for start, n, stop in zip(stops - batch_sizes, batch_sizes[1:], stops[1:], strict=False)]
 
 
-
-
-def pack(sentences):
-    """Lists of word indices -> inputs (P,), targets (P,), batch_sizes (T,), order (N,); equal lengths stay in order."""
-    steps = np.array([len(sentence) + 1 for sentence in sentences])             # END is a step too
-    order = np.argsort(-steps, kind='stable')
-    steps = steps[order]
-    alive = np.arange(steps[0])[:, None] < steps                                # (T, N)
-    words = np.zeros((steps[0] + 1, len(steps)), dtype=np.int64)                # START, the words, END: 0 is both
-    for column, index in enumerate(order):
-        words[1:steps[column], column] = sentences[index]
-    return words[:-1][alive], words[1:][alive], alive.sum(axis=1), order
-
-
-def unpack(values, batch_sizes, order):
-    """Of each word that pack laid out a value (P,) -> for each sentence, in the order that pack was given, its own."""
-    alive = np.arange(batch_sizes[0]) < batch_sizes[:, None]                    # (T, N)
-    table = np.zeros(alive.shape, values.dtype)
-    table[alive] = values
-    steps = alive.sum(axis=0)                                                   # (N,)
-    return [table[:steps[column], column] for column in np.argsort(order)]
+def last_rows(batch_sizes):
+    """The row of each sentence's last step: batch_sizes (T,) -> (N,)."""
+    batch_sizes = np.asarray(batch_sizes)
+    columns = np.arange(batch_sizes[0])
+    last_step = (batch_sizes[:, None] > columns).sum(axis=0) - 1                # (N,)
+    return (np.cumsum(batch_sizes) - batch_sizes)[last_step] + columns

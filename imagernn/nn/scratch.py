@@ -1,10 +1,10 @@
-"""Memory that is allocated once and lent again."""
+"""Memory that is allocated once and lent again: fresh memory pages cost more than the arithmetic on them."""
 
 import numpy as np
 
 
 class Scratch:
-    """Large arrays, made once and lent again: fresh memory pages cost more than arithmetic.
+    """Large arrays by name.
 
     scratch(name, shape, dtype) gives an uninitialised array that is valid until the same name is asked for again.
     """

@@ -1,13 +1,23 @@
-"""Finding a sentence: greedy, beam search, sampling. Knows only tick().
+"""Finding a sentence: greedy search, beam search, sampling. Knows only tick().
 
-tick(words (n,), state) -> logprobs (n, V), state; state is a tuple of arrays with n rows. Many images are searched at
-once; an image that is finished leaves. Every search returns, for each image, a list of (logprob, [ix, …]), best first:
-the sum of ln p over the words and, where the sentence came to its end within max_length, over END (0), its last index.
+tick(words (n,), state) -> logprobs (n, V), state; state is a tuple of arrays with n rows, one for each item (an image)
+or beam. Many items are searched at once; an item that is finished leaves. Every search returns, for each item, a list
+of Sentence, best first.
 """
+
+from typing import NamedTuple
 
 import numpy as np
 
 MAX_LENGTH = 20    # words and END, as in NeuralTalk
+
+
+class Sentence(NamedTuple):
+    """A sentence that a search found."""
+
+    logprob: float          # the sum of ln p over its words, END among them if it ends within max_length
+    words: list             # their indices; END is 0 and the last one
+    word_logprobs: list     # ln p of each
 
 
 def greedy_search(tick, state, max_length=MAX_LENGTH):
@@ -23,7 +33,7 @@ def greedy_search(tick, state, max_length=MAX_LENGTH):
 
 
 def sample_search(tick, state, rng, temperature=1., max_length=MAX_LENGTH):
-    """Words drawn from p^(1/temperature), renormalised; temperature > 0. The logprob is the model's own, at 1.
+    """Words drawn from p^(1/temperature), renormalised; temperature > 0. The logprobs are the model's own, at 1.
 
     (The Gumbel-max trick: the largest of ln p / temperature plus Gumbel noise falls on a word with its probability.)
     """
@@ -40,75 +50,82 @@ def _with_logprobs(words, logprobs):
 
 def _single_path_search(tick, state, max_length, choose):
     n = len(state[0])
-    live, words = np.arange(n), np.zeros(n, np.int64)
-    scores, sentences = np.zeros(n), [[] for _ in range(n)]
+    live = np.arange(n)
+    words = np.zeros(n, np.int64)
+    scores = np.zeros(n)
+    found = [([], []) for _ in range(n)]
     for _ in range(max_length):
-        found, state = tick(words, state)
-        words, logprobs = choose(found)
+        logprobs, state = tick(words, state)
+        words, logprobs = choose(logprobs)
         scores[live] += logprobs
-        for image, word in zip(live.tolist(), words.tolist(), strict=True):
-            sentences[image].append(word)
+        for item, word, logprob in zip(live.tolist(), words.tolist(), logprobs.tolist(), strict=True):
+            found[item][0].append(word)
+            found[item][1].append(logprob)
         going = np.flatnonzero(words)
         if not len(going):
             break
         if len(going) < len(live):
             live, words, state = live[going], words[going], tuple(rows[going] for rows in state)
-    return [[(float(score), sentence)] for score, sentence in zip(scores, sentences, strict=True)]
+    return [[Sentence(float(score), *each)] for score, each in zip(scores, found, strict=True)]
 
 
 def beam_search(tick, state, beam_size, max_length=MAX_LENGTH, nbest=None):
-    """Beam search, beam_size sentences an image, as in NeuralTalk.
+    """Beam search, beam_size sentences for each item, as in NeuralTalk.
 
     At each step every live beam offers its beam_size likeliest continuations; finished beams keep their place and
-    compete with the score they have; the best beam_size of them all go on. It stops when all are finished, or at
-    max_length. As in NeuralTalk: of a beam's equally likely words the smaller index is offered first, but of equal
-    scores the sentence that is larger in lexicographic order wins (it sorted tuples of score and word list).
+    compete with the score they have; the best beam_size of them all continue. The search stops when all beams are
+    finished, or at max_length. As in NeuralTalk: of a beam's equally likely words the smaller index is offered first,
+    but of equal scores the sentence that is larger in lexicographic order wins (it sorted tuples of score and words).
 
-    Where no more than the nbest best are asked for, a live beam is given up once nbest finished ones are better: its
-    score can only fall, and whatever would take its place is worse still. They are the same sentences, found sooner;
-    fewer may come beside them.
+    nbest: how many sentences are wanted (default: beam_size). A live beam is dropped once nbest finished ones are
+    better, because its score can only fall. The nbest sentences are the same, found sooner; fewer come beside them.
     """
     n, nbest = len(state[0]), nbest or beam_size
-    # the beams of all images in one list: sorted by image, then best first; place orders the word lists
-    image, score, place = np.arange(n), np.zeros(n), np.zeros(n, np.int64)
+    # the beams of all items in one list, sorted by item, then best first; place orders their word lists
+    item, score, place = np.arange(n), np.zeros(n), np.zeros(n, np.int64)
     word, finished = np.zeros(n, np.int64), np.zeros(n, bool)
-    history = []                                      # of each step: its beams' parents, words and who had ended before
+    history = []    # of each step: its beams' parents, words and their logprobs, and which had finished before
     for _ in range(max_length):
         live, ended = np.flatnonzero(~finished), np.flatnonzero(finished)
         if not len(live):
             break
+        # the continuations that may be among the best
         logprobs, state = tick(word[live], state)
-        row, next_word = _candidates(logprobs, image[live], score[live], beam_size)
-        next_score = score[live[row]] + logprobs[row, next_word]
+        row, next_word = _candidates(logprobs, item[live], score[live], beam_size)
+        next_logprob = logprobs[row, next_word]
+        next_score = score[live[row]] + next_logprob
         offered = _first_of_each(row, (-next_score, next_word), beam_size)
 
+        # they compete with the finished beams
         parent = np.concatenate([ended, live[row[offered]]])
         next_word = np.concatenate([np.zeros_like(ended), next_word[offered]])
+        next_logprob = np.concatenate([np.zeros(len(ended)), next_logprob[offered]])
         next_score = np.concatenate([score[ended], next_score[offered]])
-        best = _first_of_each(image[parent], (-next_score, -place[parent], -next_word), beam_size)
-        best = best[~_hopeless(image[parent[best]], next_score[best], next_word[best] == 0, nbest)]
+        best = _first_of_each(item[parent], (-next_score, -place[parent], -next_word), beam_size)
+        best = best[~_hopeless(item[parent[best]], next_score[best], next_word[best] == 0, nbest)]
         parent, word, score = parent[best], next_word[best], next_score[best]
-        history.append((parent, word, finished[parent]))
+        history.append((parent, word, next_logprob[best], finished[parent]))
 
+        # the state follows the beams that are alive
         lexicographic = np.lexsort((word, place[parent]))
-        image, finished, place = image[parent], word == 0, np.empty_like(parent)
+        item, finished, place = item[parent], word == 0, np.empty_like(parent)
         place[lexicographic] = np.arange(len(parent))
         row_of = np.zeros(len(live) + len(ended), np.int64)
         row_of[live] = np.arange(len(live))
         state = tuple(rows[row_of[parent[~finished]]] for rows in state)
-    return _read_back(history, image, score, n)
+    return _read_back(history, item, score, n)
 
 
-def _candidates(logprobs, image, score, beam_size):
-    """Row and word of all continuations that may be among an image's best beam_size, and few others.
+def _candidates(logprobs, item, score, beam_size):
+    """Row and word of all continuations that may be among an item's best beam_size, and few others.
 
-    logprobs (R, V), image (R,) sorted, score (R,). The words are cut into groups; the beam_size-th largest of the
-    groups' maxima over an image's rows bounds its beam_size-th best continuation from below. Nothing is sorted in full.
+    logprobs (R, V), item (R,) sorted, score (R,). The words are cut into groups; the beam_size-th largest of the
+    groups' maxima over an item's rows bounds its beam_size-th best continuation from below. Nothing is sorted in full.
     """
     R, V = logprobs.shape
     groups = min(V, max(4 * beam_size, 64))
     maxima = np.maximum.reduceat(logprobs, np.arange(groups) * V // groups, axis=1) + score[:, None]   # (R, groups)
-    starts = np.flatnonzero(np.diff(image, prepend=-1))
+    starts = np.flatnonzero(np.diff(item, prepend=-1))
     threshold = np.empty(R)
     for start, stop in zip(starts, np.append(starts[1:], R), strict=True):
         largest = maxima[start:stop].ravel()
@@ -133,26 +150,29 @@ def _rank_in_group(group):
     return np.arange(len(group)) - np.repeat(first, np.diff(np.append(first, len(group))))
 
 
-def _hopeless(image, score, finished, nbest):
-    """Which beams, sorted by image and then best first, cannot come to be among their image's nbest any more.
+def _hopeless(item, score, finished, nbest):
+    """Which beams, sorted by item and then best first, cannot come to be among their item's nbest any more.
 
     They are the live ones with a lower score than the nbest-th finished one.
     """
     ended = np.flatnonzero(finished)
-    last_best = ended[_rank_in_group(image[ended]) == nbest - 1]
-    bound = np.full(image.max(initial=0) + 1, -np.inf)
-    bound[image[last_best]] = score[last_best]
-    return ~finished & (score < bound[image])
+    last_best = ended[_rank_in_group(item[ended]) == nbest - 1]
+    bound = np.full(item.max(initial=0) + 1, -np.inf)
+    bound[item[last_best]] = score[last_best]
+    return ~finished & (score < bound[item])
 
 
-def _read_back(history, image, score, n):
-    """Follow every last beam to its beginning, for all beams at once."""
-    beams, words = np.arange(len(image)), []
-    for parent, word, had_ended in reversed(history):
+def _read_back(history, item, score, n):
+    """Follow every last beam back to its beginning, for all beams at once."""
+    beams, words, logprobs = np.arange(len(item)), [], []
+    for parent, word, logprob, had_ended in reversed(history):
         words.append(np.where(had_ended[beams], -1, word[beams]))               # -1: nothing was added
+        logprobs.append(logprob[beams])
         beams = parent[beams]
-    words = np.array(words[::-1], np.int64).reshape(len(words), len(image)).T     # (beams, steps)
+    words = np.array(words[::-1], np.int64).reshape(len(words), len(item)).T        # (beams, steps)
+    logprobs = np.array(logprobs[::-1]).reshape(len(logprobs), len(item)).T
     results = [[] for _ in range(n)]
-    for which, logprob, row in zip(image.tolist(), score.tolist(), words.tolist(), strict=True):
-        results[which].append((logprob, [ix for ix in row if ix >= 0]))
+    for which, total, row, of_row in zip(item.tolist(), score.tolist(), words, logprobs, strict=True):
+        added = row >= 0
+        results[which].append(Sentence(total, row[added].tolist(), of_row[added].tolist()))
     return results

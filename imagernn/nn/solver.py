@@ -1,10 +1,8 @@
-"""Update rules and gradient clipping, on flat dicts of arrays. Knows nothing of images or words."""
+"""Update rules and gradient clipping, on flat dicts of arrays. Knows nothing of what the parameters mean."""
 
 import math
 
 import numpy as np
-
-from imagernn.errors import InputError
 
 BLOCK = 1 << 16    # elements updated at a time: weights, gradients and caches of a block stay in the processor's cache
 
@@ -96,6 +94,10 @@ SOLVERS = ('vanilla', 'adagrad', 'adadelta', 'rmsprop', 'adam')
 CLIPS = ('value', 'norm')
 
 
+class OtherSolver(ValueError):
+    """A saved state that belongs to another update rule or another model."""
+
+
 class Solver:
     """Clips gradients and applies one update rule.
 
@@ -107,20 +109,20 @@ class Solver:
     def __init__(self, params):
         self.params = {'momentum': 0, 'adam_beta1': .9, 'grad_clip': 0, 'grad_clip_by': 'value', **params}
         if self.params['solver'] not in SOLVERS:
-            raise InputError(f'--solver {self.params["solver"]}: not known; choose one of {", ".join(SOLVERS)}')
+            raise ValueError(f'--solver {self.params["solver"]}: not known; choose one of {", ".join(SOLVERS)}')
         if self.params['grad_clip_by'] not in CLIPS:
-            raise InputError(f'--grad_clip_by {self.params["grad_clip_by"]}: choose one of {", ".join(CLIPS)}')
+            raise ValueError(f'--grad_clip_by {self.params["grad_clip_by"]}: choose one of {", ".join(CLIPS)}')
         with_momentum = self.params['solver'] == 'vanilla' and self.params['momentum'] > 0
         self._name = 'momentum' if with_momentum else self.params['solver']
         self._rule, self._slots = RULES[self._name]
         self._steps, self._cache = 0, {slot: {} for slot in self._slots}
 
     def step(self, model, grads, learning_rate=None, workers=None):
-        """One update of model, in place, with the learning rate of params or the one given. grads is used up.
+        """One update of model, in place, with the learning rate of params or the one given. grads is overwritten.
 
-        The threads of workers, where they are given, take the blocks in turn; the numbers are the same. Raises
-        FloatingPointError, which names the parameter, where it or its gradient is not finite: then model is spoiled,
-        some of it updated; and ValueError for a parameter that is not C-contiguous: its blocks would be copies.
+        The threads of workers, where they are given, take the blocks in turn; the result is the same. Raises
+        FloatingPointError, which names the parameter, where it or its gradient is not finite: parts of model are then
+        updated already. Raises ValueError for a parameter that is not C-contiguous, because its blocks would be copies.
         """
         params = self.params if learning_rate is None else {**self.params, 'learning_rate': learning_rate}
         clip = self.params['grad_clip']
@@ -161,21 +163,20 @@ class Solver:
         return {'rule': self._name, 'step': self._steps, 'cache': self._cache}
 
     def load_state_dict(self, state, model):
-        """Go on from a state_dict() with model, in its dtype; InputError where it is another rule's or model's.
+        """Continue from a state_dict() with model, in its dtype.
 
-        KeyError, TypeError, ValueError or AttributeError where it is no state_dict().
+        OtherSolver where the state is that of another update rule or model; KeyError, TypeError, ValueError or
+        AttributeError where it is no state_dict().
         """
         if state['rule'] != self._name:
-            raise InputError(f'--solver {self.params["solver"]} --momentum {self.params["momentum"]}: the saved state '
-                             f'is of another update rule, {state["rule"]}; leave both flags out, or start anew from '
-                             'the weights with --init_model_from')
+            raise OtherSolver(f'the saved state is that of the update rule {state["rule"]}, and --solver '
+                              f'{self.params["solver"]} --momentum {self.params["momentum"]} is {self._name}')
         if type(state['step']) is not int or state['step'] < 0:
             raise ValueError(f'the step {state["step"]!r:.60}')
         for slot in self._slots:
             shapes = {name: array.shape for name, array in state['cache'][slot].items()}
             if (state['step'] or shapes) and shapes != {name: w.shape for name, w in model.items()}:
-                raise InputError(f'the saved {slot} of the solver do not fit the model; '
-                                 'start anew from the weights with --init_model_from')
+                raise OtherSolver(f'the saved {slot} of the solver do not fit the model')
         self._steps = state['step']
         self._cache = {slot: {name: array.astype(model[name].dtype) for name, array in state['cache'][slot].items()}
                        for slot in self._slots}

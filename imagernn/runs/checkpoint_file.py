@@ -1,16 +1,15 @@
-"""Checkpoints: saved whole or not at all, loaded without trust. Reads the original NeuralTalk's pickles as well.
+"""Checkpoint files: saved whole or not at all, loaded without trust. Reads the original NeuralTalk's pickles as well.
 
-Knows the file formats and what every checkpoint must hold; nothing of generators, solvers or training.
+Knows the file formats and what every checkpoint must hold; nothing of vocabularies, networks, solvers or training.
 
-A checkpoint is a dict. These four it must have:
+A checkpoint is a dict. It must have these two entries:
 
-    model       parameter name -> 2-D array, float16 (to be given away), float32 or float64
+    model       parameter name -> array of 1 to 4 axes, float16 (in published checkpoints), float32 or float64
     params      the flags it was trained with
-    wordtoix    word -> index (START is 0)
-    ixtoword    index -> word (0 is END, '.')
 
-Any further entry (solver, history, rng_state, features, it, epoch, perplexity, …) is kept as it is, if it is made of
-what JSON knows, or is a dict of such things and of numeric arrays, nested as deep as 16.
+Its entry kind names the task that wrote it, one of KINDS; without one it is 'captioning'. Any further entry (wordtoix,
+ixtoword, solver, history, rng_state, features, it, epoch, perplexity, …) is kept as it is, if it consists of what JSON
+knows, or is a dict of such things and of numeric arrays, nested at most 16 deep.
 
 The file is HDF5, with the root attributes format = 'imagernn checkpoint' and version = 2:
 
@@ -19,9 +18,9 @@ The file is HDF5, with the root attributes format = 'imagernn checkpoint' and ve
     /solver/…                   a dict that holds arrays is a group, whose members follow these same rules
     /ixtoword                   JSON too, the indices written as text
 
-Every dataset is contiguous, uncompressed, without a time stamp; groups keep the order of the dict. After the HDF5 comes
-the seal, a line with the CRC-32 of all bytes before it. Equal checkpoints make equal files. Version 1, which is read
-too, had no seal, and each dataset's CRC-32 in its attribute crc32.
+Every dataset is contiguous, uncompressed and without a time stamp; groups keep the order of the dict. After the HDF5
+follows the seal, a line with the CRC-32 of all bytes before it. Equal checkpoints make equal files. Version 1, which is
+read too, had no seal; each of its datasets has its CRC-32 in the attribute crc32.
 """
 
 import io
@@ -36,7 +35,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from imagernn.errors import InputError
+from imagernn.errors import InputError, command
 from imagernn.formats.hdf5 import in_child
 from imagernn.formats.pickles import looks_like_pickle, read_pickle
 from imagernn.formats.writing import replacing
@@ -46,16 +45,23 @@ VERSION = 2
 MAX_DEPTH = 16
 SEAL = b'\nimagernn CRC-32 %08x\n'
 SEAL_BYTES = len(SEAL % 0)
+KINDS = {    # what writes a checkpoint -> the subcommands of imagernn that take it
+    'captioning': ('train', 'caption', 'evaluate', 'publish'),
+    'convnet': ('train-convnet',),
+}
+FLOATS = (np.float16, np.float32, np.float64)
+MOST_AXES = 4    # of a parameter: a convolution's filters
 HDF5_SIGNATURE = b'\x89HDF\r\n\x1a\n'
 ANOTHER_COPY = 'copy it again, or use an earlier checkpoint'
+NOT_A_CHECKPOINT = 'give a checkpoint, such as training writes to cv/'
 
 
 class _Refused(ValueError):
-    """A checkpoint that is not what it should be: the message says why, way_out what to do about a file like that."""
+    """A checkpoint that is not what it should be: the message says why, advice what to do."""
 
-    def __init__(self, reason, way_out=ANOTHER_COPY):
+    def __init__(self, reason, advice=ANOTHER_COPY):
         super().__init__(reason)
-        self.way_out = way_out
+        self.advice = advice
 
 
 def save_checkpoint(path, checkpoint):
@@ -73,31 +79,45 @@ def write_checkpoint(path, contents):
         file.write(contents)
 
 
-def load_checkpoint(path):
+def load_checkpoint(path, kind='captioning'):
     """The checkpoint in a file that save_checkpoint or the original NeuralTalk (a pickle, .p) wrote.
 
-    Which of the two is seen from the content. Nothing in the file is executed, no other file is read on its behalf,
-    and no more memory is taken than its size justifies. From a pickle, history is [] and solver, rng_state and
-    features are None. Raises InputError for anything that is not a sound checkpoint.
+    kind: the one of KINDS that the caller can use. Which file format it is, is seen from the content. Nothing in the
+    file is executed, no other file is read on its behalf, and no more memory is taken than its size justifies. From a
+    pickle, history is [] and solver, rng_state and features are None. Raises InputError for anything that is not a
+    valid checkpoint, and for a checkpoint of another kind, with the command that takes it.
     """
     path = Path(path)
     try:
         if path.is_dir():
             raise InputError(f'{path}: is a folder; give the checkpoint file inside it')
         if not path.exists():
-            raise InputError(f'{path}: no such file; give a checkpoint, as driver.py writes them to cv/')
+            raise InputError(f'{path}: no such file; {NOT_A_CHECKPOINT}')
         if not path.is_file():
-            raise InputError(f'{path}: not a regular file; give a checkpoint, as driver.py writes them to cv/')
+            raise InputError(f'{path}: not a regular file; {NOT_A_CHECKPOINT}')
         with path.open('rb') as file:
             start = file.read(64)
             file.seek(0)
             checkpoint = _reader(start)(file)
+        _check_kind(checkpoint, kind)
         _check(checkpoint)
     except OSError as error:
         raise InputError(f'{path}: cannot be read ({error.strerror or error}); {ANOTHER_COPY}') from error
     except _Refused as error:
-        raise InputError(f'{path}: {error}; {error.way_out}') from error
+        raise InputError(f'{path}: {error}; {error.advice}') from error
     return checkpoint
+
+
+def _check_kind(checkpoint, kind):
+    """_Refused unless the checkpoint is of this kind."""
+    found = checkpoint.get('kind', 'captioning')
+    if found == kind:
+        return
+    if not isinstance(found, str) or found not in KINDS:
+        raise _Refused(f'is a checkpoint of the kind {found!r:.60}, which this version does not know',
+                       'update the program')
+    raise _Refused(f'is a checkpoint of the kind {found}, and one of the kind {kind} is needed here',
+                   f'use it with: {", ".join(command(name) for name in KINDS[found])}')
 
 
 def _reader(start):
@@ -109,13 +129,13 @@ def _reader(start):
         return _read_neuraltalk
     raise _Refused(
         f'begins with {start[:8]!r}, but a checkpoint is HDF5, or a pickle (.p) of the original NeuralTalk',
-        'give a checkpoint that driver.py wrote',
+        'give a checkpoint that training wrote',
     )
 
 
 def _check(checkpoint):
-    """Raise _Refused unless the four parts that every checkpoint has are there and of the right kind."""
-    for name in ('model', 'params', 'wordtoix', 'ixtoword'):
+    """Raise _Refused unless the parts that every checkpoint has are there and of the right kind."""
+    for name in ('model', 'params'):
         if name not in checkpoint:
             raise _Refused(f'has no {name!r}: not a checkpoint, or one that has lost a part')
         if not isinstance(checkpoint[name], dict):
@@ -123,17 +143,10 @@ def _check(checkpoint):
     if not checkpoint['model']:
         raise _Refused('its model has no parameters')
     for name, W in checkpoint['model'].items():
-        if not isinstance(W, np.ndarray) or W.ndim != 2 or W.dtype not in (np.float16, np.float32, np.float64):
+        if not isinstance(W, np.ndarray) or not 1 <= W.ndim <= MOST_AXES or W.dtype not in FLOATS:
             found = f'{W.dtype} of shape {W.shape}' if isinstance(W, np.ndarray) else type(W).__name__
-            raise _Refused(f'its model parameter {name!r} is {found}, expected a 2-D array of float16, float32 or '
-                           'float64')
-    wordtoix, ixtoword = checkpoint['wordtoix'], checkpoint['ixtoword']
-    for word, ix in [*wordtoix.items(), *((word, ix) for ix, word in ixtoword.items())]:
-        if not isinstance(word, str) or not isinstance(ix, (int, np.integer)) or isinstance(ix, bool) or ix < 0:
-            word, ix = (' '.join(f'{value!r:.60}'.split()) for value in (word, ix))    # an array has several lines
-            raise _Refused(f'its vocabulary pairs {word} with {ix}, expected a word and a whole number')
-    if strays := [word for word, ix in wordtoix.items() if ix not in ixtoword]:
-        raise _Refused(f'its word {strays[0]!r:.60} has an index that ixtoword lacks')
+            raise _Refused(f'its model parameter {name!r} is {found}, expected an array of 1 to {MOST_AXES} axes of '
+                           'float16, float32 or float64')
 
 
 # ---- writing
@@ -142,16 +155,17 @@ def _check(checkpoint):
 def checkpoint_bytes(checkpoint):
     """The bytes of the file, made in memory, so that a full disk is met by plain file writing and not inside HDF5.
 
-    As many again as the checkpoint's arrays. Raises ValueError as save_checkpoint does.
+    They take as much memory again as the checkpoint's arrays. Raises ValueError as save_checkpoint does.
     """
     _check(checkpoint)
-    ixtoword = {str(ix): word for ix, word in checkpoint['ixtoword'].items()}
+    if 'ixtoword' in checkpoint:
+        checkpoint = checkpoint | {'ixtoword': {_index_text(ix): word for ix, word in checkpoint['ixtoword'].items()}}
     contents = io.BytesIO()
     # v108: object headers with checksums, readable by every HDF5 of the last decade
     with h5py.File(contents, 'w', libver=('v108', 'v108'), track_order=True) as root:
         root.attrs['format'] = np.bytes_(FORMAT)
         root.attrs['version'] = np.int64(VERSION)
-        for name, value in (checkpoint | {'ixtoword': ixtoword}).items():
+        for name, value in checkpoint.items():
             _write(root, name, value, 1)
     contents.seek(0, os.SEEK_END)
     contents.write(SEAL % zlib.crc32(contents.getbuffer()))
@@ -247,6 +261,12 @@ def _check_seal(file):
     return True
 
 
+def _index_text(ix):
+    if isinstance(ix, bool) or not isinstance(ix, (int, np.integer)) or ix < 0:
+        raise _Refused(f'its ixtoword has the index {ix!r:.60}, expected a whole number')
+    return str(ix)
+
+
 def _index(text):
     if not text.isdecimal() or len(text) > 18:
         raise _Refused(f'its ixtoword has the index {text!r:.60}, expected a whole number')
@@ -258,7 +278,7 @@ def _check_format(root):
     if _attribute(root, 'format', 'S') != FORMAT:
         raise _Refused(
             'is HDF5, but no checkpoint (it lacks the attribute format = imagernn checkpoint)',
-            'give one that driver.py wrote',
+            'give one that training wrote',
         )
     version = _attribute(root, 'version', 'iu')
     if version is not None and version > VERSION:
@@ -291,7 +311,7 @@ def _survey(file, sealed):
                 raise _Refused('is cut short, or its end was altered: the checksum is not there')
             return _Survey(os.fstat(file.fileno()).st_size, version).tree(root, 0), None
     except _Refused as error:
-        return None, (str(error), error.way_out)
+        return None, (str(error), error.advice)
 
 
 class _Survey:

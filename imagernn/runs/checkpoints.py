@@ -1,7 +1,7 @@
-"""The checkpoint files of a training run: their names, whose they are, which one to go on from, when one is due, and
-what becomes of one that cannot be written.
+"""The checkpoint files of a training run: their names, which one to resume from, when one is due, and what becomes of
+one that cannot be written.
 
-A run is the dict that a checkpoint holds; how it is trained is not known here.
+Knows when and where a RunState is saved, not how it is trained.
 """
 
 import re
@@ -11,20 +11,18 @@ import time
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from tqdm import tqdm
-
-from imagernn.captioning.load import load_captioner
 from imagernn.errors import InputError
 from imagernn.formats.writing import claimed, remove_leftovers, require_writable
 from imagernn.runs.checkpoint_file import checkpoint_bytes, write_checkpoint
-from imagernn.runs.flags import checkpoint_period, require_resumable
+from imagernn.runs.flags import checkpoint_period
+from imagernn.runs.terminal import warn
 
 RETRY_SECONDS = 60    # after this a checkpoint that could not be written is tried again
 LAST_TRIES = 10       # as often at the end of a run, where nothing comes after
 
 
 def checkpoint_path(params, which):
-    """The file of a run: which is 'last', or for a best one its perplexity."""
+    """The checkpoint file of a run: which is 'last', or for a best one its score."""
     return _stem(params).with_name(f'{_stem(params).name}_{which}.h5')
 
 
@@ -35,41 +33,40 @@ def _stem(params):
 
 def _names(params):
     """A pattern of all names that checkpoint_path gives: other runs' names may begin alike."""
-    return re.escape(_stem(params).name) + r'_(last|[0-9]+\.[0-9]{2}|inf)\.h5'
+    return re.escape(_stem(params).name) + r'_(last|[a-z]*[0-9]+\.[0-9]{2,4}|inf)\.h5'
 
 
-def newest_sound(params):
-    """(path, checkpoint) of the newest checkpoint of this name that a run can go on from, or ('', None).
+def newest_resumable(params, load):
+    """(path, checkpoint) of the newest checkpoint of this name that a run can resume from, or ('', None).
 
-    Those passed over are said. InputError for one that cannot be read at all: it may be sound. Where the newest is a
-    best one, but the last one goes on from there, as after a clock was set back, it is the last one.
+    load(path) gives a checkpoint that was checked, or raises InputError. Those that are passed over are reported. An
+    InputError of one that cannot be read at all is raised, because it may be valid. Where the newest is a best one, but
+    the last one is further on, as after a clock was set back, it is the last one.
     """
-    last, sound = checkpoint_path(params, 'last'), []
-    paths = []
+    last, found, paths = checkpoint_path(params, 'last'), [], []
     with suppress(FileNotFoundError):
         paths = [path for path in Path(params['checkpoint_output_directory']).iterdir()
                  if re.fullmatch(_names(params), path.name)]
-    # written within the same tick of the clock, 'last' is the later one
+    # of two that were written within the same tick of the clock, 'last' is the later one
     for path in sorted(paths, key=lambda path: (path.stat().st_mtime_ns, path == last), reverse=True):
-        if sound and path != last:
+        if found and path != last:
             continue
         try:
-            checkpoint = load_captioner(path)
-            require_resumable(path, checkpoint)
-            if not sound or _goes_on_from(checkpoint, sound[0][1]):
-                sound = [(path, checkpoint)]
+            checkpoint = load(path)
+            if not found or _continues(checkpoint, found[0][1]):
+                found = [(path, checkpoint)]
         except InputError as error:
             if isinstance(error.__cause__, OSError):
                 raise
-            print(f'--resume auto: passed over {error}', file=sys.stderr)
-    for path, checkpoint in sound:
-        print(f'--resume auto: goes on from {path}, iteration {checkpoint["it"]}')
+            print(f'--resume auto: skipped {error}', file=sys.stderr)
+    for path, checkpoint in found:
+        print(f'--resume auto: resumes from {path}, iteration {checkpoint["it"]}')
         return str(path), checkpoint
-    print(f'--resume auto: no checkpoint to go on from, {checkpoint_path(params, "…")}; the run starts anew')
+    print(f'--resume auto: there is no checkpoint to resume from, {checkpoint_path(params, "…")}; a new run starts')
     return '', None
 
 
-def _goes_on_from(later, earlier):
+def _continues(later, earlier):
     """Whether one checkpoint is of the same run as the other, and further on."""
     reports = earlier.get('history') or []
     return later['it'] > earlier['it'] and (later.get('history') or [])[:len(reports)] == reports
@@ -77,9 +74,9 @@ def _goes_on_from(later, earlier):
 
 @contextmanager
 def claimed_names(params, status_path):
-    """For the time of the with-block no other run has these names; what a run of these names left half-written goes."""
-    way_out = 'give this run another --fappend, or end that one first'
-    with claimed(_stem(params), way_out), claimed(status_path, way_out):
+    """While the with-block runs, no other run has these names. Removes what a run of these names left half-written."""
+    advice = 'give this run another --fappend, or end that one first'
+    with claimed(_stem(params), advice), claimed(status_path, advice):
         remove_leftovers(params['checkpoint_output_directory'], _names(params))
         remove_leftovers(status_path.parent, re.escape(status_path.name))
         yield
@@ -92,18 +89,17 @@ class Checkpoints:
     one stays in memory.
     """
 
-    def __init__(self, params, features, run):
+    def __init__(self, params, state):
         self._params = params
-        self._features = {'file': params['features'] or features.path.name, 'dim': features.dim, **features.origin}
         self._iterations, self._seconds = checkpoint_period(params['checkpoint_every'])
         self._saved_at, self._failed_at = time.monotonic(), None
         self.written = False    # whether this process has written any
-        self._best = None    # the path and the bytes of a best one that is not on the disk yet
+        self._best = None       # the path and the bytes of a best one that is not on the disk yet
         self.last_path = checkpoint_path(params, 'last')
-        goes_on = bool(params['resume']) and self.last_path.exists() and self.last_path.samefile(params['resume'])
-        # of a run that goes on from a best one, killed before it wrote the last one, nothing is saved yet
-        self._saved = self._moment(run) if goes_on or not params['resume'] else None
-        if self.last_path.exists() and not goes_on:
+        resumes_last = bool(params['resume']) and self.last_path.exists() and self.last_path.samefile(params['resume'])
+        # a run that resumes from a best one, and is killed before it writes the last one, has saved nothing yet
+        self._saved = self._moment(state) if resumes_last or not params['resume'] else None
+        if self.last_path.exists() and not resumes_last:
             print(f'note: {self.last_path} of an earlier run will be replaced', file=sys.stderr)
         require_writable(self.last_path)
 
@@ -118,35 +114,33 @@ class Checkpoints:
         return self._seconds is not None and time.monotonic() - self._saved_at >= self._seconds
 
     def put_off(self, reason):
-        """Not saved for this reason: the last one stays, and is due again after RETRY_SECONDS."""
+        """Report why nothing is saved. The last checkpoint stays; a new one is due again after RETRY_SECONDS."""
         self._failed_at = time.monotonic()
         warn(f'not saved, the last checkpoint stays: {reason}')
 
-    def unsaved(self, run):
+    def unsaved(self, state):
         """Whether there is anything that is not on the disk."""
-        return self._best is not None or self._moment(run) != self._saved
+        return self._best is not None or self._moment(state) != self._saved
 
     @staticmethod
-    def _moment(run):
-        return run['it'], run['rollbacks']
+    def _moment(state):
+        return state.it, state.rollbacks
 
-    def save(self, run, solver, rng, is_best=False):
-        """The last checkpoint and, if is_best, one named by its perplexity. Returns whether they are on the disk."""
+    def save(self, state, solver, rng, is_best=False):
+        """The last checkpoint and, if is_best, one named by its score. Returns whether they are on the disk."""
         if is_best:
-            run['best_checkpoint'] = str(checkpoint_path(self._params, f'{run["val_ppl2"]:.2f}'))
-        good = run['good'] if run['good'] and run['good']['it'] != run['it'] else None    # else this is it
+            state.best_checkpoint = str(checkpoint_path(self._params, state.score.in_file_name(state.val)))
         try:
-            contents = checkpoint_bytes({
-                **run, 'good': good, 'params': self._params, 'solver': solver.state_dict(),
-                'rng_state': rng.bit_generator.state, 'features': self._features, 'perplexity': run['val_ppl2']})
+            contents = checkpoint_bytes({**state.entries(), 'params': self._params, 'solver': solver.state_dict(),
+                                         'rng_state': rng.bit_generator.state})
             if is_best:
-                self._best = run['best_checkpoint'], contents
+                self._best = state.best_checkpoint, contents
             self._save_best()
             write_checkpoint(self.last_path, contents)
         except (InputError, MemoryError) as error:
-            self.put_off(f'iteration {run["it"]}, {error}; it is tried again in {RETRY_SECONDS} s')
+            self.put_off(f'iteration {state.it}, {error}; it is tried again in {RETRY_SECONDS} s')
             return False
-        self._saved, self._saved_at, self._failed_at = self._moment(run), time.monotonic(), None
+        self._saved, self._saved_at, self._failed_at = self._moment(state), time.monotonic(), None
         self.written = True
         return True
 
@@ -155,18 +149,18 @@ class Checkpoints:
             write_checkpoint(*self._best)
             self._best = None
 
-    def save_best_at_the_end(self, run):
-        """The best checkpoint, where it could not be written before, of a run whose last state is no good."""
+    def save_best_at_the_end(self, state):
+        """The best checkpoint, where it could not be written before, of a run that has diverged since."""
         try:
             self._save_best()
         except InputError as error:
-            run['best_checkpoint'] = None
+            state.best_checkpoint = None
             warn(f'the best checkpoint is lost: {error}')
 
-    def save_at_the_end(self, run, solver, rng, stop):
+    def save_at_the_end(self, state, solver, rng, stop):
         """save; where that fails, LAST_TRIES times, unless stop.signal asks to leave. Returns what save does."""
         for _ in range(LAST_TRIES):
-            if self.save(run, solver, rng):
+            if self.save(state, solver, rng):
                 return True
             tried = time.monotonic()
             while time.monotonic() - tried < RETRY_SECONDS:
@@ -174,9 +168,3 @@ class Checkpoints:
                     return False
                 time.sleep(min(1, RETRY_SECONDS))
         return False
-
-
-def warn(text):
-    """A line on stderr. A terminal that is gone does not cost the run."""
-    with suppress(OSError):
-        tqdm.write(f'warning: {text}', file=sys.stderr)

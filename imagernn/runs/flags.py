@@ -1,19 +1,67 @@
-"""What the flags of a training run may be: on the command line, in a checkpoint, and between the two."""
+"""The flags that every training run has, what they may be, and how they relate to those saved in a checkpoint."""
 
 import math
 import re
 from pathlib import Path
 
 from imagernn.errors import InputError
+from imagernn.nn.blas import NUM_THREADS
+from imagernn.nn.solver import CLIPS, SOLVERS
 
-# what a checkpoint's arrays were made for: a run that goes on from one cannot choose these anew
-MODEL_PARAMS = ('generator', 'image_encoding_size', 'word_encoding_size', 'hidden_size', 'tanhC_version',
-                'rnn_relu_encoders', 'rnn_feed_once')
-# what a run that goes on cannot choose anew, besides
-RUN_PARAMS = ('dataset', 'seed', 'word_count_threshold', 'batch_size')
+MOST_THREADS = 4    # by default: a batch of 100 in more parts makes small matrices
 
-# what a checkpoint of an earlier version of this program does not hold, and what a run has there in its stead
-NEW_ENTRIES = {'rollbacks': 0, 'trend': {}, 'good': None}
+
+def add_optimizer_flags(parser):
+    """Solver, learning rate and clipping: the parameters of nn.solver.Solver and nn.schedules.halving."""
+    add = parser.add_argument_group('optimizer').add_argument
+    add('--solver', choices=SOLVERS, default='rmsprop',
+        help='The update rule. adam learns faster than the default, which is NeuralTalk\'s.')
+    add('-l', '--learning_rate', type=float, default=1e-3,
+        help='The step size. Lower it when the cost explodes.')
+    add('--learning_rate_decay_start', type=float, default=-1,
+        help='The epoch from which the learning rate falls; -1 keeps it constant.')
+    add('--learning_rate_decay_every', type=float, default=5,
+        help='From there, the learning rate halves, smoothly, in so many epochs.')
+    add('--momentum', type=float, default=0., help='The momentum of the solver vanilla.')
+    add('--decay_rate', type=float, default=.999,
+        help='How slowly rmsprop and adadelta forget old squared gradients; beta2 of adam.')
+    add('--smooth_eps', type=float, default=1e-8, help='What keeps the adaptive solvers from dividing by 0.')
+    add('--adam_beta1', type=float, default=.9, help='How slowly adam forgets old gradients.')
+    add('--grad_clip', type=float, default=5,
+        help='The bound of the gradients, against exploding updates; 0 does not clip.')
+    add('--grad_clip_by', choices=CLIPS, default='value',
+        help='Clip each element of a gradient, or the norm of all gradients together.')
+
+
+def add_output_flags(parser, checkpoints='cv/'):
+    """Names and folders of what a run writes, and how it resumes. Returns the argument group."""
+    group = parser.add_argument_group('output and resuming')
+    add = group.add_argument
+    add('--fappend', default='baseline',
+        help='A name for the run, a part of the names of its checkpoints and of its status file. Runs at the same time '
+             'need different ones.')
+    if checkpoints:
+        add('-o', '--checkpoint_output_directory', default=checkpoints, help='The folder for checkpoints.')
+    add('--worker_status_output_directory', default='status/',
+        help='The folder for the status file, which the monitor shows.')
+    add('--checkpoint_every', default='10m',
+        help='Save the last checkpoint every so many iterations (500) or minutes (10m), and at every evaluation.')
+    add('--resume', default='',
+        help='Resume from this checkpoint as if the run had never stopped; flags given beside it take precedence. auto '
+             'finds the newest valid checkpoint of this name, or starts a new run where there is none.')
+    return group
+
+
+def add_system_flags(parser):
+    """Seed, threads, profiling, and what happens on divergence."""
+    add = parser.add_argument_group('system').add_argument
+    add('--seed', type=int, default=0, help='Determines the initial weights, the batches and the dropout.')
+    add('--num_threads', type=int, default=min(NUM_THREADS, MOST_THREADS),
+        help='Threads that share each batch. The same number gives the same bits; another number rounds differently.')
+    add('--profile', action='store_true', help='Print where the time of a step went when the run ends.')
+    add('--on_divergence', choices=('stop', 'rollback'), default='stop',
+        help='What to do when the cost explodes or a number is not finite: stop, or return to the last good state and '
+             'halve the learning rate.')
 
 
 def sound_params(parser, path, saved):
@@ -22,79 +70,45 @@ def sound_params(parser, path, saved):
     for action in parser._actions:
         if action.dest in saved:
             value = saved[action.dest]
-            sound = isinstance(value, kinds.get(action.type, str)) and not isinstance(value, bool)
-            if not sound or (action.choices and value not in action.choices):
+            values = value if isinstance(value, list) and action.nargs else [value]
+            right = all(isinstance(each, kinds.get(action.type, str)) and not isinstance(each, bool) for each in values)
+            if not right or (action.choices and value not in action.choices):
                 raise InputError(f'{path}: its {action.dest} is {value!r:.60}, which the flag cannot be; '
                                  'use another checkpoint')
     return saved
 
 
-def require_resumable(path, checkpoint):
-    """InputError unless the checkpoint holds all that a run needs to go on as if never stopped."""
-    number, perhaps = (int, float), (int, float, type(None))
-    trained = {'solver': dict, 'rng_state': dict, 'it': int, 'epoch': number, 'smooth_train_ppl2': perhaps}
-    kinds = {**trained, 'history': list, 'val_ppl2': number, 'top_val_ppl2': number, 'cost0': perhaps,
-             'best_checkpoint': (str, type(None))}
-    unsound = [key for key, kind in kinds.items() if not _is(checkpoint.get(key), kind)]
-    rollbacks, trend, good = (checkpoint.get(key, new) for key, new in NEW_ENTRIES.items())
-    unsound += [f'good {key}' for key, kind in (trained if good is not None else {}).items()
-                if not isinstance(good, dict) or not _is(good.get(key), kind)]
-    for each in (trend, good['trend'] if isinstance(good, dict) and 'trend' in good else {}):
-        if not isinstance(each, dict) or not all(_is(value, number) for value in each.values()):
-            unsound.append('trend')
-    if not isinstance(rollbacks, int) or not 0 <= rollbacks <= 1000:
-        unsound.append('rollbacks')
-    if unsound or checkpoint['it'] < 0:
-        raise InputError(f'{path}: cannot be resumed, it holds no sound {", ".join(unsound) or "it"}; '
-                         'start a new run from its weights with --init_model_from')
-
-
-def _is(value, kind):
-    """Whether value is of this kind, and no whole number so large that it has no float."""
-    return isinstance(value, kind) and not (isinstance(value, int) and abs(value) >> 63)
-
-
 def require_near(params, given, path):
-    """InputError where the checkpoint at path, and not the command line, sends the run's files far away: to a folder
-    that is neither below this one, nor below the one beside which the checkpoint's own lies.
+    """InputError where the checkpoint at path, and not the command line, sends the run's files far away.
+
+    Near is a folder below this one, or below the one beside which the checkpoint's own folder lies.
     """
     near = [Path.cwd(), Path(path).resolve().parent.parent]
     for name in ('checkpoint_output_directory', 'worker_status_output_directory'):
         folder = Path(params[name].replace('\0', '?')).resolve()
         if params[name] != given[name] and not any(folder.is_relative_to(place) for place in near):
-            raise InputError(f'{path}: says that its run writes to {folder}; if it is to go on there, say so with '
+            raise InputError(f'{path}: says that its run writes to {folder}; to resume there, give that folder with '
                              f'--{name}')
 
 
-def require_same(params, saved, path, names):
-    """InputError where one of the named flags differs from what the checkpoint at path was made with."""
-    for name in names:
+def require_same(params, saved, path, fixed, with_new_run=()):
+    """InputError where a flag named in fixed differs from what the checkpoint at path was made with.
+
+    with_new_run: those of them that a new run from the checkpoint's weights could choose.
+    """
+    for name in fixed:
         if params[name] != saved.get(name, params[name]):
             raise InputError(f'--{name} {params[name]}: {path} was made with {saved[name]}; leave the flag out'
-                             + (', or start a new run with --init_model_from' if name in RUN_PARAMS else ''))
+                             + (', or start a new run with --init_model_from' if name in with_new_run else ''))
 
 
-def check_ranges(params):
-    """InputError for a flag whose value cannot be."""
-    for name, value in params.items():
-        if isinstance(value, float) and not math.isfinite(value):
-            raise InputError(f'--{name} {value}: must be a finite number')
-    between = {'batch_size': (1, 10 ** 6), 'eval_batch_size': (1, 10 ** 6), 'word_count_threshold': (1, math.inf),
-               'image_encoding_size': (1, 10 ** 5), 'word_encoding_size': (1, 10 ** 5), 'hidden_size': (1, 10 ** 5),
-               'seed': (0, math.inf), 'num_threads': (1, 1000), 'regc': (0, math.inf), 'learning_rate': (0, math.inf),
-               'smooth_eps': (0, math.inf)}
-    for name, (least, most) in between.items():
-        if not least <= params[name] <= most:
-            raise InputError(f'--{name} {params[name]}: must be at least {least}'
-                             + (f' and at most {most}' if most < math.inf else ''))
-    for name in ('drop_prob_encoder', 'drop_prob_decoder', 'decay_rate', 'momentum', 'adam_beta1'):
-        if not 0 <= params[name] < 1:
-            raise InputError(f'--{name} {params[name]}: must be at least 0 and below 1')
-    for name in ('max_epochs', 'eval_period', 'learning_rate_decay_every'):
-        if not 0 < params[name] <= 1e9:
-            raise InputError(f'--{name} {params[name]}: must be above 0 and at most 1e9')
-    if params['eval_max_images'] == 0:
-        raise InputError('--eval_max_images 0: nothing to evaluate on; give a number, or -1 for all')
+def check_run_params(params):
+    """InputError for a value of the flags above that cannot be."""
+    require_finite(params)
+    require_between(params, {'seed': (0, math.inf), 'num_threads': (1, 1000), 'learning_rate': (0, math.inf),
+                             'smooth_eps': (0, math.inf)})
+    require_shares(params, ('decay_rate', 'momentum', 'adam_beta1'))
+    require_above_zero(params, ('max_epochs', 'eval_period', 'learning_rate_decay_every'))
     checkpoint_period(params['checkpoint_every'])
     if params['on_divergence'] == 'rollback' and params['solver'] == 'adadelta':
         raise InputError('--on_divergence rollback: halves the learning rate, and --solver adadelta has none; '
@@ -104,10 +118,36 @@ def check_ranges(params):
                          'without / or \\')
 
 
+def require_finite(params):
+    for name, value in params.items():
+        if isinstance(value, float) and not math.isfinite(value):
+            raise InputError(f'--{name} {value}: must be a finite number')
+
+
+def require_between(params, limits):
+    """limits: name -> (least, most), both allowed. Flags that params does not have are passed over."""
+    for name, (least, most) in limits.items():
+        if not least <= params.get(name, least) <= most:
+            raise InputError(f'--{name} {params[name]}: must be at least {least}'
+                             + (f' and at most {most}' if most < math.inf else ''))
+
+
+def require_shares(params, names):
+    for name in names:
+        if not 0 <= params.get(name, 0) < 1:
+            raise InputError(f'--{name} {params[name]}: must be at least 0 and below 1')
+
+
+def require_above_zero(params, names):
+    for name in names:
+        if not 0 < params.get(name, 1) <= 1e9:
+            raise InputError(f'--{name} {params[name]}: must be above 0 and at most 1e9')
+
+
 def checkpoint_period(text):
     """--checkpoint_every -> (iterations, None), from '500', or (None, seconds), from minutes, '10m'. InputError."""
     if re.fullmatch(r'[0-9]{1,9}', text) and int(text):
         return int(text), None
     if re.fullmatch(r'[0-9]{1,6}(\.[0-9]{1,6})?m', text) and float(text[:-1]):
         return None, 60 * float(text[:-1])
-    raise InputError(f'--checkpoint_every {text}: give a number of iterations, as 500, or of minutes, as 10m')
+    raise InputError(f'--checkpoint_every {text}: give a number of iterations, such as 500, or of minutes, such as 10m')

@@ -1,86 +1,89 @@
-"""Where a training step's time goes: the functions that its parts are, timed from outside, so that they stay plain."""
+"""Where the time of the training steps goes: how long each function of this package takes, in all threads.
+
+Python calls a hook at each call and return of a function, so that nothing in the functions themselves changes.
+"""
 
 import sys
 import threading
 import time
 from collections import Counter
+from pathlib import Path
 
-from imagernn.captioning import model
-
-# in the order of a step; a part of the batch is on a thread of its own from the encoders forward to the encoders back
-ENCODERS, DECODER = 'encoders, dropout', 'decoder, softmax'
-PARTS = {
-    'deal': 'batch', 'draw_dropout': 'batch',
-    'affine_forward': f'{ENCODERS}: forward', 'embedding_forward': f'{ENCODERS}: forward',
-    'dropout_forward': f'{ENCODERS}: forward',
-    'softmax_cost_forward': f'{DECODER}: forward', 'softmax_cost_backward': f'{DECODER}: backward',
-    'dropout_backward': f'{ENCODERS}: backward', 'embedding_backward': f'{ENCODERS}: backward',
-    'affine_parameters_backward': f'{ENCODERS}: backward',
-    'cost_of': 'cost of the weights', 'add_up': 'adding up the gradients',
-}
-THREADED = (ENCODERS, DECODER, 'generator')
+PACKAGE = str(Path(__file__).resolve().parents[1])
+SHOWN = 16    # functions in the table
 
 
 class Profile:
-    """Seconds of each part of the training steps; of a part on several threads their mean.
+    """Seconds that the functions of the package take while a step is timed, without what they call of it in turn.
 
-    What is watched stays so until the program ends.
+    What numpy or the standard library take counts for the function that called them. To be started before the threads
+    that are to be watched.
     """
 
-    def __init__(self, num_threads):
-        self._seconds, self._steps, self._lock = Counter(), [], threading.Lock()
-        self._num_threads, self._in_step = num_threads, False
+    def __init__(self):
+        self._seconds, self._steps = Counter(), []
+        self._lock, self._thread = threading.Lock(), threading.local()
+        self._started = None    # when the step began that is being timed
 
-    def watch_steps(self, owner, name, at_first):
-        """From now on, owner's function of that name is a step; at_first() is called when the first one is over."""
-        step = getattr(owner, name)
+    def start(self):
+        """Watch this thread, and those that start later."""
+        threading.setprofile(self._event)
+        sys.setprofile(self._event)
 
-        def timed(*args, **kwargs):
-            self._in_step, start = True, time.perf_counter()
-            try:
-                return step(*args, **kwargs)
-            finally:
-                self._in_step = False
-                self._steps.append(time.perf_counter() - start)
-                if len(self._steps) == 1:
-                    at_first()
+    def stop(self):
+        """Watch no more."""
+        sys.setprofile(None)
+        threading.setprofile(None)
 
-        setattr(owner, name, timed)
+    def begin_step(self):
+        """A training step begins."""
+        self._started = time.perf_counter()
 
-    def watch(self, owner, name, part):
-        """From now on, what owner's function of that name takes in a step counts as that part of it."""
-        function = getattr(owner, name)
+    def end_step(self):
+        """The step has ended. Returns its seconds."""
+        seconds = time.perf_counter() - self._started
+        self._started = None
+        self._steps.append(seconds)
+        return seconds
 
-        def timed(*args, **kwargs):
-            start = time.perf_counter()
-            try:
-                return function(*args, **kwargs)
-            finally:
-                if self._in_step:
-                    with self._lock:
-                        self._seconds[part] += time.perf_counter() - start
+    def _event(self, frame, event, _):
+        """Charge the time since this thread's last event to the function that was running."""
+        if event not in ('call', 'return'):
+            return
+        now, thread = time.perf_counter(), self._thread
+        if not hasattr(thread, 'running'):
+            thread.running, thread.since = [], now
+        if self._started is not None and thread.running and thread.running[-1]:
+            with self._lock:
+                self._seconds[thread.running[-1]] += now - max(thread.since, self._started)
+        thread.since = now
+        if event == 'call':
+            thread.running.append(_name(frame.f_code) or (thread.running[-1] if thread.running else None))
+        elif thread.running:
+            thread.running.pop()
 
-        setattr(owner, name, staticmethod(timed) if isinstance(owner, type) else timed)
-
-    def watch_captioner(self, generator):
-        """Watch all parts of cost_and_grads."""
-        for name, part in PARTS.items():
-            self.watch(model, name, part)
-        for name in ('forward', 'backward'):
-            self.watch(generator, name, f'generator: {name}')
+    @property
+    def num_steps(self):
+        return len(self._steps)
 
     def table(self):
-        """The lines of the report: milliseconds a step of every part, and their share; the peak of memory."""
+        """The lines of the report: milliseconds a step of every function and their share; the peak of memory."""
         steps = max(1, len(self._steps))
-        of_part = {part: seconds / steps / (self._num_threads if part.startswith(THREADED) else 1)
-                   for part, seconds in self._seconds.items()}
-        total = sum(self._steps) / steps
-        of_part['waiting, all else'] = max(0., total - sum(of_part.values()))
-        of_part['a step'] = total
-        lines = [f'{"mean of " + str(len(self._steps)) + " steps":32}        ms   share']
-        lines += [f'{part:32}{1e3 * seconds:10.2f}{seconds / (total or 1):8.1%}' for part, seconds in of_part.items()]
+        total = sum(self._seconds.values()) or 1
+        lines = [f'{len(self._steps)} steps, {1e3 * sum(self._steps) / steps:.2f} ms each; of which, all threads '
+                 'added up:', f'{"function":44}{"ms":>10}{"share":>8}']
+        lines += [f'{name:44}{1e3 * seconds / steps:10.2f}{seconds / total:8.1%}'
+                  for name, seconds in self._seconds.most_common(SHOWN)]
         memory = peak_memory()
         return '\n'.join(lines + ([f'peak memory {memory / 2 ** 20:.0f} MiB'] if memory else []))
+
+
+def _name(code):
+    """nn.lstm.forward of a function of this package, None of any other."""
+    if not code.co_filename.startswith(PACKAGE):
+        return None
+    module = code.co_filename[len(PACKAGE) + 1:].removesuffix('.py').replace('/', '.').replace('\\', '.')
+    return f'{module}.{getattr(code, "co_qualname", code.co_name)}'
 
 
 def peak_memory():

@@ -1,28 +1,154 @@
-"""What a training run is."""
+"""RunState: what a training run is at one moment, as a checkpoint holds it; new, resumed, or rolled back.
+
+Knows the entries of a checkpoint that any task needs to resume, and checks them. Knows nothing of files or of what the
+parameters mean.
+"""
 
 import copy
+import dataclasses
+from typing import NamedTuple
 
-# ---- going back
+import numpy as np
+
+from imagernn.errors import InputError
+from imagernn.nn.solver import OtherSolver
 
 MOST_ROLLBACKS = 10    # the learning rate is then a thousandth
-TRAINED = ('it', 'epoch', 'smooth_train_ppl2', 'trend')    # what a step changes, besides the model, solver and rng
+NOT_YET = -1.          # in files, as in NeuralTalk: a validation score before the first evaluation
 
 
-def good_state(run, solver, rng):
-    """A copy of all that a step changes, to go back to."""
-    return copy.deepcopy({**{key: run[key] for key in TRAINED}, 'model': run['model'], 'solver': solver.state_dict(),
-                          'rng_state': rng.bit_generator.state})
+class Score(NamedTuple):
+    """What a run is judged by on its validation split."""
+
+    name: str                 # in messages: perplexity, accuracy, recall sum
+    key: str                  # in files: of val_<key>, top_val_<key>
+    train_key: str            # in a batch's stats and in files: of train_<key>, smooth_train_<key>
+    higher_is_better: bool
+    digits: int               # after the point, in messages and in the names of checkpoints
+
+    def better(self, one, other):
+        """Whether one value is better than the other; any value is better than None."""
+        return other is None or (one > other if self.higher_is_better else one < other)
+
+    def text(self, value):
+        return f'{value:.{self.digits}f}'
+
+    def in_file_name(self, value):
+        """How the name of a best checkpoint shows its score. As in NeuralTalk: a perplexity stands alone."""
+        return self.text(value) if self == PERPLEXITY else self.key + self.text(value)
 
 
-def roll_back(run, solver, rng):
-    """Back to run['good'], with one more rollback, each of which halves the learning rate.
+PERPLEXITY = Score('perplexity', 'ppl2', 'ppl2', False, 2)
+ACCURACY = Score('accuracy', 'accuracy', 'accuracy', True, 4)
 
-    KeyError, TypeError, ValueError or InputError where it is not what good_state gave of such a run.
+
+@dataclasses.dataclass
+class RunState:
+    """What changes during a run. Scores are None before the first one is known."""
+
+    model: dict                         # parameter name -> array
+    score: Score
+    extra: dict                         # entries of every checkpoint that the run does not change: kind, vocabulary, …
+    it: int = 0                         # updates made
+    epoch: float = 0.
+    history: list = dataclasses.field(default_factory=list)    # reports, as in the status file
+    smooth_train: float | None = None   # moving mean of the batches' own score
+    val: float | None = None            # the last validation score
+    best: float | None = None
+    cost0: float | None = None          # of the first batch
+    best_checkpoint: str | None = None
+    trend: dict = dataclasses.field(default_factory=dict)      # memory of divergence.perplexity_rose
+    rollbacks: int = 0                  # each halves the learning rate
+    good: dict | None = None            # to roll back to; kept only where that is wanted
+
+    def scores(self):
+        """The scores under their names in files."""
+        return {f'smooth_train_{self.score.train_key}': self.smooth_train,
+                f'val_{self.score.key}': NOT_YET if self.val is None else self.val}
+
+    def entries(self):
+        """The entries of a checkpoint, but for those of the solver and the random stream."""
+        val, best = (NOT_YET if value is None else value for value in (self.val, self.best))
+        good = self.good if self.good and self.good['it'] != self.it else None    # else this is the good state
+        return {**self.extra, 'model': self.model, 'it': self.it, 'epoch': self.epoch, 'history': self.history,
+                **self.scores(), f'top_val_{self.score.key}': best, self.score.name: val, 'cost0': self.cost0,
+                'best_checkpoint': self.best_checkpoint, 'trend': self.trend, 'rollbacks': self.rollbacks, 'good': good}
+
+    def keep_good(self, solver, rng):
+        """Copy all that a step changes, to roll back to it."""
+        self.good = copy.deepcopy({
+            'it': self.it, 'epoch': self.epoch, f'smooth_train_{self.score.train_key}': self.smooth_train,
+            'trend': self.trend, 'model': self.model, 'solver': solver.state_dict(),
+            'rng_state': rng.bit_generator.state})
+
+    def roll_back(self, solver, rng):
+        """Return to the good state, and count it.
+
+        KeyError, TypeError or ValueError where it is not what keep_good kept of such a run.
+        """
+        good = self.good
+        model = {name: good['model'][name].astype(w.dtype) for name, w in self.model.items()}
+        if any(model[name].shape != w.shape for name, w in self.model.items()):
+            raise ValueError('the good state is that of another model')
+        solver.load_state_dict(good['solver'], model)
+        rng.bit_generator.state = good['rng_state']
+        self.model, self.it, self.epoch = model, good['it'], good['epoch']
+        self.smooth_train = good[f'smooth_train_{self.score.train_key}']
+        self.trend = copy.deepcopy(good['trend'])
+        self.rollbacks += 1
+
+
+def resumed(path, checkpoint, model, score, extra, solver, rng):
+    """The RunState that the checkpoint at path left, with this model; solver and rng continue from there, too.
+
+    InputError where the checkpoint does not hold what is needed: see require_resumable.
     """
-    good = run['good']
-    model = {name: good['model'][name].astype(w.dtype) for name, w in run['model'].items()}
-    if any(model[name].shape != w.shape for name, w in run['model'].items()):
-        raise ValueError('the good state is of another model')
-    solver.load_state_dict(good['solver'], model)
-    rng.bit_generator.state = good['rng_state']
-    run.update(copy.deepcopy({key: good[key] for key in TRAINED}), model=model, rollbacks=run['rollbacks'] + 1)
+    state = RunState(model, score, extra)
+    for name in ('it', 'epoch', 'history', 'cost0', 'best_checkpoint'):
+        setattr(state, name, checkpoint[name])
+    state.smooth_train = checkpoint[f'smooth_train_{score.train_key}']
+    state.val, state.best = (None if (value := checkpoint[key]) < 0 else value
+                             for key in (f'val_{score.key}', f'top_val_{score.key}'))
+    # checkpoints of early versions do not have these
+    state.trend = checkpoint.get('trend', {})
+    state.rollbacks = checkpoint.get('rollbacks', 0)
+    state.good = checkpoint.get('good')
+    try:
+        solver.load_state_dict(checkpoint['solver'], model)
+        rng.bit_generator.state = checkpoint['rng_state']
+        if state.good:    # try whether it can be rolled back to
+            dataclasses.replace(state).roll_back(copy.copy(solver), np.random.default_rng())
+    except OtherSolver as error:
+        raise InputError(f'{path}: {error}; leave both flags out, or start a new run from the weights with '
+                         '--init_model_from') from None
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
+        raise InputError(f'{path}: its solver or random state is damaged ({error!r}); '
+                         'use another checkpoint') from None
+    return state
+
+
+def require_resumable(path, checkpoint, score):
+    """InputError unless the checkpoint holds valid values of all that a run needs to resume."""
+    number, perhaps = (int, float), (int, float, type(None))
+    trained = {'solver': dict, 'rng_state': dict, 'it': int, 'epoch': number,
+               f'smooth_train_{score.train_key}': perhaps}
+    kinds = {**trained, 'history': list, f'val_{score.key}': number, f'top_val_{score.key}': number, 'cost0': perhaps,
+             'best_checkpoint': (str, type(None))}
+    wrong = [key for key, kind in kinds.items() if not _is(checkpoint.get(key), kind)]
+    good = checkpoint.get('good')
+    wrong += [f'good {key}' for key, kind in (trained if good is not None else {}).items()
+              if not isinstance(good, dict) or not _is(good.get(key), kind)]
+    trends = [checkpoint.get('trend', {}), good.get('trend', {}) if isinstance(good, dict) else {}]
+    if not all(isinstance(trend, dict) and all(_is(value, number) for value in trend.values()) for trend in trends):
+        wrong.append('trend')
+    rollbacks = checkpoint.get('rollbacks', 0)
+    if not isinstance(rollbacks, int) or not 0 <= rollbacks <= 1000:
+        wrong.append('rollbacks')
+    if wrong or checkpoint['it'] < 0:
+        raise InputError(f'{path}: cannot be resumed, because it holds no valid {", ".join(wrong) or "it"}; '
+                         'start a new run from its weights with --init_model_from')
+
+
+def _is(value, kind):
+    """Whether value is of this kind, and no whole number so large that no float can hold it."""
+    return isinstance(value, kind) and not (isinstance(value, int) and abs(value) >> 63)

@@ -1,0 +1,242 @@
+"""One training run of any model: its names, signals, checkpoints, divergence, status and ending.
+
+A trainer's loop shows the training alone. Knows nothing of images, words or networks.
+
+    with Run(state, solver, rng, params, iters_per_epoch, learning_rate_at) as run:
+        for _ in run.iterations():
+            cost, grads, stats = …                   # of one batch
+            if run.passes(cost, grads, stats):       # else the run rolls back or aborts
+                run.update(grads, workers)           # solver.step with the learning rate of this epoch
+            if run.evaluates():
+                run.evaluated(…)                     # the score on val
+    return run.exit_code                             # 0; 1: aborted; 130, 143: stopped by a signal
+"""
+
+import signal
+import sys
+import time
+from contextlib import ExitStack
+from shlex import quote
+
+from tqdm import tqdm
+
+from imagernn.errors import InputError, command
+from imagernn.runs.checkpoints import Checkpoints, claimed_names
+from imagernn.runs.divergence import cost_not_finite, state_not_finite
+from imagernn.runs.profile import Profile
+from imagernn.runs.signals import stop_signals
+from imagernn.runs.state import MOST_ROLLBACKS
+from imagernn.runs.status import StatusFile, status_path
+from imagernn.runs.terminal import say, warn
+
+STARTED = time.perf_counter()
+
+
+class Run:
+    """A context manager around a trainer's loop.
+
+    state: a RunState, changed in place. params: the flags of runs.flags, besides dataset, max_epochs and eval_period.
+    iters_per_epoch: updates per epoch. learning_rate_at(epoch) -> the learning rate. checks: those of runs.divergence,
+    besides that all numbers must be finite. probe(): why the weights as they are should not be saved, or None; asked
+    before every checkpoint. subcommand: the one of imagernn that resumes the run. next_step(best_checkpoint): what to
+    type when the run has finished.
+    """
+
+    def __init__(self, state, solver, rng, params, iters_per_epoch, learning_rate_at, *, checks=(),
+                 probe=lambda: None, subcommand='train', next_step=lambda path: ''):
+        self.state, self.solver, self.rng, self._params = state, solver, rng, params
+        self._learning_rate_at, self._checks, self._probe = learning_rate_at, checks, probe
+        self._subcommand, self._next_step = subcommand, next_step
+        self.iters_per_epoch = iters_per_epoch
+        self.max_iters = max(1, round(params['max_epochs'] * iters_per_epoch))
+        self._eval_period = max(1, int(params['eval_period'] * iters_per_epoch))
+        self._problem = self._hopeless()    # of a run that had ended for that reason, and is resumed
+        self._profile = Profile() if params['profile'] else None
+        self.exit_code = None
+
+    def __enter__(self):
+        path = status_path(self._params)
+        self._status = StatusFile(self._params, self.state.score, path)
+        with ExitStack() as stack:
+            stack.enter_context(claimed_names(self._params, path))
+            self._checkpoints = Checkpoints(self._params, self.state)
+            self._stop = stack.enter_context(stop_signals())
+            say(f'{self.iters_per_epoch} iterations per epoch, {self.max_iters} in all\n'
+                f'watch it: {command("monitor")} {quote(self._params["worker_status_output_directory"])}')
+            self._status.write(self.state)
+            self._progress = stack.enter_context(tqdm(total=self.max_iters, initial=self.state.it, unit='it',
+                                                      disable=None, smoothing=.05, dynamic_ncols=True))
+            if self._profile:
+                self._profile.start()
+                stack.callback(self._profile.stop)
+            self._stack = stack.pop_all()
+        return self
+
+    # ---- what the loop calls
+
+    def iterations(self):
+        """Yield the number of each iteration until the last one, a stop signal, or a reason to abort.
+
+        Between two of them it reports and saves what is due.
+        """
+        while self.state.it < self.max_iters and not self._problem and not self._stop.signal:
+            self._started = time.perf_counter()
+            self._report, self._decided, self._is_best = None, False, False
+            self.state.epoch = (self.state.it + 1) / self.iters_per_epoch
+            if self._profile:
+                self._profile.begin_step()
+            yield self.state.it + 1
+            if self._report:
+                self._decide()
+            if self._report:
+                self._report_and_save()
+
+    def passes(self, cost, grads, stats):
+        """Whether the batch may be learned from. If it shows divergence, the run rolls back or aborts instead."""
+        state = self.state
+        reason = cost_not_finite(cost, state.model, grads)
+        if reason is None:
+            if state.cost0 is None:
+                state.cost0 = cost
+            reason = next(filter(None, (check(state, cost, stats) for check in self._checks)), None)
+        if reason:
+            self._diverged(reason)
+            return False
+        self._train = stats[state.score.train_key]
+        return True
+
+    def update(self, grads, workers=None):
+        """solver.step on the model with the learning rate of this epoch, halved at each rollback."""
+        state, train = self.state, self._train
+        learning_rate = self._learning_rate_at(state.epoch) * .5 ** state.rollbacks
+        try:
+            self.solver.step(state.model, grads, learning_rate, workers)
+        except FloatingPointError as error:
+            self._diverged(str(error))
+            return
+        state.smooth_train = .99 * (state.smooth_train or train) + .01 * train
+        state.it += 1
+        if self._profile and self._profile.end_step() and self._profile.num_steps == 1:
+            say(f'first step after {time.perf_counter() - STARTED:.1f} s')
+        self._report = {'iter': [state.it, self.max_iters], 'epoch': [state.epoch, self._params['max_epochs']],
+                        'time_per_batch': time.perf_counter() - self._started,
+                        f'train_{state.score.train_key}': train}
+        val = '-' if state.val is None else f'{state.val:.4g}'
+        self._progress.set_postfix_str(f'epoch {state.epoch:.2f}, train {state.smooth_train:.4g}, val {val}', False)
+        self._progress.update()
+
+    def evaluates(self):
+        """Whether it is time to evaluate. Looks for divergence first, which a checkpoint must not keep."""
+        if self._report:
+            self._decide()
+        return bool(self._report) and self._evaluates
+
+    def evaluated(self, value):
+        """Take the score on val: report it, and compare it with the best so far."""
+        state, threshold = self.state, self._params.get('write_checkpoint_ppl_threshold', -1)
+        state.val = value
+        self._is_best = state.score.better(value, state.best) and (threshold < 0 or value < threshold)
+        if self._is_best:
+            state.best = value
+        self._problem = self._hopeless()
+        say(f'epoch {state.epoch:.2f}: {state.score.name} {value:.4f} on val, {state.smooth_train:.4f} on train '
+            '(smoothed)')
+
+    # ---- between the steps
+
+    def _decide(self):
+        """What is due after this step; and, before anything is saved, whether the model has diverged."""
+        if self._decided:
+            return
+        self._decided, it = True, self.state.it
+        self._evaluates = it == self.max_iters or (it % self._eval_period == 0 and it < self.max_iters - 4)
+        self._counted = self._evaluates or self._checkpoints.counted(it)
+        self._saves = self._counted or self._checkpoints.due()
+        if self._saves and (reason := self._not_to_be_saved()):
+            if self._counted:
+                self._diverged(reason)
+            else:
+                self._saves = False    # the clock decides when a file is written, and nothing else
+                self._checkpoints.put_off(reason)
+
+    def _report_and_save(self):
+        if self._evaluates or self._status.report_is_due():
+            self._status.add_to_history(self.state, self._report)
+            self._status.write(self.state)
+        if self.state.good and self._counted:
+            self.state.keep_good(self.solver, self.rng)
+        if self._saves:
+            self._checkpoints.save(self.state, self.solver, self.rng, self._is_best)
+
+    def _not_to_be_saved(self):
+        return state_not_finite(self.state.model, self.solver.state_dict()) or self._probe()
+
+    def _diverged(self, reason):
+        """Roll back to the last good state where --on_divergence wants that; else abort for this reason."""
+        state, self._report = self.state, None
+        if not state.good:
+            self._problem = reason
+        elif state.rollbacks == MOST_ROLLBACKS:
+            self._problem = f'{reason}; it rolled back {MOST_ROLLBACKS} times before'
+        else:
+            found_at = state.it
+            state.roll_back(self.solver, self.rng)
+            self._progress.n = state.it
+            warn(f'after iteration {found_at}: {reason}; rolled back to iteration {state.it}, with '
+                 f'1/{2 ** state.rollbacks} of the learning rate')
+
+    def _hopeless(self):
+        limit, val = self._params.get('min_ppl_or_abort', -1), self.state.val
+        if val is not None and 0 < limit <= val:
+            return f'perplexity {val:.2f} on val is not below --min_ppl_or_abort {limit}'
+        return None
+
+    # ---- the end
+
+    def __exit__(self, kind, error, traceback):
+        with self._stack:
+            self._progress.close()
+            if kind is None:
+                if self._profile:
+                    say(self._profile.table())
+                self._save_at_the_end()
+                self._say_ending()
+            elif issubclass(kind, InputError):    # data that are not finite, or cannot be read any more
+                self._status.write(self.state, 'aborted', str(error))
+                raise InputError(f'iteration {self.state.it + 1}: {error}') from error
+
+    def _save_at_the_end(self):
+        state, checkpoints = self.state, self._checkpoints
+        if checkpoints.unsaved(state) and not self._problem:    # the run was stopped, or the disk was full
+            reason = self._not_to_be_saved()
+            if reason:    # the last checkpoint stays; a run that resumes from there and has a good state rolls back
+                self._problem = None if state.good else reason
+            elif not checkpoints.save_at_the_end(state, self.solver, self.rng, self._stop):
+                self._problem = f'its last state could not be saved in {checkpoints.last_path}'
+        if self._problem:
+            checkpoints.save_best_at_the_end(state)
+
+    def _say_ending(self):
+        """Report how the run ended, where the best model is, and what to type next; sets the exit code."""
+        state, last_path = self.state, self._checkpoints.last_path
+        stopped_by = self._stop.signal if state.it < self.max_iters else None
+        if self._problem:
+            self._status.write(state, 'aborted', self._problem)
+            print(f'aborted at iteration {state.it}: {self._problem}; the best checkpoint so far: '
+                  f'{state.best_checkpoint or "none"}', file=sys.stderr)
+            self.exit_code = 1
+        elif stopped_by:
+            self._status.write(state, 'stopped', f'by {signal.Signals(stopped_by).name}')
+            resume = f'resume with: {command(self._subcommand)} --resume {quote(str(last_path))}'
+            say(f'stopped at iteration {state.it}; '
+                f'{resume if self._checkpoints.written else "there was nothing new to save"}')
+            self.exit_code = 128 + stopped_by
+        else:
+            self._status.write(state, 'finished')
+            if state.best_checkpoint:
+                say(f'best {state.score.name} on val: {state.score.text(state.best)}, in {state.best_checkpoint}')
+                say(self._next_step(state.best_checkpoint))
+            else:
+                say(f'{state.score.name} on val: {state.score.text(state.val)}, no checkpoint below '
+                    f'--write_checkpoint_ppl_threshold; the last model is in {last_path}')
+            self.exit_code = 0

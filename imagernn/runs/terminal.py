@@ -1,0 +1,21 @@
+"""Lines on the terminal beside a progress bar. A terminal or reader that is gone does not end a run."""
+
+import sys
+from contextlib import suppress
+
+from tqdm import tqdm
+
+from imagernn.errors import shown
+
+
+def say(text):
+    """Lines on stdout; control characters in them are shown as escapes."""
+    with suppress(OSError):
+        tqdm.write('\n'.join(map(shown, text.split('\n'))), file=sys.stdout)
+        sys.stdout.flush()
+
+
+def warn(text):
+    """A line on stderr."""
+    with suppress(OSError):
+        tqdm.write(f'warning: {text}', file=sys.stderr)
