@@ -1,7 +1,8 @@
 """Watch training runs: python -m imagernn.monitor status/
 
-Serves a page with the curves of all workers whose status files are in a folder, NeuralTalk's among them. Reads the
-files as they change, believes nothing in them, and says in the page which it cannot use.
+Serves a page (vis/monitor.html) with the learning curves of all runs whose status files are in a folder, including
+NeuralTalk's. The files are read again as they change (imagernn/web/status_folder.py); the page lists those that cannot
+be used.
 """
 
 import argparse
@@ -17,26 +18,33 @@ FILES = ('common.css', 'common.js', 'monitor.css', 'monitor.js', 'curves.js', 'v
          'vendor/uPlot-1.6.32.min.css')
 
 
+def build_parser():
+    parser = argparse.ArgumentParser(prog='imagernn monitor', description='Watch training runs in a browser.')
+    parser.add_argument('status_dir', nargs='?', default='status/', metavar='STATUS_DIR',
+        help='The folder that training runs write their status files to, their --worker_status_output_directory '
+             '(default: %(default)s).')
+    parser.add_argument('--port', type=int, default=8123,
+        help='The port to serve the page on; if it is taken, the next free one is used. Change it if you watch several '
+             'folders; 0 is any free port (default: %(default)s).')
+    parser.add_argument('--no_browser', action='store_true',
+        help='Print the address of the page without opening a browser, for example on a remote computer.')
+    return parser
+
+
 @script
 def main(argv=None):
-    parser = argparse.ArgumentParser(prog='imagernn monitor', description='Watch training runs in a browser.',
-                                     formatter_class=argparse.ArgumentDefaultsHelpFormatter)
-    parser.add_argument('status_dir', nargs='?', default='status/', metavar='STATUS_DIR',
-                        help='the folder of status files: the training\'s --worker_status_output_directory')
-    parser.add_argument('--port', type=int, default=8123, help='where to serve; 0: any; the next free one if taken')
-    parser.add_argument('--no_browser', action='store_true', help='only print the address')
-    args = parser.parse_args(argv)
+    args = build_parser().parse_args(argv)
     serve(monitor_routes(args.status_dir), args.port, not args.no_browser)
     return 0
 
 
 def monitor_routes(folder):
-    """The routes of the page, of /status.json and, as workers appear, of /worker/NUMBER.json.
+    """The routes of the page, for web.server: its files, /status.json and, as runs appear, /worker/NUMBER.json.
 
-    InputError where there is no such folder.
+    Raises InputError if there is no such folder.
     """
     if not Path(folder).is_dir():
-        raise InputError(f'{folder}: is no folder; name the one that a training run writes its status '
+        raise InputError(f'{folder}: is not a folder; name the one that a training run writes its status '
                          'file to, its --worker_status_output_directory')
     routes = page_routes('monitor.html', *FILES)
     watched = StatusFolder(folder)
@@ -53,6 +61,7 @@ def monitor_routes(folder):
 
 
 def as_json(value):
+    """A value as (content type, bytes) of JSON."""
     return 'application/json', json.dumps(value, allow_nan=False, separators=(',', ':')).encode()
 
 

@@ -1,7 +1,7 @@
 """Look at captions: python -m imagernn.view result_struct.json
 
-Serves the results page (vis/results.html) to this machine's browser, or writes it as one file. Two result files of the
-same pictures are shown side by side.
+Serves the results page (vis/results.html) to a browser on this computer, or writes it as a single file. Two result
+files with the same pictures are shown side by side. What the page contains is in imagernn/web/results_page.py.
 """
 
 import argparse
@@ -24,35 +24,53 @@ from imagernn.web.results_page import (
 )
 from imagernn.web.server import page_routes, serve
 
-SHOWN = 800    # pixels of the longer side of a picture that is served
+SERVED_SIZE = 800    # pixels of the longer side of a served picture
 
 
 def build_parser():
     parser = argparse.ArgumentParser(prog='imagernn view', description='Look at captions in a browser.')
-    add = parser.add_argument
-    add('results', nargs='+', metavar='RESULT_STRUCT.json', help='one result file, or two to compare')
-    add('--root', default=None, help='the pictures\' folder: they are looked for there, and none outside it is shown '
-                                     '(default: the working directory and the folder of the result file)')
-    add('--export', default=None, metavar='FILE.html', help='write the page as one file instead of serving it')
-    add('--thumbnail_size', type=int, default=THUMBNAIL,
-        help='pixels of the longer side of the pictures in that file (default: %(default)s)')
-    add('--port', type=int, default=0, help='port to serve at; 0: any (default: %(default)s)')
-    add('--no_browser', action='store_true', help='print the address, open no browser')
+
+    group = parser.add_argument_group('input')
+    group.add_argument('results', nargs='+', metavar='RESULT_STRUCT.json',
+        help='A file with captions, as the evaluation and the captioning of photos write it. Give two files with the '
+             'same pictures to compare their captions.')
+    group.add_argument('--root', default=None,
+        help='The folder of the pictures. Relative paths are looked up in it first, and no picture outside it is '
+             'shown. Set it if pictures are missing from the page (default: the folder of the result file and the '
+             'working directory).')
+
+    group = parser.add_argument_group('output')
+    group.add_argument('--export', default=None, metavar='FILE.html',
+        help='Write the page to this file, with the pictures inside, instead of serving it. Use it to share or keep '
+             'the page.')
+    group.add_argument('--thumbnail_size', type=int, default=THUMBNAIL,
+        help='The longer side, in pixels, of the pictures in an exported file. Decrease it if the file is too large '
+             '(default: %(default)s).')
+
+    group = parser.add_argument_group('server')
+    group.add_argument('--port', type=int, default=0,
+        help='The port to serve the page on; if it is taken, the next free one is used. Set it to keep the same '
+             'address each time; 0 is any free port (default: %(default)s).')
+    group.add_argument('--no_browser', action='store_true',
+        help='Print the address of the page without opening a browser, for example on a remote computer.')
     return parser
 
 
 @script
 def main(argv=None):
     params = vars(build_parser().parse_intermixed_args(argv))
-    paths, export, size = params['results'], params['export'], params['thumbnail_size']
+    paths = params['results']
+    export = params['export']
+    size = params['thumbnail_size']
     if len(paths) > 2:
-        raise InputError(f'{len(paths)} result files are named; name one, or two to compare')
+        raise InputError(f'{len(paths)} result files were given; give one, or two to compare')
     if not 16 <= size <= 4096:
         raise InputError(f'--thumbnail_size {size}: must be at least 16 and at most 4096')
     if export:
         refuse_to_replace(paths, [export])
         require_writable(export)
-    results, places = [read_result(path) for path in paths], default_places(paths[0], params['root'])
+    results = [read_result(path) for path in paths]
+    places = default_places(paths[0], params['root'])
     if export:
         write_page(export, results, places, size)
         print(f'written: {export}')
@@ -62,7 +80,7 @@ def main(argv=None):
 
 
 def routes(results, places):
-    """Every URL of the page: its files, its data, the pictures that may be shown."""
+    """The routes of the page, for web.server: its files, its data, and the pictures that may be shown."""
     found = [find_picture(image['img_path'], places) for image in results[0].images]
     urls = [(None if problem else f'/picture/{i}', problem) for i, (_, problem) in enumerate(found)]
     note_problems([problem for _, problem in found])
@@ -75,14 +93,15 @@ def routes(results, places):
 
 
 def picture_or_reason(img_path, places):
-    """The picture for the browser, or a text that says what is wrong with it.
+    """The picture as (content type, bytes), or as a text that says what is wrong with it.
 
-    It is looked for anew each time, so a link that is changed meanwhile leads nowhere.
+    The path is resolved again for each request, so that a link which changed meanwhile is not followed out of the
+    folders that may be shown.
     """
     path, problem = find_picture(img_path, places)
     try:
         if path:
-            return 'image/jpeg', thumbnail(path, SHOWN)
+            return 'image/jpeg', thumbnail(path, SERVED_SIZE)
     except InputError as error:
         problem = str(error)
     return 'text/plain; charset=utf-8', problem.encode('utf-8', 'backslashreplace')

@@ -150,7 +150,7 @@ def test_fields_may_be_missing_null_or_of_any_kind():
     assert odd['settings'] == {'a': 'null', 'b': '[1, {"c": 2}]', 'd': 'x' * 300 + '…', 'e': '2.5', 'f': 'true'}
     for state in strange:
         assert parsed({'history': [], 'state': state, 'reason': state})['state'] == 'running'
-    assert parsed({'history': [1, None, entry(1, 20.)]})['problem'] == '2 of its 3 history entries are no objects'
+    assert parsed({'history': [1, None, entry(1, 20.)]})['problem'] == '2 of its 3 history entries are not objects'
 
 
 def test_a_long_history_is_thinned_and_keeps_its_last_and_its_best(monkeypatch):
@@ -163,10 +163,11 @@ def test_a_long_history_is_thinned_and_keeps_its_last_and_its_best(monkeypatch):
 
 
 @pytest.mark.parametrize(('content', 'words'), [
-    (b'', 'is empty'), (b' \n', 'is empty'), (b'{"params": {}, "hist', 'half written'), (b'\xff\xfe\x00', 'no JSON'),
-    (b'\x80\x81', 'no JSON'), (b'hello', 'no JSON'), (b'[' * 10 ** 6, 'no JSON'), (b'9' * 10000, 'no JSON'),
-    (b'{"history": [' + b'[' * 10 ** 5, 'no JSON'), (b'[]', 'no status file'), (b'{"history": {}}', 'no status file'),
-    (b'1', 'no status file'), (b'null', 'no status file'), (b'{"params": {}}', 'no status file')])
+    (b'', 'is empty'), (b' \n', 'is empty'), (b'{"params": {}, "hist', 'only partly written'),
+    (b'\xff\xfe\x00', 'not JSON'), (b'\x80\x81', 'not JSON'), (b'hello', 'not JSON'), (b'[' * 10 ** 6, 'not JSON'),
+    (b'9' * 10000, 'not JSON'), (b'{"history": [' + b'[' * 10 ** 5, 'not JSON'), (b'[]', 'not a status file'),
+    (b'{"history": {}}', 'not a status file'), (b'1', 'not a status file'), (b'null', 'not a status file'),
+    (b'{"params": {}}', 'not a status file')])
 def test_what_is_no_status_file_is_said(content, words):
     with pytest.raises(InputError, match=words):
         parse_status(content)
@@ -177,7 +178,7 @@ def test_settings_nested_as_deep_as_json_allows():
         try:
             parse_status(b'{"history": [], "params": {"a": ' + b'[' * depth + b']' * depth + b'}}')
         except InputError as error:
-            assert 'no JSON' in str(error)
+            assert 'not JSON' in str(error)
 
 
 def numbers(listing):
@@ -226,8 +227,9 @@ def test_unsound_files_are_said_and_stop_nothing(tmp_path, monkeypatch):
     found = problems(listing)
     assert found.keys() == {f'{name}.json' for name in ('empty', 'half', 'text', 'huge', 'list', 'folder', 'link',
                                                         'dangling', 'pipe')} | {'same_status.json'}
-    assert 'empty' in found['empty.json'] and 'half written' in found['half.json'] and '5,001' in found['huge.json']
-    assert 'good_status.json' in found['same_status.json'] and 'link out of it' in found['link.json']
+    assert 'empty' in found['empty.json'] and 'only partly written' in found['half.json']
+    assert '5,001' in found['huge.json']
+    assert 'good_status.json' in found['same_status.json'] and 'links out of' in found['link.json']
 
 
 def test_a_file_that_goes_bad_keeps_its_curve_and_one_that_goes_away_is_said(tmp_path):
@@ -264,7 +266,7 @@ def test_too_many_files_and_a_folder_that_goes_away(tmp_path, monkeypatch):
         write(folder, f'{name}.json', status(name))
     watched = StatusFolder(folder)
     listing = watched.look()
-    assert len(listing['workers']) == 3 and 'holds 5 files' in problems(listing)[str(folder)]
+    assert len(listing['workers']) == 3 and 'holds 5 JSON files' in problems(listing)[str(folder)]
     for path in folder.iterdir():
         path.unlink()
     folder.rmdir()

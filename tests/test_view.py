@@ -100,7 +100,7 @@ def test_a_picture_that_turns_into_a_link_outward_is_not_served(folder):
         (folder / 'a.jpg').unlink()
         (folder / 'a.jpg').symlink_to(folder.parent / 'outside' / 'a.jpg')
         status, kind, body = get(address, '/picture/0')
-        assert kind.startswith('text/plain') and b'outside the folders to show' in body
+        assert kind.startswith('text/plain') and b'outside the folders that may be shown' in body
 
 
 def test_root_is_where_pictures_are_looked_for_and_what_may_be_shown(folder):
@@ -109,7 +109,7 @@ def test_root_is_where_pictures_are_looked_for_and_what_may_be_shown(folder):
     assert find_picture('a.jpg', places) == (outside / 'a.jpg', None)
     assert find_picture('link.jpg', places) == (outside / 'a.jpg', None)
     assert '--root' in find_picture('page.jpg', places)[1]
-    with pytest.raises(InputError, match='--root r.json: is no folder'):
+    with pytest.raises(InputError, match='--root r.json: is not a folder'):
         default_places('r.json', 'r.json')
 
 
@@ -166,7 +166,7 @@ def test_images_of_two_files_are_matched_by_path_or_else_by_file_name():
     assert matched(result('x/a', 'x/b', 'c'), result('y/b', 'y/a', 'd')) == ['y/a', 'y/b', None]
     assert matched(result('x/a', 'y/a'), result('y/a', 'x/a')) == ['x/a', 'y/a']
     for one, other in (['a'], ['b']), (['x/a', 'y/a'], ['z/a']), (['a', 'a'], ['a']), (['z/a'], ['x/a', 'y/a']):
-        with pytest.raises(InputError, match='expected results of the same pictures'):
+        with pytest.raises(InputError, match='expected results for the same pictures'):
             same_images(result(*one), result(*other))
 
 
@@ -195,7 +195,7 @@ def test_thumbnails_are_inside_and_small(folder, capsys):
     picture = base64.b64decode(data['images'][0]['picture'].removeprefix('data:image/jpeg;base64,'))
     assert Image.open(io.BytesIO(picture)).size == (100, 50)
     assert 'page.jpg: is not a picture' in data['images'][8]['problem'] and data['images'][4]['picture'] is None
-    assert 'note: 11 of 15 pictures cannot be shown; the first: link.jpg: lies outside' in capsys.readouterr().err
+    assert 'note: 11 of 15 pictures cannot be shown; the first: link.jpg: is outside' in capsys.readouterr().err
 
 
 def test_the_title_says_what_one_sees():

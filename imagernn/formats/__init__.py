@@ -1,1 +1,1 @@
-"""Other people's files: read without trust, written whole or not at all."""
+"""File formats of other programs: read without trust, written completely or not at all."""

@@ -1,4 +1,4 @@
-"""JSON files: read without trust, written whole or not at all.
+"""JSON files: read without trust, written completely or not at all.
 
 Knows that the top level of every file read here is an object; knows nothing of what is in it.
 """

@@ -1,1 +1,1 @@
-"""The server for this machine alone, and the data of the pages."""
+"""The local web server, and the data that its pages show."""

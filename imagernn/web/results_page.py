@@ -1,6 +1,7 @@
-"""Result files -> what the results page shows: served by imagernn.view, or as one file that needs nothing beside it.
+"""Result files -> the data of the results page, which imagernn.view serves, or the page as one self-contained file.
 
-Trusts neither the result files nor the pictures that they list. The page itself is vis/results.html.
+Knows which pictures may be shown. Trusts neither the result files nor the pictures that they list. The page itself is
+vis/results.html with its scripts; how it is served is in web/server.py.
 """
 
 import base64
@@ -24,41 +25,46 @@ from imagernn.formats.pictures import load_picture
 from imagernn.formats.writing import write_text
 from imagernn.web.server import VIS
 
-PAGE, FILES = 'results.html', ('common.css', 'results.css', 'common.js', 'results.js', 'search.js')
-THUMBNAIL, JPEG_QUALITY = 400, 75    # pixels of the longer side, in a page of one file
+PAGE = 'results.html'
+FILES = ('common.css', 'results.css', 'common.js', 'results.js', 'search.js')    # what it loads
+THUMBNAIL = 400      # pixels of the longer side of a picture in an exported page
+JPEG_QUALITY = 75
 
 
 class Result(NamedTuple):
-    """A result_struct.json, checked."""
+    """The validated contents of a result_struct.json."""
 
-    name: str         # as the page calls it: its path
-    params: dict
-    trained: dict     # checkpoint_params
-    measures: dict    # of all its images: name -> number
-    images: list      # of {'img_path', 'references': [str], 'caption'}, see _image
+    name: str         # for the page: the path of the file
+    params: dict      # how the captions were generated
+    trained: dict     # how the model was trained: checkpoint_params
+    measures: dict    # name -> perplexity or score over all images
+    images: list      # of {'img_path', 'references': [str], 'caption'}; see _image
 
 
 class Places(NamedTuple):
-    """Where pictures are looked for, and what lies inside: no other file is read. root None: anything."""
+    """Where to look for pictures, and which may be read."""
 
-    bases: tuple      # what relative paths may be relative to, the first where it exists
-    roots: tuple | None
+    bases: tuple           # folders that a relative path may start from; the first in which it exists is used
+    roots: tuple | None    # folders outside which no file is read; None: any file may be read
 
 
 ANYWHERE = Places((Path(),), None)
 
 
 def read_result(path):
-    """A result file, NeuralTalk's or ours -> Result. InputError names the file and the place that is wrong."""
+    """Read a result_struct.json, of NeuralTalk or of this project -> Result.
+
+    Raises InputError that names the file and the place that is wrong.
+    """
     kind, data = parse(path)
     if kind != 'result_struct':
-        raise InputError(f'{path}: holds no "imgblobs", pictures with captions; expected a result_struct.json of '
+        raise InputError(f'{path}: has no "imgblobs", the pictures with captions; expected a result_struct.json of '
                          f'{command("evaluate")} or {command("caption")}')
     return checked_result(path, data)
 
 
 def checked_result(name, data):
-    """What is in a result_struct.json -> Result; see read_result."""
+    """Validate the contents of a result_struct.json -> Result; see read_result. name: for messages and the page."""
     groups = {key: data[key] if isinstance(data.get(key), dict) else {}
               for key in ('params', 'checkpoint_params', 'scores')}
     measures = {'perplexity': _number(data.get('gtppl')), **_numbers(groups['scores'])}
@@ -69,7 +75,7 @@ def checked_result(name, data):
 
 
 def _image(name, place, blob):
-    """An entry of imgblobs, checked. Its caption is that of _caption, with 'nbest', a list of such, and 'scores'."""
+    """An entry of imgblobs, validated. 'caption' is from _caption, with 'nbest' (a list of such) and 'scores'."""
     candidate = field(name, place, blob, 'candidate', dict)
     caption = {**_caption(name, f'{place}.candidate', candidate), 'scores': _numbers(blob.get('scores'))}
     caption['nbest'] = [_caption(name, f'{place}.nbest[{i}]', found)
@@ -80,23 +86,25 @@ def _image(name, place, blob):
 
 
 def _caption(name, place, found):
-    """Text, logprob (None where it is not known), and those of its words, END's last where it came to its end."""
+    """A caption, validated: its text, its log probability in nats or None, and those of its words and of END."""
     words = [_number(one) for one in _optional_list(name, f'{place}.word_logprobs', found.get('word_logprobs'))
              ] if isinstance(found, dict) else []
     return {'text': field(name, place, found, 'text', str), 'logprob': _number(found.get('logprob')), 'words': words}
 
 
 def _optional_list(name, place, value):
+    """A list that may be absent or empty. Raises InputError for anything else."""
     return nonempty(name, place, value) if value else []
 
 
 def _number(value):
-    """A finite number, or None. Its 17 digits as four: that is what a page shows, and sorts by."""
-    sound = isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < 1e9
-    return round(value, 4) if sound and math.isfinite(value) else None
+    """A finite number, rounded to the four decimals that the page shows and sorts by; None for anything else."""
+    valid = isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < 1e9
+    return round(value, 4) if valid and math.isfinite(value) else None
 
 
 def _numbers(values):
+    """The finite numbers in a dict; empty for anything else."""
     found = {name: _number(value) for name, value in values.items()} if isinstance(values, dict) else {}
     return {name: value for name, value in found.items() if value is not None}
 
@@ -104,38 +112,39 @@ def _numbers(values):
 # ---- pictures
 
 def find_picture(img_path, places):
-    """The picture's real path, and None; or None, and what is wrong."""
+    """Look for a picture -> its path with all links resolved, None; or None, what is wrong with it."""
     try:
         path = next((path for base in places.bases if os.path.lexists(path := Path(base, img_path))), None)
         real = path and path.resolve(strict=True)
-    except (OSError, ValueError, RuntimeError) as error:    # a link to nothing or in a circle, a zero byte, no right
+    except (OSError, ValueError, RuntimeError) as error:    # a broken or circular link, a zero byte, no permission
         return None, f'{img_path}: cannot be found ({getattr(error, "strerror", None) or error})'
     if real is None:
-        return None, f'{img_path}: is not there; name the folder that the pictures are in by --root'
+        return None, f'{img_path}: is not there; name the folder of the pictures with --root'
     if places.roots is not None and not any(real.is_relative_to(root) for root in places.roots):
-        return None, f'{img_path}: lies outside the folders to show; add --root {shlex.quote(str(real.parent))}'
+        return None, f'{img_path}: is outside the folders that may be shown; add --root {shlex.quote(str(real.parent))}'
     return real, None
 
 
 def thumbnail(path, size):
-    """The picture as the bytes of a JPEG of at most size pixels a side, upright. InputError where it is none."""
-    image, file = Image.fromarray(load_picture(path)), io.BytesIO()
+    """The picture as the bytes of an upright JPEG with sides of at most `size` pixels. Raises as load_picture does."""
+    image = Image.fromarray(load_picture(path))
+    file = io.BytesIO()
     image.thumbnail((size, size))
     image.save(file, 'JPEG', quality=JPEG_QUALITY)
     return file.getvalue()
 
 
 def note_problems(problems):
-    """A line on stderr of how many pictures cannot be shown. problems: of each what is wrong, or None."""
+    """Report on stderr how many pictures cannot be shown. problems: for each picture what is wrong, or None."""
     if wrong := [problem for problem in problems if problem]:
         print(f'note: {len(wrong):,} of {len(problems):,} pictures cannot be shown; the first: {wrong[0]}',
               file=sys.stderr)
 
 
 def view_command(path, img_paths, base='.'):
-    """The command that shows the result file at path, with --root where its pictures need it.
+    """The command that shows the result file at path, with --root if its pictures need it.
 
-    img_paths: its pictures' paths; base: what they are relative to.
+    img_paths: the paths of its pictures. base: the folder that they are relative to.
     """
     real = [find_picture(name, Places((base,), None))[0] for name in img_paths]
     parents = [str(picture.parent) for picture in real if picture]
@@ -148,9 +157,9 @@ def view_command(path, img_paths, base='.'):
 
 
 def default_places(path, root=None):
-    """Where imagernn.view looks for the pictures of the result file at path."""
+    """Where imagernn.view looks for the pictures of the result file at path -> Places."""
     if root is not None and not Path(root).is_dir():
-        raise InputError(f'--root {root}: is no folder; name the one that the pictures are in')
+        raise InputError(f'--root {root}: is not a folder; name the folder of the pictures')
     folders = [Path(path).parent, Path.cwd()]
     roots = folders if root is None else [Path(root)]
     return Places(tuple(folders if root is None else [Path(root), *folders]), tuple(one.resolve() for one in roots))
@@ -159,10 +168,10 @@ def default_places(path, root=None):
 # ---- the page
 
 def page_data(results, pictures):
-    """What vis/results.js shows, ready for JSON, of one Result or of two to compare.
+    """The data that vis/results.js shows, ready for JSON, of one Result or of two to compare.
 
-    pictures: for each image of the first (its URL or None, what is wrong with it or None). The second's captions stand
-    beside the first's where both have the picture; InputError where they have none in common.
+    pictures: for each image of the first Result (its URL or None, what is wrong with it or None). For pictures that
+    both have, the captions of both are shown; raises InputError if they have none in common.
     """
     first, *others = results
     twins = same_images(first, others[0]) if others else []
@@ -178,8 +187,12 @@ def page_data(results, pictures):
 
 
 def same_images(one, other):
-    """For each image of a Result that of the other with the same path, or the same file name where those tell more."""
-    best, most = [], 0
+    """For each image of a Result, the image of the other with the same path or, if that matches more, file name.
+
+    An image without a match gives None. Raises InputError if there is no match at all.
+    """
+    best = []
+    most = 0
     for name_of in (str, lambda path: PurePath(path).name):
         names, others = ([name_of(image['img_path']) for image in result.images] for result in (one, other))
         there = dict(zip(others, other.images, strict=True))
@@ -188,34 +201,39 @@ def same_images(one, other):
         if shared > most and len(there) == len(others) and len(set(names)) == len(names):
             best, most = found, shared
     if not most:
-        raise InputError(f'{other.name}: has no picture of {one.name}, such as {one.images[0]["img_path"]}, or several '
-                         'of one name; expected results of the same pictures')
+        raise InputError(f'{other.name}: cannot be compared with {one.name}: it has none of its pictures, such as '
+                         f'{one.images[0]["img_path"]}, or several with the same name; expected results for the same '
+                         'pictures')
     return best
 
 
 def title_of(result):
-    """The data set and how many of its images, or how many pictures."""
-    n, dataset = len(result.images), result.params.get('dataset') or result.trained.get('dataset')
+    """The title of the page: the data set, its split and the number of images, or just the number of pictures."""
+    n = len(result.images)
+    dataset = result.params.get('dataset') or result.trained.get('dataset')
     if any(image['references'] for image in result.images) and isinstance(dataset, str):
         return f'{dataset} {_shown(result.params.get("split", ""))}'.strip() + f': {n:,} image{"s" * (n != 1)}'
     return f'{n:,} picture{"s" * (n != 1)}'
 
 
 def about(result):
-    """The model and how it was asked, in a line."""
+    """One line on the model and the beam size."""
     params, trained = result.params, result.trained
-    size, beam, checkpoint = trained.get('hidden_size'), params.get('beam_size'), params.get('checkpoint_path')
+    size = trained.get('hidden_size')
+    beam = params.get('beam_size')
+    checkpoint = params.get('checkpoint_path')
     known = [f'{_shown(trained["generator"])} {_shown(size or "")}'.strip().upper() if 'generator' in trained else None,
              f'beam {_shown(beam)}' if beam else None, _shown(checkpoint) if checkpoint else None]
     return ' · '.join(filter(None, known))
 
 
 def _shown(value):
+    """A setting as text, at most 300 characters of it."""
     return f'{value if isinstance(value, str) else json.dumps(value):.300}'
 
 
 def write_page(path, results, places, size=THUMBNAIL):
-    """Write the page of one Result, or of two, as a single file with thumbnails of at most size pixels in it."""
+    """Write the page of one Result or of two as a single file, with thumbnails of at most `size` pixels inside."""
     pictures = [_embedded(image['img_path'], places, size)
                 for image in tqdm(results[0].images, desc='thumbnails', unit='picture', disable=None, leave=False)]
     note_problems([problem for _, problem in pictures])
@@ -223,6 +241,7 @@ def write_page(path, results, places, size=THUMBNAIL):
 
 
 def _embedded(img_path, places, size):
+    """A picture as a data URL, None; or None, what is wrong with it."""
     picture, problem = find_picture(img_path, places)
     if problem:
         return None, problem
@@ -233,11 +252,11 @@ def _embedded(img_path, places, size):
 
 
 def single_file(data):
-    """The page with its style, its scripts and its data inside. No other script runs in it, and it loads nothing."""
+    """The page as HTML with its styles, scripts and data inside. It runs no other script and loads nothing."""
     text = {name: (VIS / name).read_text(encoding='utf-8') for name in (PAGE, *FILES)}
-    styles, scripts = [f'\n{text[name]}' for name in FILES if name.endswith('.css')], [
-        f'\n{text[name]}' for name in ('common.js', 'results.js')]
-    # in a script element < would be able to end it; as an escape it is the same JSON
+    styles = [f'\n{text[name]}' for name in FILES if name.endswith('.css')]
+    scripts = [f'\n{text[name]}' for name in ('common.js', 'results.js')]
+    # a "<" in the data could end the script element; as an escape it means the same in JSON
     embedded = json.dumps(data, separators=(',', ':')).replace('<', '\\u003c')
     policy = (f"default-src 'none'; img-src data:; worker-src blob:; style-src {_hashes(styles)}; "
               f'script-src {_hashes(scripts)}')
@@ -252,6 +271,6 @@ def single_file(data):
 
 
 def _hashes(texts):
-    """As a content security policy names inline text: by its SHA-256."""
+    """Inline texts as a content security policy lists them: by their SHA-256."""
     digests = (base64.b64encode(hashlib.sha256(text.encode()).digest()).decode() for text in texts)
     return ' '.join(f"'sha256-{digest}'" for digest in digests)

@@ -1,4 +1,8 @@
-"""The status files of training runs, read as they change; nothing in them is believed."""
+"""The status files of training runs, read again as they change, of this project and of NeuralTalk.
+
+Knows what a history says about a run: its state, speed, remaining time and curves. Trusts nothing in the files. Knows
+nothing of how the page draws them.
+"""
 
 import hashlib
 import json
@@ -16,30 +20,35 @@ from imagernn.web.server import open_plain, real_file
 SUFFIX = '_status.json'
 STATES = ('running', 'finished', 'stopped', 'aborted')
 MOST_FILES = 500
-MOST_BYTES = 2 ** 25        # months of reports
-MOST_POINTS = 5000          # of a curve in the page; a longer history is thinned
-MOST_SETTINGS, MOST_TEXT = 200, 300
-RECENT = 20                 # reports that tell a run's pace
-SILENT_GAPS, LEAST_SILENT_SECONDS = 5, 300
+MOST_BYTES = 2 ** 25           # of a file: months of reports
+MOST_POINTS = 5000             # of a curve on the page; a longer history is thinned out
+MOST_SETTINGS = 200
+MOST_TEXT = 300                # characters of a setting or a reason
+RECENT = 20                    # reports from which the speed of a run is estimated
+SILENT_GAPS = 5                # a run counts as silent after this many times its usual interval between reports,
+LEAST_SILENT_SECONDS = 300     # but not before this time
 
 
 class StatusFolder:
-    """The workers of a folder, read again when their files change. May be asked by several threads."""
+    """The runs (workers) whose status files are in a folder. Safe to use from several threads."""
 
     def __init__(self, folder):
-        self._folder, self._lock = Path(folder), threading.Lock()
-        self._files = {}         # name -> what is known of the file; a name keeps its number while this object lives
+        self._folder = Path(folder)
+        self._lock = threading.Lock()
+        self._files = {}         # name -> what is known of the file; a name keeps its number while this object exists
 
     def look(self):
-        """What there is: {folder, workers: [{number, name, version, age}], problems: [{file, problem}]}.
+        """Read what has changed -> {folder, workers: [{number, name, version, age}], problems: [{file, problem}]}.
 
-        number: for worker(); version: another one whenever its data changed; age: seconds since the file was written.
+        number: for worker(). version: changes whenever the worker's data does. age: seconds since the file was written.
         """
         with self._lock:
-            problems, workers, shown = self._read_all(), [], {}
+            problems = self._read_all()
+            workers = []
+            shown = {}           # digest of the contents -> the name of the first file that has them
             for name, file in sorted(self._files.items()):
                 twin = shown.setdefault(file['digest'] or name, name)
-                problem = file['problem'] if twin == name else f'says the same as {twin}, which is shown'
+                problem = file['problem'] if twin == name else f'has the same contents as {twin}, which is shown'
                 if problem:
                     problems.append({'file': name, 'problem': problem})
                 if file['worker'] and twin == name:
@@ -48,19 +57,19 @@ class StatusFolder:
             return {'folder': str(self._folder), 'workers': workers, 'problems': problems}
 
     def worker(self, number):
-        """{version, **parse_status} of the worker with that number; an empty dict if it has none any more."""
+        """The data of a worker: {version, **parse_status}; an empty dict if its file is gone."""
         with self._lock:
             file, = (file for file in self._files.values() if file['number'] == number)
             return {'version': file['version'], **file['worker']} if file['worker'] else {}
 
     def _read_all(self):
-        """Bring all that is known up to date. Returns the problems of the folder itself."""
+        """Update what is known of all files. Returns the problems of the folder itself."""
         try:
             names = sorted(entry.name for entry in os.scandir(self._folder) if entry.name.endswith('.json'))
         except OSError as error:
             names, problem = [], f'cannot be read: {error.strerror}'
         else:
-            problem = (f'holds {len(names)} files of that kind; only the first {MOST_FILES} are shown'
+            problem = (f'holds {len(names)} JSON files; only the first {MOST_FILES} are shown'
                        if len(names) > MOST_FILES else None)
         for name in names[:MOST_FILES]:
             self._read(name)
@@ -69,14 +78,14 @@ class StatusFolder:
         return [{'file': str(self._folder), 'problem': problem}] if problem else []
 
     def _read(self, name):
-        """Bring what is known of a file up to date. A worker that was read stays when its file gets unreadable."""
+        """Update what is known of a file. If it can no longer be read, the data of its worker is kept."""
         file = self._files.setdefault(name, {'number': len(self._files), 'version': 0, 'stamp': None, 'written': 0.,
                                              'worker': None, 'digest': None, 'problem': None})
         try:
             real = real_file(self._folder / name, self._folder)
             if real is None:
                 file['stamp'] = None
-                raise InputError('is no plain file of this folder that can be read; a link out of it is not followed')
+                raise InputError('is not a readable file in this folder; links out of the folder are not followed')
             descriptor = open_plain(real)
             with open(descriptor, 'rb') as opened:
                 about = os.fstat(descriptor)
@@ -91,29 +100,31 @@ class StatusFolder:
         except OSError as error:
             file.update(stamp=None, problem=f'cannot be read: {error.strerror or error}')
         except InputError as error:
-            file.update(problem=str(error) + ('; what it said before is shown' if file['worker'] else ''))
+            file.update(problem=str(error) + ('; its previous contents are shown' if file['worker'] else ''))
         else:
-            # two runs that have not reported yet may well have the same settings
+            # without reports, two different runs may have the same contents
             digest = hashlib.sha256(content).hexdigest() if worker['points']['iter'] else None
             file.update(worker=worker, digest=digest, version=file['version'] + 1, problem=worker.pop('problem'))
 
 
 def parse_status(content):
-    """A status file's bytes -> what the page shows. InputError, to be read after the file's name, if they are none.
+    """The bytes of a status file -> what the page shows of its run.
 
     Returns {settings: {name: text}, state: one of STATES or 'diverged', reason, iter, max_iter, epoch, max_epoch,
     best_val, best_epoch, val, train, seconds_per_batch, seconds_left, silent_after, silent_end, problem, points: {iter,
-    epoch, hours, batch, train, val}}, None for what is not there. val and train are perplexities, the points of val
-    those where it was computed anew; after silent_after seconds without news a run is silent, or at its silent_end.
+    epoch, hours, batch, train, val}}, with None for what is missing. val and train are perplexities; points.val is None
+    where the report repeats the previous evaluation. After silent_after seconds without a report, the state of a
+    running run becomes silent_end.
+    Raises InputError, worded to follow the file's name, if the bytes are not a status file.
     """
     if not content.strip():
-        raise InputError('is empty, or being written')
+        raise InputError('is empty, or is being written')
     try:
         status = json.loads(content)
-    except (ValueError, RecursionError) as error:        # not UTF-8 is a ValueError, too
-        raise InputError(f'is no JSON, or half written ({str(error)[:100]})') from None
+    except (ValueError, RecursionError) as error:        # invalid UTF-8 raises a ValueError, too
+        raise InputError(f'is not JSON, or only partly written ({str(error)[:100]})') from None
     if not isinstance(status, dict) or not isinstance(status.get('history'), list):
-        raise InputError('is no status file: a JSON object with a list named history was expected')
+        raise InputError('is not a status file: expected a JSON object with a list "history"')
     rows = [row_of(entry) for entry in status['history'] if isinstance(entry, dict)]
     unusable = len(status['history']) - len(rows)
     last = rows[-1] if rows else row_of({})
@@ -126,20 +137,20 @@ def parse_status(content):
         **{key: last[key] for key in ('iter', 'max_iter', 'epoch', 'max_epoch', 'val', 'train')},
         'best_val': best['val'], 'best_epoch': best['epoch'],
         **speed,
-        # as in NeuralTalk: the last report, which never says that it is the last, comes up to a minute before the end
+        # as in NeuralTalk: the last report comes up to a minute before the end, and does not say that it is the last
         'silent_end': 'silent' if status.get('state') in STATES or not near_end(speed) else 'finished',
-        'problem': f'{unusable} of its {len(status["history"])} history entries are no objects' if unusable else None,
+        'problem': f'{unusable} of its {len(status["history"])} history entries are not objects' if unusable else None,
         'points': points_of(rows),
     }
 
 
 def row_of(entry):
-    """One entry of a history as numbers, None where it has none; time in seconds."""
+    """One entry of a history as numbers, None for what is missing or not a number; time in seconds since 1970."""
     iteration, most = pair(entry.get('iter'))
     epoch, most_epochs = pair(entry.get('epoch'))
     smooth = entry.get('smooth_train_ppl2')
     train = entry.get('train_ppl2') if smooth is None else smooth
-    val = entry.get('val_ppl2')    # as in NeuralTalk: an integer, the vocabulary's size, until the first evaluation
+    val = entry.get('val_ppl2')    # as in NeuralTalk: the vocabulary's size, an integer, until the first evaluation
     return {'iter': iteration, 'max_iter': most, 'epoch': epoch, 'max_epoch': most_epochs,
             'time': seconds_of(entry.get('time')), 'batch': above_zero(entry.get('time_per_batch')),
             'train': above_zero(train), 'val': None if isinstance(val, int) else above_zero(val),
@@ -156,16 +167,18 @@ def number(value):
 
 
 def above_zero(value):
-    """As number; None for 0 and less: driver.py's perplexity is -1 until the first evaluation."""
+    """A finite float above 0, or None: driver.py's perplexity is -1 until the first evaluation."""
     value = number(value)
     return value if value and value > 0 else None
 
 
 def pair(value):
+    """A list of two numbers as a tuple, each None if it is not a finite number."""
     return tuple(map(number, value)) if isinstance(value, list) and len(value) == 2 else (None, None)
 
 
 def seconds_of(value):
+    """A time in ISO format as seconds since 1970, or None."""
     try:
         return datetime.fromisoformat(value).timestamp()
     except (TypeError, ValueError, OverflowError, OSError):
@@ -173,6 +186,7 @@ def seconds_of(value):
 
 
 def text_of(value):
+    """A JSON value as text for the page, shortened to MOST_TEXT characters; whole floats without a decimal point."""
     if isinstance(value, float) and value.is_integer() and abs(value) < 1e15:
         value = int(value)
     text = value if isinstance(value, str) else json.dumps(value)
@@ -180,13 +194,17 @@ def text_of(value):
 
 
 def settings_of(params):
+    """The flags of a run as {name: text}; empty if they are not a dict."""
     if not isinstance(params, dict):
         return {}
     return {text_of(name): text_of(value) for name, value in list(params.items())[:MOST_SETTINGS]}
 
 
 def state_of(status, rows):
-    """NeuralTalk's files do not say their state, and count from 0: after its last iteration a run has finished."""
+    """One of STATES, or 'diverged' if the training perplexity exploded.
+
+    NeuralTalk's files do not give a state and count iterations from 0: a run has finished after its last iteration.
+    """
     last = rows[-1] if rows else row_of({})
     done = None not in (last['iter'], last['max_iter']) and last['iter'] + 1 >= last['max_iter']
     state = status.get('state')
@@ -198,7 +216,7 @@ def state_of(status, rows):
 
 
 def pace(rows):
-    """Seconds a batch, seconds left, and after how many seconds without news the run counts as silent."""
+    """Seconds per batch, seconds left, and the seconds without a report after which the run counts as silent."""
     recent = rows[-RECENT:]
     steps = [(later['time'] - row['time'], later['iter'] - row['iter'])
              for row, later in zip(recent[:-1], recent[1:], strict=True)
@@ -206,7 +224,7 @@ def pace(rows):
     steps = [(seconds, iterations) for seconds, iterations in steps if seconds > 0 and iterations > 0]
     batch = statistics.median(batches) if (batches := [row['batch'] for row in recent if row['batch']]) else None
     usual = statistics.median(seconds for seconds, _ in steps) if steps else 0.
-    counted = [step for step in steps if step[0] <= 10 * usual]    # not the pause before a resumed run
+    counted = [step for step in steps if step[0] <= 10 * usual]    # without the pause before a run was resumed
     each = sum(seconds for seconds, _ in counted) / sum(done for _, done in counted) if counted else batch
     last = rows[-1] if rows else row_of({})
     left = None
@@ -217,11 +235,12 @@ def pace(rows):
 
 
 def near_end(speed):
+    """Whether a run is expected to end before its next report."""
     return speed['seconds_left'] is not None and speed['seconds_left'] < speed['silent_after'] / SILENT_GAPS
 
 
 def points_of(rows):
-    """The curves as one list a column, at most MOST_POINTS and the last."""
+    """The curves, one list per column: at most MOST_POINTS reports, and the last one."""
     step = math.ceil(len(rows) / MOST_POINTS) or 1
     kept = [row for index, row in enumerate(rows) if index % step == 0 or index == len(rows) - 1]
     start = next((row['time'] for row in kept if row['time'] is not None), None)
