@@ -150,16 +150,20 @@ def cell(value):
 def build_parser():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0],
                                      formatter_class=argparse.ArgumentDefaultsHelpFormatter)
-    parser.add_argument('--data_root', type=Path, default=ROOT / 'data',
-                        help='The folder of data sets, in which coco_shaped is made or found.')
-    parser.add_argument('--images', type=int, default=coco_shaped.IMAGES,
-                        help='The number of images in the data set. Use a few thousand for a quick trial.')
-    parser.add_argument('--iterations', type=int, default=500, help='The number of training iterations.')
-    parser.add_argument('--runs', nargs='+', choices=('cold', 'warm'), default=('cold', 'warm'),
-                        help='cold deletes the cached integer form of dataset.json first, so that reading the data is '
-                             'timed in full; warm uses it, as every later run does.')
-    parser.add_argument('--json', default=str(ROOT / 'benchmarks/coco_scale.json'),
-                        help='The file for all values. Name another one to keep the published results.')
+    group = parser.add_argument_group('data')
+    group.add_argument('--data_root', type=Path, default=ROOT / 'data',
+                       help='The folder of data sets, in which coco_shaped is made or found.')
+    group.add_argument('--images', type=int, default=coco_shaped.IMAGES,
+                       help='The number of images in the data set. Use a few thousand for a quick trial.')
+    group = parser.add_argument_group('what to time')
+    group.add_argument('--iterations', type=int, default=500,
+                       help='The number of training iterations. More of them make the start count less.')
+    group.add_argument('--runs', nargs='+', choices=('cold', 'warm'), default=('cold', 'warm'),
+                       help='cold deletes the cached integer form of dataset.json first, so that reading the data is '
+                            'timed in full. warm uses it, as every later run of a user does.')
+    group = parser.add_argument_group('output')
+    group.add_argument('--json', default=str(ROOT / 'benchmarks/coco_scale.json'),
+                       help='The file for all values. Name another one to keep the published results.')
     return parser
 
 

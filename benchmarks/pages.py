@@ -1,9 +1,9 @@
-"""The pages with far more to show than usual, in Chromium without a screen or a graphics card.
+"""Time the two web pages with far more data than usual, in headless Chromium without a graphics card.
 
     python benchmarks/pages.py results [--images 5000] [--export]
     python benchmarks/pages.py monitor [--runs 60] [--reports 2000]
 
-needs the extra [browser] and Chromium. Everything shown is made up.
+Prints times, frame rates and memory. Needs the extra [browser] and Chromium. All data on the pages is synthetic.
 """
 
 import argparse
@@ -29,7 +29,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.append(str(ROOT / 'tests'))
 from browser import chromium  # noqa: E402  where the tests find it too
 
-WIDE = {'width': 1400, 'height': 900}    # pixels of the window
+WIDE = {'width': 1400, 'height': 900}    # the window, in pixels
 WORDS = ('a the dog man woman boy girl ball field red blue black white is are running sitting jumping through in on of '
          'with water grass snow street bike beach mountain two people').split()
 FIRST_CARDS = '''new MutationObserver((_, observer) => {
@@ -38,7 +38,7 @@ FIRST_CARDS = '''new MutationObserver((_, observer) => {
   requestAnimationFrame(() => requestAnimationFrame(() => document.documentElement.dataset.shown = performance.now()));
 }).observe(document, {childList: true, subtree: true})'''
 FIRST_PAINT = 'performance.getEntriesByName("first-contentful-paint")[0].startTime'
-FRAMES = '''async step => {   // scroll by so many pixels a frame, for 300 frames: each frame's ms
+FRAMES = '''async step => {   // scroll by step pixels per frame for 300 frames: the duration of each frame, in ms
   const times = [];
   let last = await new Promise(requestAnimationFrame);
   for (let i = 0; i < 300; i++) {
@@ -55,11 +55,14 @@ TWO_FRAMES = 'requestAnimationFrame(() => requestAnimationFrame(() => done(perfo
 def build_parser():
     parser = argparse.ArgumentParser(description=__doc__.partition('\n')[0],
                                      formatter_class=argparse.ArgumentDefaultsHelpFormatter)
-    parser.add_argument('page', choices=PAGES, help='which page')
-    parser.add_argument('--images', type=int, default=5000, help='cards of the results page')
-    parser.add_argument('--runs', type=int, default=60, help='status files of the monitor')
-    parser.add_argument('--reports', type=int, default=2000, help='in each of them')
-    parser.add_argument('--export', action='store_true', help='the results page as one file, not served')
+    parser.add_argument('page', choices=PAGES, help='The page: captions and pictures, or training runs.')
+    group = parser.add_argument_group('results page')
+    group.add_argument('--images', type=int, default=5000, help='The number of images; each has a card on the page.')
+    group.add_argument('--export', action='store_true',
+                       help='Time the page as one exported file instead of from a server.')
+    group = parser.add_argument_group('training monitor')
+    group.add_argument('--runs', type=int, default=60, help='The number of training runs.')
+    group.add_argument('--reports', type=int, default=2000, help='The number of reports in each run.')
     return parser
 
 
@@ -68,39 +71,43 @@ def main(argv=None):
     params = vars(build_parser().parse_args(argv))
     with tempfile.TemporaryDirectory() as folder, chromium() as browser:
         for name, value in PAGES[params['page']](browser, Path(folder), params).items():
-            print(f'{name:44} {value}')
+            print(f'{name:52} {value}')
     return 0
 
 
 def results_page(browser, folder, params):
-    """Cards with references, n-best lists and word probabilities, the pictures of 224 × 224: {what: how much}."""
+    """Time the results page: {what was measured: its value}.
+
+    Each card has a picture of 224 × 224, references, an n-best list and word probabilities.
+    """
     path = made_up_results(folder, params['images'])
     found = {}
     if params['export']:
         began = time.perf_counter()
         view(path, '--export', folder / 'page.html')
-        found['one file: made in, s'] = f'{time.perf_counter() - began:.1f}'
-        found['its size, MB'] = f'{(folder / "page.html").stat().st_size / 1e6:.0f}'
+        found['export, s'] = f'{time.perf_counter() - began:.1f}'
+        found['exported file, MB'] = f'{(folder / "page.html").stat().st_size / 1e6:.0f}'
     with contextlib.nullcontext((folder / 'page.html').as_uri()) if params['export'] else served(path) as address:
         page = browser.new_context(viewport=WIDE).new_page()
         page.add_init_script(FIRST_CARDS)
         page.goto(address)
         page.wait_for_selector('html[data-shown]')
         found['first paint, ms'] = round(page.evaluate(FIRST_PAINT))
-        found['first cards on the screen, ms'] = round(float(page.get_attribute('html', 'data-shown')))
+        found['first cards visible, ms'] = round(float(page.get_attribute('html', 'data-shown')))
         for pixels in 40, 400, 4000:
             page.evaluate('scrollTo(0, 0)')
             page.wait_for_timeout(500)
             times = page.evaluate(FRAMES, pixels)
-            found[f'a frame, scrolling by {pixels} pixels, ms'] = spread(times)
+            found[f'frame, scrolling by {pixels} pixels, ms'] = spread(times)
         for value, name in (('logprob 0', 'log probability'), ('score 0 CIDEr', 'CIDEr'), ('shuffle', 'shuffle')):
-            found[f'order by {name}, until shown, ms'] = round(page.evaluate(f'''value => new Promise(done => {{
+            found[f'order: {name}, until visible, ms'] = round(page.evaluate(f'''value => new Promise(done => {{
                 const select = document.querySelector('[aria-label=Order]'), began = performance.now();
                 select.value = value;
                 select.dispatchEvent(new Event('change'));
                 {TWO_FRAMES} }})''', value))
         for pattern in 'dog', r'\b(red|blue) \w+ing\b', 'e':
-            found[f'search {pattern}, until shown, ms'] = round(page.evaluate(f'''pattern => new Promise(done => {{
+            name = f'search for {pattern}, until visible, ms'
+            found[name] = round(page.evaluate(f'''pattern => new Promise(done => {{
                 const field = document.querySelector('input[type=search]'), began = performance.now();
                 new MutationObserver((_, observer) => {{ observer.disconnect(); {TWO_FRAMES} }}).observe(
                   document.getElementById('cards'), {{childList: true}});
@@ -115,20 +122,20 @@ def results_page(browser, folder, params):
               chunk.scrollIntoView();
               for (let i = 0; i < 3; i++) await new Promise(requestAnimationFrame);
             } }''')
-        found |= {f'{name}, all cards seen': value for name, value in memory(browser, page).items()}
+        found |= {f'{name}, after all cards': value for name, value in memory(browser, page).items()}
     return found
 
 
 def monitor_page(browser, folder, params):
-    """The training monitor with the status files of many runs, each with a long history: {what: how much}."""
+    """Time the training monitor with many runs that have long histories: {what was measured: its value}."""
     made_up_runs(folder, params['runs'], params['reports'])
     actions = {
-        'all curves redrawn': 'show()',
-        'all runs fetched anew, redrawn': 'for (const run of runs.values()) run.curves.clear(); show()',
-        'a zoom': 'charts[0].chart.zoomBy(.8)',
-        'log scale on, off': 'view.log = !view.log; show()',
-        'a filter on, off': "view.filter = view.filter ? '' : 'adam'; show()",
-        'a run pointed at': 'point([...runs.keys()][Math.floor(Math.random() * runs.size)])',
+        'redraw all curves': 'show()',
+        'fetch all runs again and redraw': 'for (const run of runs.values()) run.curves.clear(); show()',
+        'zoom': 'charts[0].chart.zoomBy(.8)',
+        'toggle the log scale': 'view.log = !view.log; show()',
+        'toggle a filter': "view.filter = view.filter ? '' : 'adam'; show()",
+        'point at a run': 'point([...runs.keys()][Math.floor(Math.random() * runs.size)])',
     }
     found = {}
     with serving(monitor_routes(folder)) as address:
@@ -136,14 +143,14 @@ def monitor_page(browser, folder, params):
         began = time.perf_counter()
         page.goto(address)
         page.wait_for_function(f"() => document.querySelectorAll('#table tbody tr').length === {params['runs']}")
-        found['all runs read, sent and shown, s'] = f'{time.perf_counter() - began:.1f}'
+        found['read, send and show all runs, s'] = f'{time.perf_counter() - began:.1f}'
         page.wait_for_timeout(1000)
         for name, action in actions.items():
             times = [page.evaluate(f'''() => new Promise(done => {{
                 const began = performance.now();
                 {action};
                 {TWO_FRAMES} }})''') for _ in range(20)]
-            found[f'{name}, until shown, ms'] = spread(times)
+            found[f'{name}, until visible, ms'] = spread(times)
         found |= memory(browser, page)
         page.goto('about:blank')
     return found
@@ -153,7 +160,7 @@ PAGES = {'results': results_page, 'monitor': monitor_page}
 
 
 def made_up_runs(folder, n, reports):
-    """n status files in folder, with a report a minute, and an evaluation every fortieth."""
+    """Write n status files to folder, with one report per minute and an evaluation at every fortieth report."""
     words, start = random.Random(0), datetime.datetime.now() - datetime.timedelta(minutes=reports)
     for run in range(n):
         floor, rate, val, history = words.uniform(14, 26), words.uniform(4, 20), -1., []
@@ -169,7 +176,7 @@ def made_up_runs(folder, n, reports):
 
 
 def made_up_results(folder, n):
-    """A result_struct.json of n images in folder, and their pictures: 50 files of noise under n names."""
+    """Write a result_struct.json of n images to folder, and their pictures: 50 files of noise under n names."""
     rng, words = np.random.default_rng(0), random.Random(0)
 
     def caption():
@@ -197,6 +204,7 @@ def made_up_results(folder, n):
 
 
 def view(*flags):
+    """Run python -m imagernn.view with these flags."""
     subprocess.run([sys.executable, '-m', 'imagernn.view', *map(str, flags)], cwd=ROOT, check=True, stdout=sys.stderr)
 
 
@@ -212,12 +220,12 @@ def served(path):
 
 
 def spread(times):
-    """Median, 99th percentile and longest."""
-    return f'median {np.median(times):.0f}, 99 % {np.percentile(times, 99):.0f}, longest {max(times):.0f}'
+    """Median, 99th percentile and maximum, as text."""
+    return f'median {np.median(times):.0f}, 99 % {np.percentile(times, 99):.0f}, max {max(times):.0f}'
 
 
 def memory(browser, page):
-    """Of the tab: JavaScript's heap after a collection, elements, and what the processes of all tabs hold alone."""
+    """Memory of the tab: JavaScript's heap after garbage collection, DOM nodes, private memory of the processes."""
     session = page.context.new_cdp_session(page)
     session.send('HeapProfiler.collectGarbage')
     session.send('Performance.enable')
@@ -225,11 +233,12 @@ def memory(browser, page):
     found = {'heap, MB': f'{metrics["JSHeapUsedSize"] / 1e6:.0f}', 'nodes': int(metrics['Nodes'])}
     if Path('/proc/self/smaps_rollup').exists():
         processes = browser.new_browser_cdp_session().send('SystemInfo.getProcessInfo')['processInfo']
-        found['memory of the tab, MB'] = sum(private_mb(each['id']) for each in processes if each['type'] == 'renderer')
+        found['private memory, MB'] = sum(private_mb(each['id']) for each in processes if each['type'] == 'renderer')
     return {f'tab: {name}': value for name, value in found.items()}
 
 
 def private_mb(pid):
+    """Megabytes of memory that a process shares with no other."""
     lines = Path(f'/proc/{pid}/smaps_rollup').read_text(encoding='utf-8').splitlines()
     return round(sum(int(line.split()[1]) for line in lines if line.startswith('Private_')) / 1e3)
 

@@ -1,11 +1,10 @@
-"""The Penn-Treebank tokenizer: ours against the Java one of the official evaluation, caption by caption.
+"""Compare our Penn Treebank tokenizer with the Java one of the official COCO evaluation, caption by caption.
 
-    pip install -e '.[metrics]'    # pycocoevalcap, which carries Stanford's tokenizer; and have Java
+    pip install -e '.[metrics]'    # pycocoevalcap, which contains Stanford's tokenizer; it also needs Java
     python benchmarks/ptb_check.py captions_val2017.json data/flickr8k/dataset.json --random 20000
 
-A file is COCO's annotations, a dataset.json (its raw sentences), or text, a caption a line. --random puts as many
-captions together at random, half of them of words, numbers, addresses and marks that tokenizers stumble over, half of
-single characters. Prints how many captions come out the same, how long each side took, and those that differ.
+A file is COCO's annotations, a dataset.json (its raw sentences), or plain text with one caption per line. Prints how
+many captions get the same tokens, how long each side took, and the captions that differ.
 """
 
 import argparse
@@ -45,14 +44,16 @@ CHARACTERS = ('aAbnNtTsSdDeElLmMrRyYxXuU.k015 9 ..,,\'\'’’`‘“”"--__//&
 
 
 def build_parser():
-    parser = argparse.ArgumentParser(description='Compare the tokenizer with the one in Java.',
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0],
                                      formatter_class=argparse.ArgumentDefaultsHelpFormatter)
-    parser.add_argument('files', nargs='*', help='files of captions')
-    parser.add_argument('--random', type=int, default=0, help='compare so many random captions, too')
-    parser.add_argument('--seed', type=int, default=0, help='of those')
-    parser.add_argument('--show', type=int, default=20, help='show so many of the differences of each set')
-    parser.add_argument('--write', default='', help='write captions and what Java makes of them, as in '
-                                                    'tests/ptb_examples.json, to this file')
+    parser.add_argument('files', nargs='*', help='Files of captions: COCO annotations, dataset.json or plain text.')
+    parser.add_argument('--random', type=int, default=0,
+                        help='The number of random captions to compare too. Half of them consist of words, numbers, '
+                             'addresses and punctuation that are hard to tokenize, half of single characters.')
+    parser.add_argument('--seed', type=int, default=0, help='The seed of the random captions.')
+    parser.add_argument('--show', type=int, default=20, help='The number of differences to print per file.')
+    parser.add_argument('--write', default='', help='Write the captions with their tokens from Java to this file. '
+                                                    'tests/ptb_examples.json was made in this way.')
     return parser
 
 
@@ -60,16 +61,16 @@ def build_parser():
 def main(argv=None):
     args = build_parser().parse_args(argv)
     if not java_is_there():
-        raise InputError("java or pycocoevalcap is not installed: install Java, and pip install -e '.[metrics]'")
+        raise InputError("Java or pycocoevalcap is not installed; install Java, and pip install -e '.[metrics]'")
     sets = {path: read_captions(path) for path in args.files}
     if args.random > 0:
         sets[f'random, seed {args.seed}'] = hard_captions(args.random, args.seed)
     if not sets:
-        raise InputError('nothing to compare: name a file of captions, or give --random 20000')
+        raise InputError('there is nothing to compare; name a file of captions, or use --random 20000')
     examples = []
     for name, captions in sets.items():
         if not captions:
-            raise InputError(f'{name}: has no caption; name another file')
+            raise InputError(f'{name}: contains no captions; name another file')
         java, java_time = timed(java_tokens, captions)
         ours, our_time = timed(ptb_tokenize, captions)
         examples += zip(captions, java, strict=True)
@@ -86,18 +87,22 @@ def main(argv=None):
 
 
 def java_is_there():
+    """Whether both Java and pycocoevalcap are installed."""
     return bool(shutil.which('java') and importlib.util.find_spec('pycocoevalcap'))
 
 
 def java_tokens(captions):
-    """Captions, a list of str without line ends other than \\n -> the tokens that pycocoevalcap finds."""
+    """Tokenize captions with pycocoevalcap: a list of str -> a list of token lists.
+
+    The captions must not contain line ends other than \\n; see corpus/tokenize.py.
+    """
     from pycocoevalcap.tokenizer.ptbtokenizer import PTBTokenizer
     found = PTBTokenizer().tokenize({i: [{'caption': caption}] for i, caption in enumerate(captions)})
     return [[token for token in found[i][0].split(' ') if token] for i in range(len(captions))]
 
 
 def hard_captions(number, seed):
-    """A list of so many strings, put together at random."""
+    """A list of number random strings that are hard to tokenize."""
     rng = random.Random(seed)
     pieces = [''.join(rng.choice(PIECES) + rng.choice(GLUE) for _ in range(rng.randint(1, 6)))
               for _ in range(number - number // 2)]
@@ -105,6 +110,7 @@ def hard_captions(number, seed):
 
 
 def read_captions(path):
+    """All captions of a file, a list of str. Raises InputError for a file of another kind."""
     try:
         text = Path(path).read_text(encoding='utf-8')
         if not path.endswith('.json'):
@@ -114,11 +120,12 @@ def read_captions(path):
             return [annotation['caption'] for annotation in content['annotations']]
         return [sentence['raw'] for image in content['images'] for sentence in image['sentences']]
     except (ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{path}: is neither COCO's annotations, nor a dataset.json with raw sentences, nor text in "
-                         f'UTF-8 ({error!r}); name another file') from None
+        raise InputError(f"{path}: expected COCO's annotations, a dataset.json with raw sentences, or text in UTF-8 "
+                         f'({error!r}); name another file') from None
 
 
 def timed(function, *arguments):
+    """The result of a call, and the seconds that it took."""
     start = time.perf_counter()
     return function(*arguments), time.perf_counter() - start
 

@@ -1,10 +1,10 @@
-"""Pictures of the pages as people see them: on a phone and a wide screen, light and dark.
+"""Take screenshots of the web pages, on a phone and on a desktop screen, in light and in dark mode.
 
     python docs/screenshots.py monitor STATUS_DIR [--output shots/]
     python docs/screenshots.py results RESULT_STRUCT.json [OTHER.json]
-    python docs/screenshots.py results_found RESULT_STRUCT.json [OTHER.json]    further down, after a search
+    python docs/screenshots.py results_found RESULT_STRUCT.json [OTHER.json]    after a search, scrolled down
 
-needs the extra [browser] and Chromium; writes OUTPUT/PAGE_desktop_light.png and so on.
+Writes OUTPUT/PAGE_desktop_light.png and so on. Needs the extra [browser] and Chromium.
 """
 
 import argparse
@@ -28,9 +28,11 @@ SCREENS = {'desktop': {'viewport': {'width': 1280, 'height': 900}},
 def build_parser():
     parser = argparse.ArgumentParser(description=__doc__.partition('\n')[0],
                                      formatter_class=argparse.ArgumentDefaultsHelpFormatter)
-    parser.add_argument('page', choices=PAGES, help='which page')
-    parser.add_argument('sources', nargs='+', help='what it shows')
-    parser.add_argument('--output', default='shots/', help='the folder for the pictures')
+    parser.add_argument('page', choices=PAGES,
+                        help='The page: the training monitor, or the results page before or after a search.')
+    parser.add_argument('sources', nargs='+',
+                        help='The data that it shows: a status folder, or one or two result files.')
+    parser.add_argument('--output', default='shots/', help='The folder for the screenshots.')
     return parser
 
 
@@ -53,7 +55,7 @@ def main(argv=None):
 
 
 def monitor(sources):
-    """The monitor of one folder, the pointer on a curve: (routes, what to do until it can be taken)."""
+    """The training monitor of one status folder with the pointer on a curve: (routes, function that prepares it)."""
     def ready(page):
         page.wait_for_selector('#table tbody tr')
         box = page.locator('.u-over').first.bounding_box()
@@ -65,13 +67,13 @@ def monitor(sources):
 
 
 def results(sources):
-    """The results page of one result file or two."""
+    """The results page of one or two result files: (routes, function that prepares it)."""
     places = Places((Path(sources[0]).parent, Path()), None)
     return view.routes([read_result(path) for path in sources], places), shown
 
 
 def results_found(sources):
-    """The same after a search, with a first card that is folded out."""
+    """The results page after a search, with the first card unfolded: (routes, function that prepares it)."""
     def ready(page):
         shown(page)
         page.fill('input[type=search]', r'\bred\b')
@@ -86,6 +88,7 @@ def results_found(sources):
 
 
 def shown(page):
+    """Wait until the cards and their pictures are there."""
     page.wait_for_selector('article')
     page.wait_for_load_state('networkidle')
 
