@@ -654,7 +654,7 @@ def image_features(picture):
     colours = soft_colours(x)                                                  # (80, 80, 64)
     edges = edge_orientations(x)                                               # (80, 80, 8)
     mask = foreground(x)                                                       # (80, 80)
-    boxes = [box for box in cut(mask) if mask[box].sum() >= LEAST_AREA]
+    boxes = [box for box in region_boxes(mask) if mask[box].sum() >= LEAST_AREA]
     regions = np.stack([describe_region(colours[box], edges[box], mask[box], box) for box in boxes]
                        or [np.zeros(REGION, np.float32)])                      # (R, 426)
     units = 2 * shape_units(regions[:, :SHAPE])                                # (R, 602)
@@ -702,7 +702,7 @@ def foreground(x):
     return mask & (around >= 5)
 
 
-def cut(mask, top=0, left=0, axis=0, whole=False):
+def region_boxes(mask, top=0, left=0, axis=0, whole=False):
     """Divide a mask at its empty columns, then at empty rows, and so on until no part can be divided.
 
     Yields the box of each part as a pair of slices. The other arguments are for the recursion.
@@ -717,7 +717,7 @@ def cut(mask, top=0, left=0, axis=0, whole=False):
         if whole and alone:
             yield np.s_[y:y + part.shape[0], x:x + part.shape[1]]
         else:
-            yield from cut(part, y, x, 1 - axis, alone)
+            yield from region_boxes(part, y, x, 1 - axis, alone)
 
 
 def describe_region(colours, edges, mask, box):

@@ -8,9 +8,6 @@ import argparse
 import sys
 from pathlib import Path
 
-from imagernn.nn.blas import NUM_THREADS  # before numpy
-
-# isort: split
 from tqdm import tqdm
 
 from imagernn.convnet.extraction import (
@@ -36,6 +33,7 @@ from imagernn.corpus.feature_writer import (
 )
 from imagernn.errors import InputError, script
 from imagernn.formats.writing import refuse_to_replace, require_writable
+from imagernn.nn.blas import NUM_THREADS
 from imagernn.nn.workers import Workers
 
 OUTPUT_NAMES = {'vgg16': 'vgg_feats.h5'}    # the name that driver.py looks for; other networks: <network>_feats.h5

@@ -152,7 +152,8 @@ def test_a_wrong_gradient_of_a_convolution_is_caught(name, rng):
     unpadded = grads[0].copy()
     unpadded[:, -1] = 0                                                                    # the last row missing
     for wrong, planted in ((0, mirrored), (0, unpadded), (1, grads[1] * 1.01), (2, grads[2] / len(x))):
-        arrays, given = [x, W, b], [*grads[:wrong], planted, *grads[wrong + 1:]]
+        arrays = [x, W, b]
+        given = [*grads[:wrong], planted, *grads[wrong + 1:]]
 
         def f():
             return float(np.vdot(conv_forward(x, W, b, **how)[0], weights))

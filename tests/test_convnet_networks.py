@@ -202,7 +202,8 @@ def torch_network(layers, weights, x):
         (top, bottom), (left, right) = (same_padding(size, W.shape[0], stride) for size in y.shape[2:])
         return module(W, b, stride, groups)(nn.functional.pad(y, (left, right, top, bottom)))
 
-    y, found = torch.from_numpy(x.transpose(0, 3, 1, 2).copy()), {}
+    y = torch.from_numpy(x.transpose(0, 3, 1, 2).copy())
+    found = {}
     with torch.no_grad():
         for layer in layers:
             before = y

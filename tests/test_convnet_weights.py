@@ -25,7 +25,9 @@ from imagernn.errors import InputError
 from imagernn.formats import matlab, weight_files
 
 SHARED = Path(__file__).resolve().parents[1].parent / 'shared'
-SIZE, WIDTHS, HIDDEN = 64, (4, 5, 6, 7, 8), 9
+SIZE = 64
+WIDTHS = (4, 5, 6, 7, 8)
+HIDDEN = 9
 SMALL = {name: Architecture(vgg(depths, WIDTHS, HIDDEN), VGG_OUTPUTS)
          for name, depths in (('vgg16', (2, 2, 3, 3, 3)), ('vgg19', (2, 2, 4, 4, 4)))}
 DENSE = ('fc6', 'fc7', 'fc8')
@@ -208,7 +210,8 @@ class TorchPickler(pickle.Pickler):
 
     def __init__(self, file, modules):
         super().__init__(file, protocol=2)
-        self.modules, self.storages = modules, {}
+        self.modules = modules
+        self.storages = {}
 
     def persistent_id(self, value):
         if isinstance(value, StorageOf):
@@ -318,7 +321,8 @@ def torchvision_conversion(found, state):
 @pytest.mark.parametrize('form', ['new.pth', 'old.pth', 'of_torch.onnx', 'of_mxnet.onnx'])
 @pytest.mark.parametrize('name, names', [('vgg16', TORCHVISION16), ('vgg19', TORCHVISION19)])
 def test_torchvisions_weights(tmp_path, loaded, torch_names, form, name, names):
-    ours, path = vgg_weights(name), tmp_path / form
+    ours = vgg_weights(name)
+    path = tmp_path / form
     state = torch_state(ours, names)
     if form.endswith('.onnx'):
         save_onnx(path, state if form == 'of_torch.onnx' else mxnet_state(ours))
@@ -352,7 +356,8 @@ def lite0_state(rng):
     for name, shape in weight_shapes(lite0()).items():
         W = rng.standard_normal(shape).astype(np.float32)
         if name == 'fc':
-            state['_fc.weight'], state['_fc.bias'] = np.ascontiguousarray(W.T), rng.random(1000, np.float32)
+            state['_fc.weight'] = np.ascontiguousarray(W.T)
+            state['_fc.bias'] = rng.random(1000, np.float32)
             expected[name] = W, state['_fc.bias'][None]
             continue
         block, part = name[5:].split('.') if name not in names else ('', '')
@@ -460,7 +465,8 @@ def test_a_file_truncated_anywhere_is_named_in_the_error(tmp_path, torch_names, 
 
 @pytest.mark.parametrize('form', EVERY)
 def test_a_damaged_file_is_an_error_or_has_other_values(tmp_path, torch_names, loaded, form):
-    path, rng = tmp_path / form, np.random.default_rng(0)
+    path = tmp_path / form
+    rng = np.random.default_rng(0)
     EVERY[form](path, vgg_weights(top=False), *([torch_names] if form.endswith('.pth') else []))
     whole = np.frombuffer(path.read_bytes(), np.uint8)
     for _ in range(12):

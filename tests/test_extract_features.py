@@ -127,7 +127,8 @@ def test_a_run_stopped_at_any_batch_and_resumed_writes_the_same_bytes(folder, ru
                 raise KeyboardInterrupt
         return stop
 
-    output, stops = tmp_path / 'stopped.h5', 0
+    output = tmp_path / 'stopped.h5'
+    stops = 0
     while (code := run(*flags, '--output', output, network=StubNetwork(on_forward=stop_at(4)))) == 130:
         assert not output.exists() and (tmp_path / 'stopped.h5.partial.h5').exists()
         assert 'the same command resumes' in capsys.readouterr().err
@@ -367,7 +368,7 @@ def test_an_invalid_dataset_is_an_error(tmp_path, run, images, words, capsys):
 
 def test_an_invalid_source_is_an_error(folder, run, tmp_path, capsys):
     (tmp_path / 'empty').mkdir()
-    for source, words in ((tmp_path / 'absent', 'cannot be read'), (folder / '0 ü.png', 'is a picture'),
+    for source, words in ((tmp_path / 'absent', 'does not exist; name a folder'), (folder / '0 ü.png', 'is a picture'),
                           (tmp_path / 'empty', 'holds no pictures')):
         assert run(source) == 2
         assert str(source) in (message := capsys.readouterr().err) and words in message
@@ -427,4 +428,4 @@ def test_lite0_gives_the_features_of_another_program(tmp_path, capsys):
 def test_it_runs_as_a_module_and_an_error_gives_exit_code_2_without_a_traceback(tmp_path):
     done = subprocess.run([sys.executable, '-m', 'imagernn.extract_features', 'absent'], cwd=tmp_path,
                           capture_output=True, text=True)
-    assert done.returncode == 2 and done.stderr.startswith('error: absent: cannot be read')
+    assert done.returncode == 2 and done.stderr.startswith('error: absent: does not exist')

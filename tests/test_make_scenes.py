@@ -144,7 +144,7 @@ def test_features_of_any_picture():
 def test_regions_are_the_objects():
     mask = np.zeros((80, 80), bool)
     mask[10:20, 5:15] = mask[10:20, 30:50] = mask[40:60, 8:12] = True
-    boxes = [(y.start, y.stop, x.start, x.stop) for y, x in make_scenes.cut(mask)]
+    boxes = [(y.start, y.stop, x.start, x.stop) for y, x in make_scenes.region_boxes(mask)]
     assert boxes == [(10, 20, 5, 15), (40, 60, 8, 12), (10, 20, 30, 50)]
 
 

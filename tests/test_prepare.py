@@ -78,7 +78,8 @@ def flickr_images():
 
 def expected_dataset(name, images, **more):
     """The contents of a dataset.json, from (filename, split, [raw]) for each image."""
-    entries, sentid = [], 0
+    entries = []
+    sentid = 0
     for imgid, (filename, split, raws) in enumerate(images):
         sentids = list(range(sentid, sentid + len(raws)))
         sentid += len(raws)

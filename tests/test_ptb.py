@@ -75,7 +75,8 @@ def test_line_ends_and_the_next_caption(captions, tokens):
 
 def test_the_short_way_for_plain_captions_agrees_with_the_rules():
     """And most captions take the short way."""
-    rng, plain = random.Random(0), 0
+    rng = random.Random(0)
+    plain = 0
     words = [*ptb.SPLIT_WORDS, *ptb.KEEP_FULL_STOP, 'Dog', 'T-shirt', 'x-Y-z', 'Cannot', 'INC', 'pro', *'aTs'] * 2
     words += [''.join(rng.choices(string.ascii_letters, k=rng.randint(1, 9))) for _ in words]
     for _ in range(2000):

@@ -8,14 +8,12 @@ import argparse
 import sys
 from pathlib import Path
 
-from imagernn.nn.blas import NUM_THREADS  # before numpy
-
-# isort: split
 import numpy as np
 
 from imagernn.convnet.extraction import extract, open_network
 from imagernn.convnet.sources import expanded
 from imagernn.errors import InputError, script
+from imagernn.nn.blas import NUM_THREADS
 from imagernn.nn.workers import Workers
 
 CLASSES = Path(__file__).with_name('imagenet_classes.txt')

@@ -111,8 +111,8 @@ def weight_shapes(layers, size=SIZE):
 class Network:
     """A network with its weights: forward() gives the activations of a layer for prepared pictures.
 
-    weights: {name: (W, b)}, of the shapes given by weight_shapes. checksum: of their file. shift: (3,) float32, which
-    these weights need added to each pixel of a prepared picture, but not to the zero padding around it; or None.
+    weights: {name: (W, b)}, of the shapes given by weight_shapes. checksum: of their file. shift: (3,) or None, what
+    has to be added to each pixel of a prepared picture for these weights, but not to the zero padding around it.
     """
 
     def __init__(self, name, weights, checksum=None, shift=None, architecture=None, size=SIZE):

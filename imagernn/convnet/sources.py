@@ -29,6 +29,8 @@ def read_source(source):
     Raises InputError if it is none of these, or names no picture.
     """
     source = Path(source)
+    if not source.exists():
+        raise InputError(f'{source}: does not exist; name a folder of pictures, a tasks.txt or a dataset.json')
     if source.is_dir():
         paths = pictures_in(source)
         if not paths:

@@ -100,7 +100,8 @@ def keras_names(layers):
 
 def torchvision_names(layers):
     """features.<i>, where i counts ReLU and pooling layers too, and classifier.0, .3, .6."""
-    names, i = {}, 0
+    names = {}
+    i = 0
     for layer in layers:
         if layer.kind == 'conv':
             names[layer.name] = f'features.{i}'
