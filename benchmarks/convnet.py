@@ -1,11 +1,11 @@
-"""The convolutional networks: ours against PyTorch on a CPU, in turn, in one process, with the same random weights.
+"""Compare the convolutional networks with PyTorch on a CPU, in one process, with the same random weights.
 
     python benchmarks/convnet.py [--jobs vgg16:8,vgg16:1,lite0:8,lite0:32] [--pairs 7] [--check_only]
 
-A job is a network and how many pictures at once. First both must give the same, layer by layer; then pairs are
-measured: each of the two once, from pictures to features (of VGG fc7), who goes first alternating. The ratio of a job
-is the median of its pairs' ratios: above 1, ours is faster. At last, how much memory a process takes that loads VGG-16
-from a file and extracts features. Prints a Markdown table.
+A job is a network and a number of pictures at once. First, both sides must agree on every layer. Then pairs are timed:
+each side runs once, from pictures to features (fc7 for VGG), and the side that goes first alternates. The ratio of a
+job is the median ratio of its pairs; above 1, ours is faster. Prints a Markdown table, and the peak memory of a process
+that loads VGG-16 from a file and extracts features.
 """
 
 import argparse
@@ -31,9 +31,10 @@ from imagernn.convnet.weights import load_network
 from imagernn.errors import InputError, script
 from imagernn.nn.workers import Workers
 
-JOBS, THREADS = 'vgg16:8,vgg16:1,lite0:8,lite0:32', 2
-SAME = 1e-4             # largest difference from PyTorch, of the largest activation of a layer
-MEMORY_PICTURES = 16    # as many as are extracted where memory is measured
+JOBS = 'vgg16:8,vgg16:1,lite0:8,lite0:32'
+THREADS = 2             # of either side
+SAME = 1e-4             # the largest difference from PyTorch that is accepted, relative to a layer's largest activation
+MEMORY_PICTURES = 16    # pictures at once, where memory is measured
 
 
 @script
@@ -49,27 +50,32 @@ def main(argv=None):
     torch.set_num_threads(THREADS)
     print('machine:', machine.describe(machine.Products()))
     for name in dict.fromkeys([name for name, _ in args.jobs] + ['vgg19'] * args.check_only):
-        print(f'{name}: differs from PyTorch by at most {check(name):.1e} of the largest activation of a layer')
+        print(f'{name}: differs from PyTorch by at most {check(name):.1e} of a layer\'s largest activation')
     if args.check_only:
         return 0
-    print('\n| network | pictures at once | ours, ms a picture | PyTorch | ratio in speed |\n|---|---|---|---|---|')
+    print('\n| network | pictures at once | ours, ms per picture | PyTorch, ms per picture | times as fast |\n'
+          '|---|---|---|---|---|')
     for name, pictures in args.jobs:
         print(job_line(name, pictures, *measure(name, pictures, args.pairs)), flush=True)
-    print(f'\nVGG-16, loaded from .npz, {MEMORY_PICTURES} pictures: {memory() / 1e9:.2f} GB at most')
+    print(f'\nPeak memory of VGG-16, loaded from .npz, with {MEMORY_PICTURES} pictures at once: '
+          f'{memory() / 1e9:.2f} GB')
     return 0
 
 
 def parse(argv):
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument('--jobs', default=JOBS, help='comma-separated, each a network:pictures at once')
-    parser.add_argument('--pairs', type=int, default=7, help='that count')
-    parser.add_argument('--check_only', action='store_true', help='only whether both give the same; vgg19 too')
-    parser.add_argument('--memory_of', help=argparse.SUPPRESS)    # how this program starts itself
+    parser.add_argument('--jobs', default=JOBS,
+                        help=f'What to time, separated by commas: each is network:pictures at once (default: {JOBS}).')
+    parser.add_argument('--pairs', type=int, default=7,
+                        help='The number of pairs per job that are timed (default: 7). More give a steadier median.')
+    parser.add_argument('--check_only', action='store_true',
+                        help='Check that both sides agree, VGG-19 included, and time nothing.')
+    parser.add_argument('--memory_of', help=argparse.SUPPRESS)    # used by memory()
     args = parser.parse_args(argv)
     jobs = [job.partition(':') for job in args.jobs.split(',')]
     for name, _, pictures in jobs:
         if name not in ARCHITECTURES or not pictures.isdecimal() or not int(pictures):
-            raise InputError(f'--jobs {args.jobs}: expected network:pictures, the network one of '
+            raise InputError(f'--jobs {args.jobs}: expected network:pictures, with a network of '
                              f'{", ".join(ARCHITECTURES)}')
     if args.pairs < 1:
         raise InputError(f'--pairs {args.pairs}: must be at least 1')
@@ -78,7 +84,7 @@ def parse(argv):
 
 
 def random_weights(name):
-    """Weights under which activations stay of about the same size from layer to layer."""
+    """Random weights that keep the activations at about the same scale from layer to layer: {layer: (W, b)}."""
     rng = np.random.default_rng(0)
     return {layer: (rng.standard_normal(shape, np.float32) * np.float32(2 / np.prod(shape[:-1])) ** .5,
                     rng.standard_normal((1, shape[-1]), np.float32))
@@ -86,11 +92,12 @@ def random_weights(name):
 
 
 def random_pictures(count):
+    """Preprocessed pictures of noise, (count, SIZE, SIZE, 3)."""
     return np.random.default_rng(1).standard_normal((count, SIZE, SIZE, 3), np.float32)
 
 
 class Peer:
-    """The same network by PyTorch, channels last."""
+    """The same network in PyTorch, with channels last."""
 
     def __init__(self, layers, weights):
         import torch
@@ -103,10 +110,10 @@ class Peer:
                                   torch.from_numpy(b[0]))
 
     def pictures(self, x):
-        return self.torch.from_numpy(x).permute(0, 3, 1, 2)    # in memory, the channels stay last
+        return self.torch.from_numpy(x).permute(0, 3, 1, 2)    # a view: in memory the channels stay last
 
     def forward(self, x, last, each=None):
-        """The activations of the layer called last; each(name, activations) is told those of all before."""
+        """The activations of the layer named last. each(name, activations) is called for every layer up to it."""
         with self.torch.inference_mode():
             for layer in self.layers:
                 x = getattr(self, layer.kind)(x, layer)
@@ -147,8 +154,10 @@ class Peer:
 
 
 def check(name):
-    """The largest difference of any layer from PyTorch's. RuntimeError if it is above SAME."""
-    layers, weights, x = ARCHITECTURES[name].layers, random_weights(name), random_pictures(2)
+    """The largest difference of any layer from PyTorch's. Raises RuntimeError if it is above SAME."""
+    layers = ARCHITECTURES[name].layers
+    weights = random_weights(name)
+    x = random_pictures(2)
     ours = Network(name, weights, architecture=Architecture(layers, {layer.name: layer.name for layer in layers}))
     differences = {}
 
@@ -166,12 +175,15 @@ def check(name):
 
 
 def measure(name, pictures, pairs):
-    """Seconds of ours and of PyTorch's, pair by pair, without the first pairs."""
-    weights, x = random_weights(name), random_pictures(pictures)
+    """Time both sides in pairs: our seconds and PyTorch's seconds, without the WARM_UP pairs."""
+    weights = random_weights(name)
+    x = random_pictures(pictures)
     architecture = ARCHITECTURES[name]
-    network, workers = Network(name, weights), Workers(THREADS)
+    network = Network(name, weights)
+    workers = Workers(THREADS)
     peer = Peer(architecture.layers, weights)
-    last, their_x = architecture.outputs[network.default_output], peer.pictures(x)
+    last = architecture.outputs[network.default_output]
+    their_x = peer.pictures(x)
     runs = [('ours', lambda: network.forward(x, workers=workers)), ('torch', lambda: peer.forward(their_x, last))]
     seconds = {'ours': [], 'torch': []}
     for i in range(WARM_UP + pairs):
@@ -181,6 +193,7 @@ def measure(name, pictures, pairs):
 
 
 def job_line(name, pictures, ours, theirs):
+    """A row of the table. ours, theirs: seconds of each pair."""
     ratio = summary([b / a for a, b in zip(ours, theirs, strict=True)])
     ours, theirs = (1e3 / pictures * statistics.median(seconds) for seconds in (ours, theirs))
     return (f'| {name} | {pictures} | {ours:.1f} | {theirs:.1f} | '
@@ -188,7 +201,7 @@ def job_line(name, pictures, ours, theirs):
 
 
 def memory():
-    """Bytes that a process of its own takes at most."""
+    """Peak memory in bytes of a new process that loads VGG-16 and extracts features."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / 'vgg16.npz'
         np.savez(path, **{f'{name}_{part}': array for name, pair in random_weights('vgg16').items()
@@ -199,9 +212,10 @@ def memory():
 
 
 def peak_memory(path):
+    """Load VGG-16 from path and extract features: the peak memory of this process, in bytes."""
     load_network(path).forward(random_pictures(MEMORY_PICTURES), workers=Workers(NUM_THREADS))
     status = Path('/proc/self/status')
-    if status.exists():    # where the other way counts what the parent took too
+    if status.exists():    # on Linux, getrusage would include the memory of the parent process
         line, = (line for line in status.read_text(encoding='utf-8').splitlines() if line.startswith('VmHWM:'))
         return int(line.split()[1]) * 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == 'darwin' else 1024)

@@ -1,17 +1,16 @@
-"""The scores: ours against pycocoevalcap's in turn, at the size of COCO's val2014, and how often intervals are right.
+"""Benchmark the caption scores: against pycocoevalcap, at the size of COCO's val2014, and how reliable intervals are.
 
     python benchmarks/scores.py captions_val2017.json [--jobs peer large coverage] [--pairs 5]
 
-The file is one of COCO's caption annotations. All times run from captions as they were written, so with tokenisation;
-METEOR is left out. The jobs:
-peer      the first 5,000 images with all their references; the candidates are captions drawn from those of all images.
-          First the scores of both, of several systems, must be equal; then pairs are measured, who goes first
-          alternating. Needs pycocoevalcap, which comes with the extra [metrics], and Java for its tokenizer.
-large     40,504 images × 5 references, val2014's size, of the file's captions, repeated and shuffled, in a process of
-          its own: seconds of each part, and peak memory.
-coverage  samples of 500 images, drawn with replacement from the file's: how often the 95 % interval of their score
-          covers the score of all images, for three systems, and how often systems that differ by chance have a p below
-          .05.
+The file contains COCO's caption annotations. All times include tokenization; METEOR is left out. The jobs are:
+
+peer      The first 5,000 images with all their references; candidates are drawn from the captions of all images. Both
+          sides must give equal scores for several systems. Then pairs are timed, and the side that goes first
+          alternates. Needs the extra [metrics] (pycocoevalcap) and Java, for its tokenizer.
+large     40,504 images with five references each, the size of val2014, made of the file's captions, in a new process:
+          the time of each part, and peak memory.
+coverage  Samples of 500 images, drawn with replacement: how often the 95 % interval of a sample contains the score of
+          all images, for three systems, and how often two systems that differ only by chance have p below .05.
 """
 
 import argparse
@@ -37,10 +36,14 @@ from imagernn.corpus.tokenize import ptb_tokenize
 from imagernn.errors import InputError, script
 from imagernn.metrics import CaptionStatistics, caption_statistics, compare, intervals, per_image, scores_of
 
-IMAGES, VAL2014, REFERENCES = 5000, 40_504, 5
-SAMPLES, SAMPLE = 1000, 500    # of coverage: how many, of how many images
-PEER_NAMES = ('Bleu_1', 'Bleu_2', 'Bleu_3', 'Bleu_4', 'ROUGE_L', 'CIDEr')    # what both compute
-SAME, SAME_AFTER_TOKENIZERS = 1e-9, 1e-4
+IMAGES = 5000        # peer: images to score
+VAL2014 = 40_504     # large: images to score
+REFERENCES = 5       # large: references per image
+SAMPLES = 1000       # coverage: how many samples
+SAMPLE = 500         # coverage: images in each sample
+PEER_NAMES = ('Bleu_1', 'Bleu_2', 'Bleu_3', 'Bleu_4', 'ROUGE_L', 'CIDEr')    # the scores that both sides compute
+SAME = 1e-9                     # the largest difference that is accepted on the same tokens
+SAME_AFTER_TOKENIZERS = 1e-4    # and if each side uses its own tokenizer
 
 
 @script
@@ -64,9 +67,12 @@ def build_parser():
                                      formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     jobs = ('peer', 'large', 'coverage')
     parser.add_argument('captions', type=Path, help="COCO's caption annotations, such as captions_val2017.json")
-    parser.add_argument('--jobs', nargs='+', choices=jobs, default=jobs, help='what to measure')
-    parser.add_argument('--pairs', type=int, default=5, help='of times that are measured in turn')
-    parser.add_argument('--large_here', action='store_true', help=argparse.SUPPRESS)    # how this program starts itself
+    parser.add_argument('--jobs', nargs='+', choices=jobs, default=jobs,
+                        help='peer compares with pycocoevalcap, large measures time and memory at the size of val2014, '
+                             'and coverage checks how often intervals contain the true score.')
+    parser.add_argument('--pairs', type=int, default=5,
+                        help='The number of timed pairs in the job peer. More give a steadier median.')
+    parser.add_argument('--large_here', action='store_true', help=argparse.SUPPRESS)    # used by large()
     return parser
 
 
@@ -77,26 +83,30 @@ def read_references(path):
         for annotation in json.loads(path.read_text(encoding='utf-8'))['annotations']:
             captions.setdefault(annotation['image_id'], []).append(annotation['caption'])
     except (ValueError, KeyError, TypeError) as error:
-        raise InputError(f'{path}: is no file of COCO caption annotations ({type(error).__name__}: {error}); '
-                         'give one such as captions_val2017.json') from None
+        raise InputError(f'{path}: is not a file of COCO caption annotations ({type(error).__name__}: {error}); '
+                         'name one such as captions_val2017.json') from None
     if len(captions) < 2 or min(map(len, captions.values())) < 2:
-        raise InputError(f'{path}: has {len(captions)} images; at least two are needed, with two captions each')
+        raise InputError(f'{path}: has {len(captions)} images; expected at least two, with two or more captions each')
     return list(captions.values())
 
 
-# ------------------------------------------------------------------------------------------------ systems to be scored
+# ------------------------------------------------------------------------------------------------ systems to score
 
 def noise(references, seed=0):
-    """For every image a caption of any image."""
+    """For every image a caption drawn from those of all images."""
     pool = [caption for image in references for caption in image]
     return random.Random(seed).choices(pool, k=len(references))
 
 
 def systems(references):
-    """Captions of several sorts: name → (candidates, references)."""
-    others, odd = [image[1:] for image in references], noise(references, seed=2)
+    """Systems of different quality: name → (candidates, references).
+
+    In "a person", the candidate is an image's first caption, which is then not among its references.
+    """
+    others = [image[1:] for image in references]
+    odd = noise(references, seed=2)
     for start, caption in enumerate(('', 'dog', '.', ' '.join(odd[:50]), 'a man a man a man')):
-        odd[start::50] = [caption] * len(odd[start::50])    # the fourth is of some 500 words
+        odd[start::50] = [caption] * len(odd[start::50])    # the fourth has about 500 words
     by_people = [image[0] for image in references]
     return {'noise': (noise(references), references), 'a person': (by_people, others),
             'a person, or noise': ([random.Random(index).choice(pair) for index, pair in
@@ -104,31 +114,32 @@ def systems(references):
             'copied': (by_people, references), 'odd': (odd, references)}
 
 
-# ------------------------------------------------------------------------------------------------ the two in turn
+# ------------------------------------------------------------------------------------------------ both sides in pairs
 
 def require_peer():
-    """InputError unless pycocoevalcap can run."""
+    """Raise InputError unless pycocoevalcap can run."""
     if importlib.util.find_spec('pycocoevalcap') is None:
-        raise InputError('pycocoevalcap is not installed, and --jobs peer needs it; install the extra: '
-                         "pip install -e '.[metrics]', or name other jobs")
+        raise InputError('pycocoevalcap is not installed, and the job peer needs it; install the extra: '
+                         "pip install -e '.[metrics]', or choose other --jobs")
     if shutil.which('java') is None:
-        raise InputError('there is no `java` on the PATH, and the tokenizer of pycocoevalcap needs it; install one, or '
-                         'name other --jobs')
+        raise InputError('there is no `java` on the PATH, and the tokenizer of pycocoevalcap needs it; install Java, '
+                         'or choose other --jobs')
 
 
 def our_scores(candidates, references):
-    """Our scores of captions as they were written."""
+    """Our scores of captions, tokenization included: name → float."""
     tokens, token_references = tokenized(candidates, references)
     return scores_of(caption_statistics(tokens, token_references))
 
 
 def tokenized(candidates, references):
+    """The token lists of candidates, and for each image the token lists of its references."""
     tokens = iter(ptb_tokenize([caption for image in references for caption in image]))
     return ptb_tokenize(candidates), [[next(tokens) for _ in image] for image in references]
 
 
 def peer_tokens(candidates, references):
-    """References and candidates through pycocoevalcap's tokenizer: two dicts image → captions."""
+    """References and candidates after pycocoevalcap's tokenizer: two dicts image → captions."""
     from pycocoevalcap.tokenizer.ptbtokenizer import PTBTokenizer
 
     return [PTBTokenizer().tokenize({index: [{'caption': caption} for caption in image]
@@ -137,7 +148,7 @@ def peer_tokens(candidates, references):
 
 
 def peer_scores(references, candidates):
-    """pycocoevalcap's scores of its tokens, and those of each image: two dicts by name."""
+    """pycocoevalcap's scores of tokenized captions: two dicts by name, of all images and of each image."""
     from pycocoevalcap.bleu.bleu import Bleu
     from pycocoevalcap.cider.cider import Cider
     from pycocoevalcap.rouge.rouge import Rouge
@@ -150,12 +161,13 @@ def peer_scores(references, candidates):
 
 
 def check(candidates, references):
-    """The largest differences between the two: on pycocoevalcap's tokens, and after tokenisation by each side."""
+    """The largest differences between both sides: on pycocoevalcap's tokens, and with each side's own tokenizer."""
     tokens = peer_tokens(candidates, references)
     expected, _ = peer_scores(*tokens)
     ours = our_scores(candidates, references)
     after = max(abs(ours[name] - expected[name]) for name in PEER_NAMES)
-    # a token with a no-break space, such as "22 3/4", is two words to its BLEU and CIDEr, and one to its ROUGE-L
+    # pycocoevalcap's BLEU and CIDEr take a token with a no-break space, such as "22 3/4", for two words; its ROUGE-L
+    # takes it for one
     tokens = [{image: [caption.replace('\xa0', '_') for caption in found] for image, found in captions.items()}
               for captions in tokens]
     expected, expected_each = peer_scores(*tokens)
@@ -169,16 +181,16 @@ def check(candidates, references):
 
 
 def peer(references, args):
-    """Check, then measure, then tell."""
+    """The job peer: check that both sides agree, then time them."""
     references = references[:IMAGES]
-    print('largest difference between the two: of a score or an image, on the same tokens; of a score, each with its '
-          'own tokenizer')
+    print('largest difference between the scores: on the same tokens, single images included; with each side\'s own '
+          'tokenizer')
     for name, pair in systems(references).items():
         same, after = check(*pair)
         print(f'  {name}: {same:.1e}; {after:.1e}', flush=True)
         if same > SAME or after > SAME_AFTER_TOKENIZERS:
-            raise InputError(f'{name}: the two differ by more than {SAME} or {SAME_AFTER_TOKENIZERS}; '
-                             'mend that before anything is timed')
+            raise InputError(f'{name}: the scores differ by more than {SAME} on the same tokens, or by more than '
+                             f'{SAME_AFTER_TOKENIZERS} with different tokenizers, so nothing is timed; fix that first')
     candidates = noise(references)
     sides = {'ours': lambda: our_scores(candidates, references),
              'pycocoevalcap': lambda: peer_scores(*peer_tokens(candidates, references))}
@@ -196,72 +208,78 @@ def peer(references, args):
 # ------------------------------------------------------------------------------------------------ val2014's size
 
 def large(references, args):
-    """Have it measured in a process that does nothing else, and tell."""
+    """The job large: measure in a new process, and print the result."""
     command = [sys.executable, __file__, str(args.captions), '--large_here']
     found = json.loads(subprocess.run(command, stdout=subprocess.PIPE, check=True).stdout)
     print(f'{VAL2014} images × {REFERENCES} references, {found["words"]} words: '
-          f'{sum(found["seconds"].values()):.1f} s, {found["peak"] / 1e9:.2f} GB at most, '
-          f'{found["before"] / 1e9:.2f} GB before the first of these parts')
+          f'{sum(found["seconds"].values()):.1f} s, peak memory {found["peak"] / 1e9:.2f} GB, of which '
+          f'{found["before"] / 1e9:.2f} GB before scoring began')
     for part, seconds in found['seconds'].items():
         print(f'  {part}: {seconds:.2f} s')
 
 
 def large_here(references):
-    """Seconds of each part, words, and bytes at most, before and in all."""
+    """Score a set of val2014's size: the seconds of each part, peak memory in bytes before and after, and words."""
     pool = [caption for image in references for caption in image]
     random.Random(0).shuffle(pool)
     pool = (pool * (VAL2014 * REFERENCES // len(pool) + 1))[:VAL2014 * REFERENCES]
-    pool = json.loads(json.dumps(pool))    # so that each repeated caption takes memory of its own
+    pool = json.loads(json.dumps(pool))    # copies, so that repeated captions do not share memory
     references = [pool[start:start + REFERENCES] for start in range(0, len(pool), REFERENCES)]
-    candidates, before = noise(references), peak_memory()
-    seconds, start = {}, time.perf_counter()
+    candidates = noise(references)
+    before = peak_memory()
+    seconds = {}
+    start = time.perf_counter()
 
     def lap(part):
         nonlocal start
         seconds[part], start = time.perf_counter() - start, time.perf_counter()
 
     tokens, token_references = tokenized(candidates, references)
-    lap('tokenisation')
+    lap('tokenization')
     found = caption_statistics(tokens, token_references)
-    lap('statistics of each image')
+    lap('statistics per image')
     scores_of(found)
     lap('scores')
     intervals(found)
-    lap('intervals of all scores, 1,000 draws')
+    lap('intervals, 1,000 draws')
     return {'seconds': seconds, 'before': before, 'peak': peak_memory(),
             'words': sum(len(caption) for image in token_references for caption in image)}
 
 
 def peak_memory():
-    """Of this process, in bytes."""
+    """The peak memory of this process so far, in bytes."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == 'darwin' else 1024)
 
 
 # ------------------------------------------------------------------------------------------------ intervals
 
 def coverage(references, args):
-    """Simulate and tell: per cent of intervals that cover the true score, and of p values below .05."""
+    """The job coverage: the percentage of intervals that contain the true score, and of p values below .05."""
     sorts = systems(references)
     population = {name: caption_statistics(*tokenized(*sorts[name]))
                   for name in ('a person', 'a person, or noise', 'noise')}
-    rng, n = np.random.default_rng(0), len(references)
+    rng = np.random.default_rng(0)
+    n = len(references)
     names = list(scores_of(population['noise']))
-    print(f'of {SAMPLES} samples of {SAMPLE} images, 95 % intervals that cover the true score:')
+    print(f'95 % intervals that contain the true score, of {SAMPLES} samples of {SAMPLE} images:')
     print(f'  {"":20}', *(f'{name:>12}' for name in names))
     for sort, found in population.items():
-        true, covered = scores_of(found), dict.fromkeys(names, 0)
+        true = scores_of(found)
+        covered = dict.fromkeys(names, 0)
         for seed in range(SAMPLES):
             ends = intervals(chosen(found, rng.integers(n, size=SAMPLE)), seed=seed)
             for name, (low, high) in ends.items():
                 covered[name] += low <= true[name] <= high
         print(f'  {sort:20}', *(f'{100 * count / SAMPLES:10.1f} %' for count in covered.values()), flush=True)
-    below, (one, other) = dict.fromkeys(names, 0), list(population.values())[:2]
+    below = dict.fromkeys(names, 0)
+    one, other = list(population.values())[:2]
     for seed in range(SAMPLES):
-        images, swapped = rng.integers(n, size=SAMPLE), rng.random(SAMPLE) < .5
+        images = rng.integers(n, size=SAMPLE)
+        swapped = rng.random(SAMPLE) < .5
         pair = [exchanged(chosen(one, images), chosen(other, images), which) for which in (swapped, ~swapped)]
         for name, comparison in compare(pair, seed=seed)[0].items():
             below[name] += comparison.p < .05
-    print('pairs of systems that differ by chance, p below .05:')
+    print('p below .05, of as many pairs of systems that differ only by chance:')
     print(f'  {"":20}', *(f'{100 * count / SAMPLES:10.1f} %' for count in below.values()))
 
 
@@ -271,7 +289,7 @@ def chosen(found, images):
 
 
 def exchanged(one, other, which):
-    """The CaptionStatistics of one, of other for the images which (n,) bool."""
+    """The CaptionStatistics of one, with those of other for the images where which (n,) is True."""
     images = np.arange(len(which)) + len(which) * which
     both = (None if a is None else np.concatenate([a, b]) for a, b in zip(one, other, strict=True))
     return chosen(CaptionStatistics(*both), images)

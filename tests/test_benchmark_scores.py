@@ -1,4 +1,4 @@
-"""benchmarks/scores.py: its jobs run on a small file, both sides agree, what cannot be is said. No time is asserted."""
+"""benchmarks/scores.py: its jobs run on a small file, both sides agree, errors are reported. No time is asserted."""
 
 import importlib
 import json
@@ -20,7 +20,7 @@ sys.path.remove(BENCHMARKS)
 
 @pytest.fixture
 def captions(tmp_path):
-    """A file of annotations: 60 images × 3 captions, one of them with a no-break space in a token."""
+    """A file of annotations: 60 images with 3 captions, each with a token that contains a no-break space."""
     rng = np.random.default_rng(0)
     annotations = [{'image_id': image, 'id': 3 * image + k,
                     'caption': ' '.join(['A', *(f'w{word}' for word in rng.integers(0, 9, 6)), 'near 22 3/4 streets.'])}
@@ -58,7 +58,7 @@ def test_images_are_exchanged():
     assert found.rouge_l.tolist() == found.bleu[:, 9].tolist() == [2, 1, 2] and found.meteor is None
 
 
-@pytest.mark.parametrize('text, problem', [('[]', 'no file of COCO'), ('{', 'no file of COCO'),
+@pytest.mark.parametrize('text, problem', [('[]', 'not a file of COCO'), ('{', 'not a file of COCO'),
                                            ('{"annotations": [{"id": 1}]}', "KeyError: 'image_id'"),
                                            ('{"annotations": []}', 'has 0 images')])
 def test_a_file_of_another_kind(tmp_path, capsys, text, problem):

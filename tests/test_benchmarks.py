@@ -286,7 +286,7 @@ def test_the_ratio_of_a_network_is_the_median_of_its_pairs():
 
 
 @pytest.mark.parametrize(('flags', 'message'), [
-    (['--jobs', 'resnet:8'], '--jobs resnet:8: expected network:pictures, the network one of vgg16, vgg19, lite0'),
+    (['--jobs', 'resnet:8'], '--jobs resnet:8: expected network:pictures, with a network of vgg16, vgg19, lite0'),
     (['--jobs', 'lite0'], 'expected network:pictures'),
     (['--jobs', 'lite0:8,vgg16:0'], 'expected network:pictures'),
     (['--pairs', '0'], '--pairs 0: must be at least 1'),
