@@ -88,7 +88,7 @@ def build_parser():
 
 
 def checked_params(argv):
-    """The command line as a dict, with `regions` parsed and `dtype` filled in. InputError for values that cannot be."""
+    """The command line as a dict, with `regions` parsed and `dtype` filled in. Raises InputError if it is invalid."""
     params = vars(build_parser().parse_args(argv))
     for name in ('batch_size', 'num_threads'):
         if params[name] < 1:
@@ -114,7 +114,7 @@ def main(argv=None):
     layer = layer_to_extract(network, params)
     workers = Workers(params['num_threads'])
 
-    # the file grows under another name, and gets its own once it is complete
+    # the file is written under a temporary name, and gets its own once it is complete
     output = Path(params['output'] or source.folder / OUTPUT_NAMES.get(network.name, f'{network.name}_feats.h5'))
     partial = output.with_name(f'{output.name}.partial.h5')
     refuse_to_replace([params['weights']] if params['weights'] else [], [output, partial])
@@ -135,6 +135,7 @@ def main(argv=None):
         require_room(output, len(source.names), example['feats'])
         create_file(partial, settings, source.names, params['dtype'], example)
 
+    # extract what is missing; Ctrl-C keeps the rows that are written
     try:
         with feature_file(partial) as file:
             skipped = fill(file, source, network, layer, params, workers)
@@ -143,6 +144,8 @@ def main(argv=None):
     except KeyboardInterrupt:
         print(f'stopped; {partial} keeps the rows extracted so far, and {how_to_resume(params)}', file=sys.stderr)
         return 130
+
+    # a complete file gets its final name, but not if it would hold zeros alone
     if not num_extracted:
         partial.unlink()
         raise InputError(f'{params["source"]}: none of its {len(skipped)} pictures can be read, for the reasons '
