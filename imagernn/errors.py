@@ -42,6 +42,15 @@ def command(name):
     return f'imagernn {name}' if by_console_script else f'python -m imagernn {name}'
 
 
+def install_command(extra):
+    """What the user can type to install an optional extra of setup.py: for the hints in messages."""
+    root = PACKAGE.parent
+    if not (root / 'setup.py').is_file():
+        return f"pip install 'imagernn[{extra}]'"
+    here = os.path.exists('setup.py') and Path.cwd() == root
+    return f"pip install -e '{'.' if here else root}[{extra}]'"
+
+
 def shown(text):
     """Text from a file, for a terminal: control characters, which it would obey, as escapes."""
     return re.sub('[\x00-\x1f\x7f-\x9f]', lambda found: ascii(found[0])[1:-1], text)

@@ -79,3 +79,9 @@ def test_in_the_root_of_the_checkout_hints_name_the_scripts(monkeypatch):
     assert errors.command('train') == 'python driver.py'
     assert errors.command('make-scenes') == 'python data/make_scenes.py'
     assert errors.command('view') == 'imagernn view'
+    assert errors.install_command('lite0') == "pip install -e '.[lite0]'"
+
+
+def test_elsewhere_an_extra_is_installed_from_the_path_of_the_checkout(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert errors.install_command('lite0') == f"pip install -e '{ROOT}[lite0]'"

@@ -129,4 +129,6 @@ def test_the_console_script_is_named_in_its_hints(site, python):
     script = site / 'bin' / 'imagernn'
     assert python(script) == python('-m', 'imagernn')
     assert 'imagernn make-scenes' in (said := python(script, 'train', code=2)) and 'python' not in said
+    code = "from imagernn.errors import install_command; print(install_command('lite0'))"
+    assert python('-c', code).strip() == "pip install 'imagernn[lite0]'"
     assert 'python -m imagernn make-scenes' in python('-m', 'imagernn', 'train', code=2)

