@@ -372,7 +372,7 @@ def test_the_page_shows_the_runs_best_first(page):
     assert '4 runs' in summary and '2 running, 1 finished, 1 aborted' in summary and 'host_b' in summary
     assert page.title().startswith('2 running, 1 finished, 1 aborted, best 17.50')
     label = page.locator('.plot').first.get_attribute('aria-label')
-    assert label.startswith('Perplexity on val of 4 runs along epoch; host_b 17.50; host_c 19; ')
+    assert label.startswith('Perplexity on val of 4 runs by epoch; host_b 17.50; host_c 19; ')
 
 
 def test_sorting_by_any_column_both_ways(page):
@@ -434,7 +434,7 @@ def test_a_silent_run_is_marked(browser, folder):
         page.goto(address)
         page.wait_for_selector('.state.silent')
         assert [text.split()[1] for text in column(page, 'State')] == ['running', 'finished', 'silent', 'aborted']
-        assert 'no news for 17 min' in column(page, 'State')[2] and column(page, 'Left')[2] == '–'
+        assert 'no report for 17 min' in column(page, 'State')[2] and column(page, 'Left')[2] == '–'
         page.goto('about:blank')
 
 

@@ -146,7 +146,7 @@ def test_a_search_finds_by_regular_expression_and_marks(browser, results, tmp_pa
         assert page.locator('article li mark').all_text_contents() == ['reference 3', 'reference 5']   # folded out
         page.select_option('[aria-label="Where to search"]', 'captions')
         page.wait_for_selector('#cards:not([aria-busy])', state='attached')
-        assert page.inner_text('#count') == 'No image fits; change the search, or clear it.'
+        assert page.inner_text('#count') == 'No image matches; change or clear the search.'
         assert search(page, 'GRÖßER') == '1 of 7 images'
         page.select_option('[aria-label="Where to search"]', 'name')
         assert search(page, r'^[01]\.png') == '2 of 7 images'
@@ -239,7 +239,7 @@ def test_two_files_stand_side_by_side_with_their_differences(browser, results, t
         assert first.locator('ins').all_text_contents() == ['big']
         assert page.locator('del:not(#legend del), ins:not(#legend ins)').count() == 2
         assert page.locator('article').nth(5).locator('.caption').nth(1).text_content() == 'Bno caption'
-        assert 'B has no caption of 3 images' in page.locator('#notices').inner_text()
+        assert 'B has no caption for 3 images' in page.locator('#notices').inner_text()
         assert '−1.3' in page.locator('#measures .gain').first.inner_text()
         order(page, 'gain 1 CIDEr')
         page.get_by_role('button', name='Differing only').click()

@@ -1,8 +1,8 @@
-// What the pages share: elements made of text, never of markup, and the switch between light and dark.
+// What both pages use: elements built from text, never from markup, and the switch between light and dark colours.
 'use strict';
 
-// element('p', {class: 'soft', onclick: f}, 'text', child, ...): a property where there is one of that name, else an
-// attribute. Children that are not elements become text; null ones are left out.
+// element('p', {class: 'soft', onclick: f}, 'text', child, ...): functions and booleans are set as properties, other
+// values as attributes. Children that are not elements become text; null and undefined ones are omitted.
 function element(tag, properties = {}, ...children) {
   const made = document.createElement(tag);
   for (const [name, value] of Object.entries(properties)) {
@@ -13,8 +13,8 @@ function element(tag, properties = {}, ...children) {
   return made;
 }
 
-// A button that goes from the system's scheme to light to dark; remembered where the browser allows it. The event
-// 'schemechange' on document tells those that draw with colours of their own.
+// A button that switches the colour scheme from the system's to light to dark; the choice is remembered if the browser
+// allows it. The event 'schemechange' on document notifies code that draws with colours of its own.
 function schemeButton() {
   const schemes = {'': 'Colours: system', light: 'Colours: light', dark: 'Colours: dark'};
   const show = scheme => {
@@ -26,11 +26,11 @@ function schemeButton() {
   const button = element('button', {type: 'button', onclick() {
     const names = Object.keys(schemes), now = document.documentElement.dataset.scheme ?? '';
     const next = names[(names.indexOf(now) + 1) % names.length];
-    try { localStorage.setItem('scheme', next); } catch { /* not remembered then */ }
+    try { localStorage.setItem('scheme', next); } catch { /* then it is not remembered */ }
     show(next);
   }});
   let saved = '';
-  try { saved = localStorage.getItem('scheme') ?? ''; } catch { /* a page from a file may not remember */ }
+  try { saved = localStorage.getItem('scheme') ?? ''; } catch { /* a page from a file may have no storage */ }
   show(saved in schemes ? saved : '');
   matchMedia('(prefers-color-scheme: dark)').addEventListener(
     'change', () => show(document.documentElement.dataset.scheme ?? ''));

@@ -1,9 +1,9 @@
-// A chart of many curves: axes, scales and the zoom's rectangle are uPlot's, the lines are drawn here, because each has
-// points of its own. A few are coloured and named, the others are grey, and the one that is pointed at stands out.
-// Knows nothing of training.
+// A chart of many curves. uPlot draws the axes, the scales and the rectangle of the zoom; the curves are drawn here,
+// because each has x values of its own. A few curves are coloured and named, the others are grey, and the one under the
+// pointer is highlighted. Knows nothing of training.
 'use strict';
 
-const NEAR = 40;             // pixels from the pointer within which a curve is meant
+const NEAR = 40;             // pixels from the pointer within which a curve is highlighted
 const LABEL_HEIGHT = 15;
 const FONT = '12px system-ui, -apple-system, "Segoe UI", Roboto, "Liberation Sans", sans-serif';
 
@@ -18,7 +18,7 @@ function indexBefore(xs, x) {
   return low - 1;
 }
 
-// The least and greatest of numbers, or fallback if there are none.
+// [minimum, maximum] of all numbers in lists, or fallback if there are none.
 function extent(lists, fallback) {
   let low = Infinity, high = -Infinity;
   for (const list of lists) {
@@ -33,8 +33,8 @@ function extent(lists, fallback) {
 const MARKS = [[1], [1, 3], [1, 2, 5], [1, 1.5, 2, 3, 5, 7],
                [1, 1.2, 1.4, 1.6, 1.8, 2, 2.5, 3, 3.5, 4, 5, 6, 7, 8, 9]];    // times powers of ten
 
-// Round marks on a logarithmic axis, no two nearer than 1 / most of it: as coarse as can be, if there are enough to
-// read; where no round ones fall, even parts.
+// Round tick values for a logarithmic axis, at least 1 / most of its length apart, from the coarsest series of MARKS
+// that gives enough of them; if none does, the axis is divided evenly.
 function logMarks(low, high, most) {
   const apart = Math.log(high / low) / most;
   for (const steps of MARKS) {
@@ -50,14 +50,14 @@ function logMarks(low, high, most) {
 }
 
 class CurveChart {
-  // options: title; format(y) -> text; describe(curve, index) -> lines of text for a point; onHover(key or null);
-  // onPick(key); onZoom(range of x or null), all optional but the first three.
+  // options: format(y) -> text; describe(curve, index) -> lines of text for a point. Optional: onHover(key or null),
+  // onPick(key), onZoom(range of x or null).
   constructor(figure, options) {
     this.options = options;
-    this.curves = [];                  // {key, name, label, color, strong, xs, ys}: see update
+    this.curves = [];                  // {key, name, label, color, strong, xs, ys}; see update
     this.settings = {log: false, xTitle: '', xFormat: String};
-    this.zoom = {x: null, y: null};    // [low, high], or null for all there is
-    this.hovered = null;               // {curve, index}: what stands out; this.tells: and is told in words
+    this.zoom = {x: null, y: null};    // [low, high], or null for the whole range
+    this.hovered = null;               // {curve, index} that is highlighted; this.tells: whether its tip is shown, too
     this.measure();
     this.plot = element('div', {class: 'plot', tabindex: '0', role: 'group', 'aria-roledescription': 'chart',
                                 'aria-describedby': 'chart-keys'});
@@ -72,8 +72,8 @@ class CurveChart {
     this.build();
   }
 
-  // curves: key; name in full; label, its text at the end of the line, or null; color, a CSS colour; strong: drawn
-  // thick; xs, ys: rising numbers and numbers, typed arrays of one length; and whatever describe wants to know.
+  // curves: key; name in full; label, the text at the end of the line, or null; color, a CSS colour; strong, whether it
+  // is drawn thick; xs and ys, typed arrays of the same length, xs ascending; and whatever describe needs.
   update(curves, settings) {
     const rebuilt = settings.log !== this.settings.log || settings.xTitle !== this.settings.xTitle;
     if (settings.xTitle !== this.settings.xTitle) this.zoom = {x: null, y: null};
@@ -90,7 +90,7 @@ class CurveChart {
   }
 
   measure() {
-    this.xAll = extent([[0], ...this.curves.map(curve => curve.xs)], [0, 1]);    // the start is always in it
+    this.xAll = extent([[0], ...this.curves.map(curve => curve.xs)], [0, 1]);    // always includes 0
     this.yAll = extent(this.curves.map(curve => curve.ys), [1, 10]);
   }
 
@@ -142,14 +142,14 @@ class CurveChart {
     }, [[0, 1], [1, 1]], this.plot);
     this.over = element('canvas', {class: 'over', 'aria-hidden': 'true'});
     this.uplot.over.append(this.over);
-    this.uplot.over.addEventListener('click', () => {      // uPlot lets none through that ends a drag
+    this.uplot.over.addEventListener('click', () => {      // uPlot suppresses the click that ends a drag
       if (this.hovered) this.options.onPick?.(this.hovered.curve.key);
     });
     this.uplot.over.addEventListener('mouseleave', () => this.hover(null));
     this.plot.append(this.tip);
   }
 
-  // A CSS colour, var() and light-dark() resolved, as a canvas takes it.
+  // A CSS colour with var() and light-dark() resolved, as a canvas requires.
   resolved(color) {
     if (!this.resolvedColors.has(color)) {
       this.tip.style.color = color;
@@ -165,10 +165,10 @@ class CurveChart {
 
   redraw() {
     this.uplot.redraw(false, true);
-    this.uplot.setData([[0, 1], [1, 1]], true);    // has the scales ask their ranges; drawn soon, at once for both
+    this.uplot.setData([[0, 1], [1, 1]], true);    // makes the scales ask for their ranges; both calls draw once
   }
 
-  // Functions from x and y to pixels of the canvas, within left, top, width, height.
+  // Functions that map x and y to pixels of a canvas, within the rectangle left, top, width, height.
   pixels({left, top, width, height}) {
     const {x, y} = this.uplot.scales, transform = this.settings.log ? Math.log : value => value;
     const [bottom, ceiling] = [transform(y.min), transform(y.max)];
@@ -183,7 +183,7 @@ class CurveChart {
     context.beginPath();
     for (let i = first; i <= last; i++) {
       const x = toX(xs[i]), y = toY(ys[i]);
-      if (x - atX < 1 && Math.abs(y - atY) < 1 && i < last) continue;    // nobody would see it
+      if (x - atX < 1 && Math.abs(y - atY) < 1 && i < last) continue;    // within the same pixel
       context.lineTo(x, y);
       atX = x;
       atY = y;
@@ -198,8 +198,8 @@ class CurveChart {
     context.beginPath();
     context.rect(bbox.left, bbox.top, bbox.width, bbox.height);
     context.clip();
-    context.lineJoin = 'bevel';                            // the quickest by far
-    for (const curve of [...this.curves].reverse()) {      // the best above the others
+    context.lineJoin = 'bevel';                            // the fastest by far
+    for (const curve of [...this.curves].reverse()) {      // the first curves on top of the others
       context.strokeStyle = this.resolved(curve.color);
       context.lineWidth = (curve.strong ? 2 : 1) * ratio;
       this.trace(context, curve, toX, toY);
@@ -209,7 +209,7 @@ class CurveChart {
     this.drawOver();
   }
 
-  // The mark at the end of each curve, and to the right of the plot the names of those that have a label.
+  // A dot at the end of strong curves and of single points; the labels right of the plot, moved apart if they overlap.
   drawEnds(context, bbox, toX, toY, ratio) {
     const {min, max} = this.uplot.scales.x, {min: low, max: high} = this.uplot.scales.y, labels = [];
     context.save();
@@ -243,9 +243,9 @@ class CurveChart {
     context.restore();
   }
 
-  // The curve that is pointed at, on a canvas of its own above the others, so that these need not be drawn again.
+  // Draw the highlighted curve on a canvas of its own above the others, which then need not be drawn again.
   drawOver() {
-    if (!this.over) return;                        // the first drawing comes before it
+    if (!this.over) return;                        // uPlot draws once before the canvas exists
     const ratio = devicePixelRatio, {over} = this.uplot;
     this.over.width = over.clientWidth * ratio;
     this.over.height = over.clientHeight * ratio;
@@ -273,13 +273,13 @@ class CurveChart {
     const most = this.plot.clientWidth - this.tip.offsetWidth, toTheRight = x < over.clientWidth / 2;
     let left = over.offsetLeft + x + (toTheRight ? 14 : -14 - this.tip.offsetWidth);
     let top = Math.min(over.offsetTop + y + 10, over.offsetTop + over.clientHeight - this.tip.offsetHeight);
-    if (left < 0 || left > most)         // no room beside the point: into the half of the plot where it is not
+    if (left < 0 || left > most)         // no room beside the point: use the half of the plot without it
       [left, top] = [most, y > over.clientHeight / 2 ? 0 : over.offsetTop + over.clientHeight - this.tip.offsetHeight];
     this.tip.style.left = `${Math.max(0, left)}px`;
     this.tip.style.top = `${Math.max(0, top)}px`;
   }
 
-  // Let a point of a curve stand out and tell of it: {curve, index}, or null.
+  // Highlight a point of a curve, {curve, index}, and show its tip; null for none.
   hover(point) {
     const before = this.hovered?.curve.key ?? null, after = point?.curve.key ?? null;
     this.hovered = point;
@@ -288,7 +288,7 @@ class CurveChart {
     if (before !== after) this.options.onHover?.(after);
   }
 
-  // From outside: let the curve of that key stand out, if it is here.
+  // Highlight the curve with this key without a tip; for callers outside.
   highlight(key) {
     const curve = this.curves.find(other => other.key === key && other.xs.length);
     this.hovered = curve ? {curve, index: curve.xs.length - 1} : null;
@@ -302,7 +302,7 @@ class CurveChart {
     this.hover(this.nearest(left, top));
   }
 
-  // The point of the curve that passes nearest to a place in the plot, in CSS pixels; null if none is near.
+  // The point of the curve that passes nearest to a position in the plot, in CSS pixels; null if none is within NEAR.
   nearest(left, top) {
     const {over, scales} = this.uplot, size = {left: 0, top: 0, width: over.clientWidth, height: over.clientHeight};
     const [toX, toY] = this.pixels(size), x = scales.x.min + left / size.width * (scales.x.max - scales.x.min);
@@ -339,7 +339,7 @@ class CurveChart {
     if (said) this.options.onZoom?.(x);
   }
 
-  // Keys: up and down go from curve to curve, left and right along it, + and - zoom, 0 and Escape show all.
+  // Keys: up and down change the curve, left and right move along it, + and - zoom, 0 and Escape show all.
   onKey(event) {
     const step = {ArrowLeft: -1, ArrowRight: 1, Home: -Infinity, End: Infinity}[event.key];
     const drawn = this.curves.filter(curve => curve.xs.length), now = drawn.indexOf(this.hovered?.curve);
@@ -366,7 +366,7 @@ class CurveChart {
     this.spoken.textContent = this.options.describe(this.hovered.curve, this.hovered.index).join(', ');
   }
 
-  // Show factor times as much of x, around the point that stands out, or the middle.
+  // Show a range of x that is factor times as wide, around the highlighted point or else the middle.
   zoomBy(factor) {
     const [low, high] = this.xRange(), [least, most] = this.xAll;
     const centre = this.hovered ? this.hovered.curve.xs[this.hovered.index] : (low + high) / 2;
@@ -377,7 +377,7 @@ class CurveChart {
   }
 }
 
-// Text cut so that it is at most so wide, with an ellipsis.
+// Text shortened to at most this width, with an ellipsis.
 function shortened(context, text, width) {
   if (context.measureText(text).width <= width) return text;
   const letters = [...text];

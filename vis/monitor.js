@@ -1,23 +1,23 @@
-// The training monitor: asks /status.json which runs there are, fetches those that changed, and shows them as curves
-// (curves.js) and as a table. What comes from the files becomes text, never markup.
+// The training monitor: asks /status.json which runs there are, fetches those that have changed, and shows them as
+// curves (curves.js) and as a table. Whatever comes from the files is inserted as text, never as markup.
 'use strict';
 
 const POLL_MILLISECONDS = 2000;
-const COLORS = 5;                  // runs that get a colour and a name in the charts: the best, or the selected
-const SPANS = 150;                 // of a curve of times a batch: the median of each is drawn
+const COLORS = 5;                  // runs with a colour and a name in the charts: the best ones, or the selected ones
+const SPANS = 150;                 // points of a curve of batch times, each the median of a span of reports
 const MOST_VALUES = 200;           // rows of the table of values
-const AXES = {                     // what curves run along: the name in the menu, the axis' title, and its marks
+const AXES = {                     // choices for the x-axis: name in the menu, title of the axis, format of its ticks
   epoch: {name: 'epochs', title: 'epoch', format: number},
   iter: {name: 'iterations', title: 'iteration', format: number},
   hours: {name: 'time', title: 'hours since the first report', format: number},
 };
 const CHARTS = [
   {metric: 'val', title: 'Perplexity on val', format: number},
-  {metric: 'train', title: 'Perplexity in training, smoothed', format: number},
-  {metric: 'batch', title: 'Time a batch, running medians', format: duration},
+  {metric: 'train', title: 'Training perplexity, smoothed', format: number},
+  {metric: 'batch', title: 'Time per batch, running medians', format: duration},
 ];
 const STATES = {running: '▶', finished: '✓', stopped: '■', aborted: '✕', diverged: '↗', silent: '?'};
-const COLUMNS = [                  // of the table, before the settings: how a run is sorted, and what its cell says
+const COLUMNS = [                  // of the table, before the settings: the value to sort by, the text of a cell
   {key: 'name', title: 'Run', value: run => run.name},
   {key: 'best', title: 'Best val', value: run => run.best_val, text: run => number(run.best_val), count: true},
   {key: 'at', title: 'at epoch', value: run => run.best_epoch, text: run => number(run.best_epoch), count: true},
@@ -26,19 +26,19 @@ const COLUMNS = [                  // of the table, before the settings: how a r
   {key: 'left', title: 'Left', value: timeLeft, text: run => duration(timeLeft(run)), count: true},
   {key: 'train', title: 'Training', value: run => run.train, text: run => number(run.train), count: true},
   {key: 'val', title: 'Last val', value: run => run.val, text: run => number(run.val), count: true},
-  {key: 'batch', title: 'A batch', value: run => run.seconds_per_batch, text: run => duration(run.seconds_per_batch),
+  {key: 'batch', title: 'Per batch', value: run => run.seconds_per_batch, text: run => duration(run.seconds_per_batch),
    count: true},
 ];
 
-const runs = new Map();            // number -> run: what status.json and worker/NUMBER.json say; curves: see curveOf
-const picked = new Set();          // numbers of the runs that were clicked
-const slots = new Map();           // number -> which of the colours; kept as long as the run is among the coloured
+const runs = new Map();            // number -> run: the data of status.json and worker/NUMBER.json; curves: see curveOf
+const picked = new Set();          // numbers of the selected runs
+const slots = new Map();           // number -> index of its colour, kept as long as the run has a colour
 const view = {filter: '', axis: 'epoch', log: true, sort: 'best', ascending: true, problems: '', hovered: null};
 const charts = [];
 
 const find = id => document.getElementById(id);
 
-// Numbers and times as people read them; a dash for what is not there.
+// Numbers and durations as text, with a dash for missing ones.
 
 function number(value) {
   if (value === null || value === undefined) return '–';
@@ -56,7 +56,7 @@ function duration(seconds) {
   return hours ? `${hours} h ${String(minutes % 60).padStart(2, '0')} min` : `${minutes} min`;
 }
 
-// What a run is at this moment.
+// The state of a run at this moment.
 
 function stateOf(run) {
   return run.state === 'running' && run.age > run.silent_after ? run.silent_end : run.state;
@@ -71,8 +71,7 @@ function hasEnded(run) {
   return !['running', 'silent'].includes(stateOf(run));
 }
 
-// The points of a run that have both numbers, along an axis, in its order: {xs, ys, order}, its i-th point being the
-// order[i]-th report.
+// The points of a run that have both values, sorted along an axis: {xs, ys, order}, where point i is report order[i].
 function curveOf(run, metric, axis) {
   const key = `${metric} ${axis}`;
   if (!run.curves.has(key)) {
@@ -87,7 +86,7 @@ function curveOf(run, metric, axis) {
   return run.curves.get(key);
 }
 
-// Of each of SPANS spans of order, the index whose value is the median: a batch more or less says nothing.
+// For each of SPANS spans of order, the index of the report with the median value: single batch times are too noisy.
 function medians(order, values) {
   const span = Math.ceil(order.length / SPANS), found = [];
   for (let start = 0; start < order.length; start += span) {
@@ -97,7 +96,8 @@ function medians(order, values) {
   return found;
 }
 
-// Filter: words that all occur in name or state; setting=value, a number by its value, a text by its beginning.
+// Whether a run matches the filter: each word must occur in its name or state; setting=value compares numbers by value
+// and texts by their beginning.
 function matches(run, filter) {
   return filter.toLowerCase().split(/\s+/).filter(Boolean).every(word => {
     const [, name, asked] = word.match(/^([^=]+)=(.*)$/) ?? [];
@@ -111,7 +111,7 @@ function matches(run, filter) {
 
 const isMissing = value => value === null || value === undefined || value === '';
 
-// Numbers, also those written as text, by their size and before texts; what is missing last.
+// Order for sorting: numbers, also in text form, by value; then texts; then missing values.
 function compare(a, b) {
   if (isMissing(a) || isMissing(b)) return isMissing(a) - isMissing(b);
   const difference = Number(a) - Number(b);
@@ -119,26 +119,26 @@ function compare(a, b) {
   return Number.isNaN(Number(a)) - Number.isNaN(Number(b)) || String(a).localeCompare(String(b), 'en', {numeric: true});
 }
 
-// Sorted by one value; runs that have none come last in either direction.
+// Runs sorted by a value; runs without it come last in either direction.
 function sorted(list, value, ascending) {
   const missing = run => isMissing(value(run));
   return [...list].sort((a, b) => missing(a) - missing(b) || (ascending ? 1 : -1) * compare(value(a), value(b))
                                   || compare(a.name, b.name));
 }
 
-// {differ: names of settings of which the runs have several values, same: [name, value] of the others}.
+// {differ: names of the settings whose values differ between runs, same: [name, value] of the others}.
 function settingsOf(list) {
   const values = new Map();
   for (const run of list)
     for (const name of Object.keys(run.settings)) values.set(name, new Set(list.map(other => other.settings[name])));
   const differ = [...values].filter(([, found]) => found.size > 1).map(([name]) => name);
   const same = [...values].filter(([, found]) => found.size === 1).map(([name, found]) => [name, [...found][0]]);
-  // where driver.py wrote the file, fappend is a part of its name
+  // in files written by driver.py, fappend is already part of the name
   const isNamed = name => name === 'fappend' && list.every(run => run.name.includes(run.settings.fappend));
   return {differ: differ.filter(name => !isNamed(name)), same};
 }
 
-// Names for the charts: without what all names begin with, up to its last underscore.
+// Names for the charts: without the prefix that all names share, up to its last underscore.
 function shortNames(list) {
   let prefix = list.length > 1 ? list[0].name : '';
   for (const run of list) while (!run.name.startsWith(prefix)) prefix = prefix.slice(0, -1);
@@ -146,7 +146,7 @@ function shortNames(list) {
   return new Map(list.map(run => [run.number, run.name.slice(cut) || run.name]));
 }
 
-// Which runs get a colour: the selected, or the best. One that had a colour keeps it.
+// Assign colours to the selected runs, or else to the best ones. A run that has a colour keeps it.
 function giveColors(list) {
   const chosen = list.filter(run => picked.has(run.number));
   const strong = chosen.length ? chosen : sorted(list, run => run.best_val, true).filter(run => run.best_val);
@@ -157,7 +157,7 @@ function giveColors(list) {
     const taken = new Set(slots.values());
     slots.set(key, [...Array(COLORS).keys()].find(slot => !taken.has(slot)));
   }
-  for (const run of chosen.slice(COLORS)) slots.set(run.number, -1);    // beyond the colours: as dark as the text
+  for (const run of chosen.slice(COLORS)) slots.set(run.number, -1);    // no colour left: drawn in the text colour
 }
 
 function colorOf(run) {
@@ -165,7 +165,7 @@ function colorOf(run) {
   return slots.get(run.number) < 0 ? 'var(--ink)' : `var(--curve-${slots.get(run.number)})`;
 }
 
-// Showing.
+// Rendering.
 
 function shownRuns() {
   const column = COLUMNS.find(other => other.key === view.sort);
@@ -173,7 +173,7 @@ function shownRuns() {
   return sorted([...runs.values()].filter(run => matches(run, view.filter)), value, view.ascending);
 }
 
-// All of the page; without the curves where only time went by.
+// Update the whole page, or all but the curves if only time has passed.
 function show(curvesToo = true) {
   const list = shownRuns();
   giveColors(list);
@@ -200,7 +200,7 @@ function showSummary(list) {
 }
 
 function setText(node, text) {
-  if (node.textContent !== text) node.textContent = text;    // else a screen reader would say it again
+  if (node.textContent !== text) node.textContent = text;    // otherwise a screen reader would read it again
 }
 
 function showCharts(list) {
@@ -215,12 +215,12 @@ function showCharts(list) {
     const drawn = curves.filter(curve => curve.xs.length);
     const last = drawn.slice(0, COLORS).map(curve => `${curve.name} ${chart.options.format(curve.ys.at(-1))}`);
     setText(about, drawn.length ? '' : 'nothing reported yet');
-    chart.plot.setAttribute('aria-label', [`${title} of ${drawn.length} runs along ${axis.title}`, ...last].join('; '));
+    chart.plot.setAttribute('aria-label', [`${title} of ${drawn.length} runs by ${axis.title}`, ...last].join('; '));
     chart.update(curves, {log: view.log, xTitle: axis.title, xFormat: axis.format});
   }
 }
 
-// The names of the coloured curves, where the charts are too narrow for them.
+// A legend of the coloured curves, for charts too narrow for labels.
 function showLegend(list, names) {
   const said = list.map(run => `${run.number} ${slots.get(run.number)} ${names.get(run.number)}`).join('\n');
   if (find('legend').dataset.said === said) return;
@@ -237,12 +237,12 @@ function describe(metric, format, curve, index) {
   const where = [points.epoch[at] === null ? null : `epoch ${number(points.epoch[at])}`,
                  points.iter[at] === null ? null : `iteration ${number(points.iter[at])}`,
                  points.hours[at] === null ? null : duration(points.hours[at] * 3600)]
-    .map(text => text?.replaceAll(' ', '\u00a0'));                            // lines break between them
+    .map(text => text?.replaceAll(' ', '\u00a0'));                            // lines may break only between them
   const value = `${metric === 'batch' ? '' : 'perplexity '}${format(curve.ys[index])}`;
   return [run.name, value, where.filter(Boolean).join(' · ')];
 }
 
-// The table. Rows are kept from one showing to the next, so that neither the focus nor the place is lost.
+// The table. Rows are reused from one update to the next, so that neither focus nor scroll position is lost.
 
 const rows = new Map();            // number -> tr
 
@@ -308,7 +308,7 @@ function fillRow(row, run, columns) {
   const keys = columns.map(column => column.key).join(' ');
   if (row.dataset.keys !== keys) {
     row.dataset.keys = keys;
-    while (row.cells.length > 1) row.lastChild.remove();                       // the name stays: it may have the focus
+    while (row.cells.length > 1) row.lastChild.remove();                       // the name may have the focus
     row.append(...columns.slice(1).map(column => element('td', {class: column.count ? 'count' : 'text'})));
   }
   columns.slice(1).forEach((column, index) => {
@@ -319,7 +319,7 @@ function fillRow(row, run, columns) {
 }
 
 function stateCell(run, cell) {
-  const state = stateOf(run), said = state === 'silent' ? `no news for ${duration(run.age)}` : run.reason;
+  const state = stateOf(run), said = state === 'silent' ? `no report for ${duration(run.age)}` : run.reason;
   if (cell.dataset.said === `${state} ${said}`) return;
   cell.dataset.said = `${state} ${said}`;
   cell.className = `state ${state}`;
@@ -333,7 +333,7 @@ function progressCell(run, cell) {
   cell.dataset.said = text;
   const part = run.max_iter ? run.iter / run.max_iter : null;
   cell.replaceChildren(text, ...(part === null ? [] : [element('progress', {
-    max: '1', value: String(part), 'aria-label': 'part that is done'})]));
+    max: '1', value: String(part), 'aria-label': 'progress'})]));
 }
 
 function fillSettings(list, pairs) {
@@ -344,7 +344,7 @@ function fillSettings(list, pairs) {
                                                               element('dd', {}, value === '' ? '–' : value))));
 }
 
-// The values of one run as a table: what the charts show, for those who cannot or would not look at them.
+// The values of one run as a table: an alternative to the charts, for screen readers and exact numbers.
 
 function showValues(list) {
   const panel = find('values'), menu = find('values-run'), ranked = sorted(list, run => run.name, true);
@@ -366,18 +366,19 @@ function showValues(list) {
   table.dataset.said = said;
   const columns = [['epoch', 'Epoch', number], ['iter', 'Iteration', number],
                    ['hours', 'Since the first report', hours => duration(hours === null ? null : hours * 3600)],
-                   ['val', 'Val', number], ['train', 'Training', number], ['batch', 'A batch', duration]];
+                   ['val', 'Val', number], ['train', 'Training', number], ['batch', 'Per batch', duration]];
   const {points} = run, all = [...points.iter.keys()], step = Math.ceil(all.length / MOST_VALUES);
   const kept = all.filter(i => i % step === 0 || i === all.length - 1).reverse();
   table.replaceChildren(
-    element('caption', {class: 'soft'}, `${kept.length} of ${all.length} reports, the latest first; perplexities`),
+    element('caption', {class: 'soft'},
+      `${kept.length} of ${all.length} reports, latest first; Val and Training are perplexities`),
     element('thead', {}, element('tr', {}, ...columns.map(
       ([, title]) => element('th', {scope: 'col', class: 'count'}, title)))),
     element('tbody', {}, ...kept.map(i => element('tr', {}, ...columns.map(([key, , format]) =>
       element('td', {class: 'count'}, format(points[key][i])))))));
 }
 
-// What the reader does.
+// User actions.
 
 function pick(key) {
   if (!picked.delete(key)) picked.add(key);
@@ -385,7 +386,7 @@ function pick(key) {
   show();
 }
 
-// Point at a run: its curve stands out in every chart but the one that the pointer is in, and so does its row.
+// Highlight a run under the pointer: its row, and its curve in all charts except the one that the pointer is in.
 function point(key, from = null) {
   rows.get(view.hovered)?.classList.remove('hovered');
   rows.get(key)?.classList.add('hovered');
@@ -452,7 +453,7 @@ function showNotices(problems, failure) {
   const notices = [], list = element('ul', {}, ...problems.map(
     ({file, problem}) => element('li', {class: 'text'}, element('b', {}, file), ` ${problem}`)));
   if (failure) notices.push(element('p', {class: 'notice bad'}, failure));
-  if (problems.length) notices.push(element('div', {class: 'notice'}, 'Not all can be shown as it should be:', list));
+  if (problems.length) notices.push(element('div', {class: 'notice'}, 'Some files cannot be shown:', list));
   find('notices').replaceChildren(...notices);
 }
 
@@ -465,12 +466,12 @@ async function follow() {
       show(!news.same);
       showNotices(problems, '');
     } catch (error) {
-      showNotices(problems, 'The monitor does not answer: was it ended? What is here is as it last said. '
-                            + `This page keeps asking. (${error.message})`);
+      showNotices(problems, 'The monitor does not answer; it may have been stopped. This page shows the last data '
+                            + `that it sent, and keeps trying. (${error.message})`);
     }
     await new Promise(resolve => {
       setTimeout(resolve, POLL_MILLISECONDS);
-      document.addEventListener('visibilitychange', resolve, {once: true});    // who comes back does not wait
+      document.addEventListener('visibilitychange', resolve, {once: true});    // at once when visible again
     });
   }
 }

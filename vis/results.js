@@ -1,16 +1,16 @@
-// The results page: cards of pictures with captions, made of what imagernn/pages.py's page_data describes.
+// The results page: cards of pictures with captions. Its data comes from page_data in imagernn/web/results_page.py.
 'use strict';
 
-const CHUNK = 12;                    // cards that come and go together; 1, 2, 3, 4 and 6 columns fill their rows
-const NEAR = '1200px 0px';           // of the window, where cards are
+const CHUNK = 12;                    // cards created and removed together: a multiple of 1, 2, 3, 4 and 6 columns
+const NEAR = '1200px 0px';           // distance from the window within which cards exist
 const SEARCH_WAITS = 200;            // ms after the last key
-const SEARCH_ENDS = 2000;            // ms a search may take, once its thread runs
+const SEARCH_ENDS = 2000;            // ms that a search may take once its worker runs
 const LONGEST_TO_COMPARE = 1000;     // words of a caption
-const SURE = [.5, .2, .05, .01];     // probabilities that divide the shades of a word
+const SURE = [.5, .2, .05, .01];     // probabilities at which the shade of a word changes
 const SHADES = ['over 50%', '20–50%', '5–20%', '1–5%', 'under 1%'];
 const NAMES = 'AB';                  // of the files
-const FEW_WORDS = ['Bleu_1', 'Bleu_2', 'Bleu_3'];    // scores of an image that a card shows only when ordered by them
-const MEASURES = ['perplexity', ...FEW_WORDS, 'Bleu_4', 'METEOR', 'ROUGE_L', 'CIDEr'];    // shown of all images
+const FEW_WORDS = ['Bleu_1', 'Bleu_2', 'Bleu_3'];    // a card shows these scores only when ordered by them
+const MEASURES = ['perplexity', ...FEW_WORDS, 'Bleu_4', 'METEOR', 'ROUGE_L', 'CIDEr'];    // over all images
 
 const byId = id => document.getElementById(id);
 const percent = new Intl.NumberFormat('en', {style: 'percent', maximumSignificantDigits: 2});
@@ -21,13 +21,13 @@ const view = {hits: null, open: new Set(), references: false};
 
 async function start() {
   data = byId('data') ? JSON.parse(byId('data').textContent) : await (await fetch('results.json')).json();
-  byId('data')?.remove();                                      // megabytes of text that nobody reads again
+  byId('data')?.remove();                                      // may be megabytes, and is not needed any more
   document.title = `${data.title} – captions`;
   byId('title').textContent = data.title;
   byId('manners').append(schemeButton());
   showHeader();
   tools = makeTools();
-  byId('keys').textContent = 'Keys: / search, j and k the next and the previous card, Tab to what folds out.';
+  byId('keys').textContent = 'Keys: / to search, j and k for the next and the previous card, Tab to a card\'s details.';
   document.addEventListener('keydown', onKey);
   showCards();
 }
@@ -43,7 +43,7 @@ const gainText = (name, gain) => (gain < 0 ? '−' : '+') + scoreText(name, Math
 const numberOf = (n, thing) => `${whole.format(n)} ${thing}${n === 1 ? '' : 's'}`;
 const wordsOf = text => text ? text.split(' ') : [];
 
-// A caption's ln p a word, END among them; so long captions and short ones can be compared.
+// A caption's mean log probability per word, END included, to compare captions of different lengths.
 function perWord(caption) {
   return caption.logprob === null ? null : caption.logprob / (caption.words.length || wordsOf(caption.text).length + 1);
 }
@@ -51,7 +51,7 @@ function perWord(caption) {
 const fileLabel = i => comparing() ?
   element('b', {class: `file ${NAMES[i]}`, title: data.files[i].name}, NAMES[i]) : null;
 
-// ---- what stands above the cards
+// ---- above the cards
 
 function showHeader() {
   byId('files').append(...data.files.map((file, i) => element('p', {class: 'soft text'}, fileLabel(i),
@@ -69,16 +69,16 @@ function showHeader() {
     `be shown; the cards say why. The first: ${problems[0].problem}`);
   if (comparing()) {
     const lonely = data.images.filter(image => !image.captions[1]).length;
-    if (lonely) notice(`${NAMES[1]} has no caption of ${numberOf(lonely, 'image')}.`);
+    if (lonely) notice(`${NAMES[1]} has no caption for ${numberOf(lonely, 'image')}.`);
     if (data.left_out[0]) notice(`${numberOf(data.left_out[0], 'image')} of ${NAMES[1]} ${data.left_out[0] === 1 ?
-      'is' : 'are'} not in ${NAMES[0]} and left out.`);
+      'is' : 'are'} not in ${NAMES[0]} and therefore left out.`);
   }
 }
 
 function gainOf(name) {
   const [one, other] = data.files.map(file => file.measures[name]);
   return one === undefined || other === undefined ? null :
-    element('dd', {class: 'gain soft number', title: `${NAMES[1]} less ${NAMES[0]}`}, gainText(name, other - one));
+    element('dd', {class: 'gain soft number', title: `${NAMES[1]} minus ${NAMES[0]}`}, gainText(name, other - one));
 }
 
 const notice = text => byId('notices').append(element('p', {class: 'notice text'}, text));
@@ -144,13 +144,13 @@ function makeTools() {
   return made;
 }
 
-// What the cards can be ordered by: [value, text]; valuesOf says what the values mean.
+// What the cards can be ordered by: [value, text]; see valuesOf for the meaning of value.
 function orders() {
   const captions = data.images.flatMap(image => image.captions);
   const scores = [...new Set(captions.flatMap(caption => Object.keys(caption?.scores ?? {})))];
   const of = i => comparing() ? `${NAMES[i]}: ` : '';
   const each = data.files.flatMap((_, i) => [[`logprob ${i}`, `by ${of(i)}log probability`],
-    [`perWord ${i}`, `by ${of(i)}log probability a word`],
+    [`perWord ${i}`, `by ${of(i)}log probability per word`],
     ...scores.map(name => [`score ${i} ${name}`, `by ${of(i)}${scoreName(name)}`])]);
   const gains = comparing() ? scores.map(name => [`gain 1 ${name}`, `by B's gain in ${scoreName(name)}`]) : [];
   return [['file', 'in file order'], ...each, ...gains, ['shuffle', 'shuffled']];
@@ -168,7 +168,7 @@ function valuesOf(order) {
   }[kind]);
 }
 
-// The images to show, as places in data.images. Those without the value that orders them come last.
+// Indices in data.images of the images to show, in order. Images without the value to order by come last.
 function ordered() {
   const order = tools.order.value, rising = Boolean(tools.rising.value);
   let places = [...data.images.keys()];
@@ -186,21 +186,21 @@ function ordered() {
   return places;
 }
 
-// Fisher and Yates's, drawn by a linear congruential generator (Numerical Recipes' constants): a seed, an order.
+// A Fisher-Yates shuffle in place, reproducible by its seed: the linear congruential generator of Numerical Recipes.
 function shuffle(places, seed) {
   let state = seed >>> 0;
   const draw = n => {
     state = (Math.imul(state, 1664525) + 1013904223) >>> 0;
     return Math.floor(state / 2 ** 32 * n);
   };
-  for (let i = 0; i < 9; i++) draw(1);                         // small seeds begin alike
+  for (let i = 0; i < 9; i++) draw(1);                         // the first numbers of small seeds are similar
   for (let i = places.length - 1; i > 0; i--) {
     const j = draw(i + 1);
     [places[i], places[j]] = [places[j], places[i]];
   }
 }
 
-// What is searched of an image, and whose it is: {of: 'caption 0', text}.
+// The texts of an image to search: a list of {of, text}, where of says which text it is, such as 'caption 0'.
 function textsOf(image) {
   const where = tools.where.value;
   return [
@@ -212,8 +212,8 @@ function textsOf(image) {
   ];
 }
 
-// Search in a thread of its own, wait ms from now unless called again. view.hits becomes null (no search), or a Map of
-// place in data.images -> Map of whose text -> [[start, end], ...].
+// Search in a worker, after wait ms unless called again before. Sets view.hits to null if the search field is empty, or
+// to a Map: index in data.images -> Map: which text -> [[start, end], ...].
 function search(wait) {
   search.end?.();
   byId('cards').setAttribute('aria-busy', 'true');
@@ -232,8 +232,8 @@ function search(wait) {
     search.end = () => { clearTimeout(limit); worker.terminate(); };
     worker.onerror = () => say('The search does not run in this browser.');
     worker.onmessage = ({data: {runs, error, hits}}) => {
-      if (runs) {    // its file may have come late, after many pictures
-        limit = setTimeout(() => say('This expression takes too long here; make it simpler.'), SEARCH_ENDS);
+      if (runs) {    // the time counts from here, since the script may load late, after many pictures
+        limit = setTimeout(() => say('This expression takes too long; simplify it.'), SEARCH_ENDS);
         return;
       }
       if (error) return say(`Not a regular expression: ${error.split(': ').pop()}`);
@@ -258,13 +258,13 @@ function found(hits) {
   showCards(true);
 }
 
-// The thread's script: a file, or in the page of one file a text within it.
+// The URL of the worker's script: a file, or made from the text inside an exported page.
 function searchAddress() {
   const inside = byId('search.js');
   return inside ? searchAddress.made ??= URL.createObjectURL(new Blob([inside.textContent])) : 'search.js';
 }
 
-// ---- cards: empty chunks for all; near the window they are filled, one a frame so that no frame takes long
+// ---- cards: there is an empty chunk for each CHUNK of them; chunks near the window are filled, one per frame
 
 const wanted = new Set();
 const nearing = new IntersectionObserver(entries => {
@@ -287,7 +287,7 @@ function fillNearest() {
   requestAnimationFrame(fillNearest);
 }
 
-// fromTop: the order or choice is another, so go back to where it begins.
+// fromTop: scroll back to the first card, because the order or the selection has changed.
 function showCards(fromTop = false) {
   const places = ordered(), feed = byId('cards'), order = tools.order.value;
   const directions = order === 'file' ? ['First to last', 'Last to first'] : ['Highest first', 'Lowest first'];
@@ -308,12 +308,12 @@ function showCards(fromTop = false) {
   if (chunks.length) fill(chunks[0]);
   if (chunks.length > 1) feed.style.setProperty('--chunk', `${chunks[0].offsetHeight}px`);
   chunks.forEach(chunk => nearing.observe(chunk));
-  if (!tools.search.hasAttribute('aria-invalid')) {    // else it says what is wrong with the search
+  if (!tools.search.hasAttribute('aria-invalid')) {    // otherwise it shows what is wrong with the search
     byId('count').textContent = places.length === data.images.length ? numberOf(places.length, 'image') :
       places.length ? `${whole.format(places.length)} of ${numberOf(data.images.length, 'image')}` :
-        'No image fits; change the search, or clear it.';
+        'No image matches; change or clear the search.';
   }
-  const top = byId('legend').offsetTop - byId('tools').offsetHeight;    // where the tools, which stick, begin
+  const top = byId('legend').offsetTop - byId('tools').offsetHeight;    // where the sticky tools begin
   if (fromTop && scrollY > top) scrollTo(0, top);
 }
 
@@ -323,7 +323,7 @@ function fill(chunk) {
   chunk.append(...chunk.places.map((place, i) => card(place, chunk.first + i)));
 }
 
-// It keeps its height, and its cards while one of them has the focus.
+// Remove the cards of a chunk, unless one of them has the focus. The chunk keeps its height.
 function empty(chunk) {
   if (!chunk.childElementCount || chunk.contains(document.activeElement)) return;
   chunk.style.height = `${chunk.offsetHeight}px`;
@@ -352,16 +352,17 @@ function picture(image) {
   const img = element('img', {src: image.picture, alt: image.captions[0].text, loading: 'lazy', decoding: 'async',
     async onerror() {
       let reason = `${image.name}: cannot be shown`;
-      try { reason = await (await fetch(image.picture)).text(); } catch { /* the server has ended */ }
+      try { reason = await (await fetch(image.picture)).text(); } catch { /* the server was stopped */ }
       img.replaceWith(problem(reason));
     }});
   return element('div', {class: 'picture'}, img);
 }
 
-// A caption with its figures and what folds out below it.
+// A caption with its scores and the details below it.
 function captionPart(caption, i, place, differing, ranges) {
   if (!caption) return element('div', {class: 'caption'}, fileLabel(i), element('span', {class: 'soft'}, 'no caption'));
-  const figures = [['log p', logText(caption.logprob), 'ln of the probability of the words and the end'],
+  const figures = [
+    ['log p', logText(caption.logprob), 'natural logarithm of the probability of the caption, including its end'],
     ...Object.entries(caption.scores)
       .filter(([name]) => !FEW_WORDS.includes(name) || tools.order.value.endsWith(` ${name}`))
       .map(([name, value]) => [scoreName(name), scoreText(name, value), 'against the references'])];
@@ -375,8 +376,8 @@ function captionPart(caption, i, place, differing, ranges) {
     caption.words.length ? foldOut(`${place} words ${i}`, 'Word by word', () => [wordTable(caption)]) : null);
 }
 
-// The words as spans: shaded by their probability, marked where a search found them (ranges: [[start, end], ...]) or
-// where the other file's caption has them not (differing: {tag, words: [bool, ...]}).
+// The words as spans, shaded by probability. Marked are those that a search found (ranges: [[start, end], ...]) and
+// those that the other file's caption does not have (differing: {tag, words: [bool, ...]}).
 function captionWords(caption, differing, ranges) {
   const made = [];
   let at = 0;
@@ -391,7 +392,7 @@ function captionWords(caption, differing, ranges) {
   return made.length ? made : [element('span', {class: 'soft'}, 'no words')];
 }
 
-// Of each word, and of END (shown as a full stop): {word, p, shade, title}.
+// {word, p, shade, title} for each word and for END, which is shown as a full stop.
 function shades({text, words}) {
   const list = wordsOf(text), known = words.length === list.length || words.length === list.length + 1;
   if (known && words.length > list.length) list.push('.');
@@ -414,7 +415,7 @@ function wordTable(caption) {
   }));
 }
 
-// The text in pieces, what a search found in <mark>.
+// The text in pieces, with what a search found in <mark>.
 function marked(text, ranges) {
   const made = [];
   let at = 0;
@@ -425,7 +426,7 @@ function marked(text, ranges) {
   return [...made, text.slice(at)];
 }
 
-// What folds out is made when it is first open; which are open outlives a new order.
+// A <details> element whose body is built when it is first opened. It stays open when the cards are reordered.
 function foldOut(key, title, build, open = false) {
   const body = element('div', {class: 'folded'});
   const details = element('details', {ontoggle() {
@@ -437,7 +438,8 @@ function foldOut(key, title, build, open = false) {
   return details;
 }
 
-// Which words of two captions are not in their longest common subsequence: for each {tag, words: [bool, ...]}, or null.
+// For each of two captions {tag, words: [bool, ...]}: which words are outside their longest common subsequence; null
+// for both if there is only one caption.
 function differences([one, other]) {
   if (!other) return [null, null];
   const a = wordsOf(one.text), b = wordsOf(other.text);
@@ -488,6 +490,6 @@ function neighbour(article, next) {
 }
 
 start().catch(error => {
-  notice(`The page cannot be shown: ${error.message}. Load it again; if it was served, start imagernn.view again.`);
+  notice(`The page cannot be shown: ${error.message}. Reload it; if it was served, start imagernn.view again.`);
   throw error;
 });

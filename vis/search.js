@@ -1,10 +1,10 @@
-// A thread of its own for a regular expression: where it never comes to an end, the page can end the thread.
+// Runs a regular expression in a worker, which the page can terminate if the search does not finish.
 'use strict';
 
-const MOST_MARKS = 50;    // in one text
+const MOST_MARKS = 50;    // matches in one text
 
-// {source, texts: for each image a list of texts} -> {hits}: for each match four numbers, the image, the text's place
-// in its list, start and end; or {error}. Before that, once: {runs}.
+// {source, texts: a list of texts for each image} -> {hits}, four numbers for each match: the index of the image, the
+// index of the text, start and end; or {error}. Sends {runs} once when it is ready.
 onmessage = ({data: {source, texts}}) => {
   let pattern;
   try {
