@@ -66,14 +66,7 @@ def build_parser():
 
 @script
 def main(argv=None):
-    params, checkpoint = main_params(argv)
-    if checkpoint:
-        _, params['features'] = trained_data(checkpoint, params['dataset'], params['features'])
-    provider = getDataProvider(params['dataset'], params['data_root'], params['features'])
-    provider.getSplitSize('val')    # a missing split is reported now, not in an hour
-    if params['do_grad_check']:
-        params['dtype'] = 'float64'
-    state, solver, rng = start(params, checkpoint, provider)
+    state, solver, rng, provider, params = prepare(argv)
     if params['do_grad_check']:
         return grad_check(state.model, provider, state.extra['wordtoix'], params, rng)
     return train(state, solver, rng, provider, params)
@@ -126,6 +119,18 @@ def next_step(path, params):
 
 
 # ---- how a run starts: the command line, a new model or a checkpoint -----------------------------------------------
+
+def prepare(argv):
+    """What train() takes, from the command line and the files that it names."""
+    params, checkpoint = main_params(argv)
+    if checkpoint:
+        _, params['features'] = trained_data(checkpoint, params['dataset'], params['features'])
+    provider = getDataProvider(params['dataset'], params['data_root'], params['features'])
+    provider.getSplitSize('val')    # a missing split is reported now, not in an hour
+    if params['do_grad_check']:
+        params['dtype'] = 'float64'
+    return *start(params, checkpoint, provider), provider, params
+
 
 def main_params(argv):
     """The command line as a dict, checked; and the checkpoint that the run starts from, or None."""

@@ -8,10 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from datasets import SMALL, checkpoint_named, train_flags, write_tiny_dataset
+from driving import at, drive, signalling
 
 import driver
 from imagernn.captioning import model
 from imagernn.errors import InputError
+from imagernn.runs import status
 from imagernn.runs.checkpoint_file import load_checkpoint, save_checkpoint
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -87,22 +89,14 @@ def test_the_same_seed_gives_the_same_model_and_another_another(root):
 
 @pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize('flags', [[], ['--generator', 'rnn', '--solver', 'adam', '--dtype', 'float64']])
-def test_a_stopped_run_goes_on_as_if_never_stopped(root, monkeypatch, capsys, number, flags):
+def test_a_stopped_run_resumes_as_if_never_stopped(root, capsys, number, flags):
     flags = train_flags(root, '--max_epochs', '3', *flags)
     assert driver.main(flags) == 0
     whole = load_checkpoint(checkpoint_named(root, 'last'))
     for path in (root / 'cv').iterdir():
         path.unlink()
 
-    step, count = driver.training_step, iter(range(100))
-
-    def stopped_in_the_tenth(*args):
-        if next(count) == 9:
-            os.kill(os.getpid(), number)
-        return step(*args)
-
-    monkeypatch.setattr(driver, 'training_step', stopped_in_the_tenth)
-    assert driver.main(flags) == 128 + number
+    assert drive(flags, step=at(9, signalling(number))) == 128 + number
     last = checkpoint_named(root, 'last')
     assert load_checkpoint(last)['it'] == 10
     assert f'--resume {last}' in capsys.readouterr().out
@@ -149,19 +143,13 @@ def test_init_model_from_keeps_the_vocabulary_and_the_sizes(root):
     assert second['it'] == 14
 
 
-def test_the_learning_rate_halves_after_its_start():
-    params = {'learning_rate': .8, 'learning_rate_decay_start': 10, 'learning_rate_decay_every': 5}
-    assert [driver.learning_rate_at(epoch, params) for epoch in (0, 10, 15, 20)] == [.8, .8, .4, .2]
-    assert driver.learning_rate_at(99, {**params, 'learning_rate_decay_start': -1}) == .8
-
-
 @pytest.mark.parametrize('generator', ['lstm', 'rnn'])
 def test_grad_check_prints_a_line_a_parameter(root, generator, capsys):
     assert driver.main(train_flags(root, '-a', '1', '--generator', generator)) == 0
     first, *lines = capsys.readouterr().out.splitlines()
     assert 'dropout 0.5 / 0.5' in first
-    generator_names = model.GENERATORS[generator].shapes(dict.fromkeys(model.SIZES, 6), 9)
-    assert sorted(line.split()[0] for line in lines) == sorted(['We', 'be', 'Ws', *generator_names])
+    names = model.shapes({'generator': generator}, 20, dict.fromkeys(model.SIZES, 6), 9)
+    assert sorted(line.split()[0] for line in lines) == sorted(names)
     assert all(line.endswith('ok') for line in lines)
     assert not (root / 'cv').exists()
 
@@ -198,19 +186,16 @@ def test_an_explosion_right_before_an_evaluation_saves_nothing(root, capsys):
     assert list((root / 'cv').iterdir()) == []
 
 
-def test_a_stop_right_after_an_explosion_keeps_the_last_good_checkpoint(root, monkeypatch, capsys):
+def test_a_stop_right_after_an_explosion_keeps_the_last_good_checkpoint(root, capsys):
     driver.main(train_flags(root))
     last = checkpoint_named(root, 'last')
-    before, step = last.read_bytes(), driver.training_step
+    before = last.read_bytes()
 
-    def explode_and_stop(run, *args):
-        found = step(run, *args)
-        run['model']['Wd'] *= 1e30
+    def explode_and_stop(state):
+        state.model['Wd'] *= 1e30
         os.kill(os.getpid(), signal.SIGINT)
-        return found
 
-    monkeypatch.setattr(driver, 'training_step', explode_and_stop)
-    assert driver.main(['--resume', str(last), '--max_epochs', '4']) == 1
+    assert drive(['--resume', str(last), '--max_epochs', '4'], after_update=explode_and_stop) == 1
     assert 'aborted at iteration 15' in capsys.readouterr().err
     assert last.read_bytes() == before
 
@@ -218,31 +203,23 @@ def test_a_stop_right_after_an_explosion_keeps_the_last_good_checkpoint(root, mo
 def test_a_stop_before_the_first_step_saves_nothing(root, monkeypatch, capsys):
     driver.main(train_flags(root))
     last = checkpoint_named(root, 'last')
-    before, write = last.read_bytes(), driver.StatusFile.write
+    before, write = last.read_bytes(), status.StatusFile.write
 
-    def stop_at_once(self, run, *ending):
-        write(self, run, *ending)
+    def stop_at_once(self, state, *ending):
+        write(self, state, *ending)
         if not ending:
             os.kill(os.getpid(), signal.SIGINT)
 
-    monkeypatch.setattr(driver.StatusFile, 'write', stop_at_once)
+    monkeypatch.setattr(status.StatusFile, 'write', stop_at_once)
     assert driver.main(train_flags(root)) == 130
     assert 'nothing new to save' in capsys.readouterr().out and last.read_bytes() == before
 
 
-def test_a_stop_during_an_evaluation_is_gone_on_from_exactly(root, monkeypatch):
+def test_a_run_that_is_stopped_during_an_evaluation_resumes_exactly(root):
     flags = train_flags(root, '--max_epochs', '3')
     assert driver.main(flags) == 0
     whole = load_checkpoint(checkpoint_named(root, 'last'))
-    evaluate = driver.evaluate
-
-    def stopped(*args):
-        os.kill(os.getpid(), signal.SIGTERM)
-        return evaluate(*args)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(driver, 'evaluate', stopped)
-        assert driver.main(flags) == 143
+    assert drive(flags, evaluation=signalling(signal.SIGTERM)) == 143
     last = checkpoint_named(root, 'last')
     assert load_checkpoint(last)['it'] == 7
     assert driver.main(['--resume', str(last)]) == 0
@@ -273,7 +250,7 @@ def test_a_status_that_cannot_be_written_costs_a_warning_and_not_the_run(root, m
     def full_disk(path, value):
         raise InputError(f'{path}: no space')
 
-    monkeypatch.setattr(driver, 'write_json', full_disk)
+    monkeypatch.setattr(status, 'write_json', full_disk)
     assert driver.main(train_flags(root)) == 0
     assert 'warning: ' in (err := capsys.readouterr().err) and 'no space' in err
     assert load_checkpoint(checkpoint_named(root, 'last'))['it'] == 14
@@ -420,19 +397,19 @@ def test_the_script_itself_ends_with_2_and_without_a_traceback(tmp_path):
 
 
 @pytest.mark.parametrize('flags', [['--num_threads', '1'], ['--num_threads', '2', '--generator', 'rnn']])
-def test_the_profile_names_every_part_and_adds_up(root, flags):
+def test_the_profile_names_the_functions_and_adds_up(root, flags):
     command = [sys.executable, REPOSITORY / 'driver.py', *train_flags(root, '--profile', *flags)]
     lines = subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()
     assert any(line.startswith('first step after ') for line in lines)
-    start = next(i for i, line in enumerate(lines) if line.startswith('mean of 14 steps'))
-    stop = next(i for i, line in enumerate(lines) if line.startswith('a step'))
-    parts = {line[:32].strip(): [float(figure.rstrip('%')) for figure in line[32:].split()]
-             for line in lines[start + 1:stop + 1]}
-    whole = parts.pop('a step')
-    assert {'batch', 'generator: forward', 'generator: backward', 'decoder, softmax: backward', 'update'} <= set(parts)
-    assert sum(ms for ms, _ in parts.values()) == pytest.approx(whole[0], rel=.05)
-    assert whole[1] == 100
-    assert lines[stop + 1].startswith('peak memory ')
+    start = next(i for i, line in enumerate(lines) if line.startswith('14 steps, '))
+    stop = next(i for i, line in enumerate(lines) if line.startswith('peak memory '))
+    parts = {line.split()[0]: [float(figure.rstrip('%')) for figure in line.split()[1:]]
+             for line in lines[start + 2:stop]}
+    recurrent = 'nn.rnn' if 'rnn' in flags else 'nn.lstm'
+    assert {f'{recurrent}.forward', f'{recurrent}.backward'} <= set(parts)
+    threads, whole = int(flags[1]), float(lines[start].split()[2])
+    assert .5 * whole < sum(ms for ms, _ in parts.values()) <= 1.02 * threads * whole
+    assert sum(share for _, share in parts.values()) <= 100.5
 
 
 def test_a_run_goes_on_with_the_number_of_threads_that_it_began_with(root):
@@ -447,9 +424,8 @@ def test_a_run_goes_on_with_the_number_of_threads_that_it_began_with(root):
 
 
 @pytest.mark.parametrize('num_threads', [1, 3])
-def test_the_batch_is_shared_out_to_as_many_threads_as_the_flag_says(root, monkeypatch, num_threads):
+def test_the_batch_is_shared_out_to_as_many_threads_as_the_flag_says(root, num_threads):
     used = set()
-    step = driver.cost_and_grads
-    monkeypatch.setattr(driver, 'cost_and_grads', lambda *args: used.add(len(args[-1].scratches)) or step(*args))
-    driver.main(train_flags(root, '--num_threads', str(num_threads)))
+    drive(train_flags(root, '--num_threads', str(num_threads)),
+          before_update=lambda grads, workers: used.add(len(workers.scratches)))
     assert used == {num_threads}

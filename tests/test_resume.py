@@ -11,6 +11,7 @@ import kill_driver
 import numpy as np
 import pytest
 from datasets import checkpoint_named, train_flags, write_tiny_dataset
+from driving import Provider, at, drive, nothing, signalling, stop
 from faults import in_a_child
 
 import driver
@@ -18,6 +19,7 @@ from imagernn.errors import InputError
 from imagernn.formats.writing import claimed
 from imagernn.runs import checkpoints
 from imagernn.runs.checkpoint_file import load_checkpoint, save_checkpoint
+from imagernn.runs.status import status_path
 
 TESTS = Path(__file__).resolve().parent
 
@@ -28,23 +30,13 @@ def root(tmp_path):
     return tmp_path
 
 
-@pytest.fixture
-def killed_at(monkeypatch):
-    """killed_at(n): the driver ends, as by kill -9, where training step n would begin."""
-    def set_up(number):
-        step, count = driver.training_step, iter(range(10 ** 6))
-
-        def stops(*args):
-            if next(count) == number:
-                raise Killed
-            return step(*args)
-
-        monkeypatch.setattr(driver, 'training_step', stops)
-    return set_up
-
-
 class Killed(BaseException):
     pass
+
+
+def kill(*args):
+    """As kill -9 would."""
+    raise Killed
 
 
 def last_of(root):
@@ -70,22 +62,20 @@ def test_the_comparison_of_endings_sees_a_single_bit(root):
 
 
 @pytest.mark.parametrize('every', ['1', '3', '0.00001m'])
-def test_saving_changes_no_numbers_and_a_kill_costs_what_came_after_the_last_one(root, monkeypatch, killed_at, every):
+def test_saving_changes_no_numbers_and_a_kill_costs_what_came_after_the_last_one(root, every):
     driver.main(train_flags(root, '--max_epochs', '3'))
     whole = kill_driver.ending(root)
     shutil.rmtree(root / 'cv')
     flags = train_flags(root, '--max_epochs', '3', '--checkpoint_every', every)
     with pytest.raises(Killed):
-        killed_at(12)
-        driver.main(flags)
-    monkeypatch.undo()
+        drive(flags, step=at(12, kill))
     assert last_of(root)['it'] == 12
     assert driver.main([*flags, '--resume', 'auto']) == 0
     assert kill_driver.differences(whole, kill_driver.ending(root)) == ['/params/checkpoint_every']
 
 
 @pytest.mark.parametrize('killed_in', [2, 5, 9, 14, 25])
-def test_going_back_does_not_depend_on_the_clock_nor_on_a_kill(root, monkeypatch, killed_at, killed_in):
+def test_going_back_does_not_depend_on_the_clock_nor_on_a_kill(root, monkeypatch, killed_in):
     """Whatever has been saved when, it goes back from the same place to the same place."""
     driver.main(train_flags(root, *kill_driver.DIVERGING, '--max_epochs', '2'))
     whole = kill_driver.ending(root)
@@ -94,29 +84,47 @@ def test_going_back_does_not_depend_on_the_clock_nor_on_a_kill(root, monkeypatch
     flags = train_flags(root, *kill_driver.DIVERGING, '--max_epochs', '2', '--checkpoint_every', '0.00001m')
     monkeypatch.setattr(checkpoints, 'RETRY_SECONDS', 0)
     with pytest.raises(Killed):
-        killed_at(killed_in)
-        driver.main(flags)
+        drive(flags, step=at(killed_in, kill))
     monkeypatch.undo()
     assert driver.main([*flags, '--resume', 'auto']) == 0
     assert kill_driver.differences(whole, kill_driver.ending(root)) == ['/params/checkpoint_every']
 
 
 @pytest.mark.parametrize(('every', 'code'), [('0.00001m', 0), ('10m', 0), ('3', 1)])
-def test_the_clock_ends_no_run(root, monkeypatch, every, code):
-    """What looks spoilt when the clock wants a file is not saved; only what is looked at in every run ends one."""
-    right = driver.exploded
-    monkeypatch.setattr(driver, 'exploded', lambda run, *more: 'planted' if run['it'] == 3 else right(run, *more))
-    assert driver.main(train_flags(root, '--checkpoint_every', every)) == code
+def test_the_clock_ends_no_run(root, every, code):
+    """What seems to have diverged when the clock wants a file is not saved; only what every run looks at ends one."""
+    state, solver, rng, provider, params = driver.prepare(train_flags(root, '--checkpoint_every', every))
+    it = []
+
+    class Late:
+        """A model that is not finite after the third step, and finite when the fourth begins."""
+        def step(self, model, *args):
+            solver.step(model, *args)
+            it.append(1)
+            if len(it) == 3:
+                self.kept = float(model['bd'][0, 0])
+                model['bd'][0, 0] = np.nan
+
+        def __getattr__(self, name):
+            return getattr(solver, name)
+
+    late = Late()
+
+    def repair(state):
+        if len(it) == 3:
+            state.model['bd'][0, 0] = late.kept
+
+    watched = Provider(provider, state, rng, repair, nothing)
+    assert driver.train(state, late, rng, watched, params) == code
 
 
 def test_without_checkpoint_every_there_is_one_every_ten_minutes(root, monkeypatch):
-    now, saves = [1000.], []
+    now, saves, save = [1000.], [], checkpoints.Checkpoints.save
     monkeypatch.setattr(checkpoints.time, 'monotonic', lambda: now[0])
-    step, save = driver.training_step, checkpoints.Checkpoints.save
-    monkeypatch.setattr(driver, 'training_step', lambda *args: now.__setitem__(0, now[0] + 100) or step(*args))
     monkeypatch.setattr(checkpoints.Checkpoints, 'save',
-                        lambda self, run, *args: saves.append(run['it']) or save(self, run, *args))
-    driver.main(train_flags(root, '--eval_period', '100', '--max_epochs', '3'))
+                        lambda self, state, *args: saves.append(state.it) or save(self, state, *args))
+    drive(train_flags(root, '--eval_period', '100', '--max_epochs', '3'),
+          step=lambda state: now.__setitem__(0, now[0] + 100))
     assert saves == [6, 12, 18, 21]
 
 
@@ -131,7 +139,7 @@ def test_checkpoint_every_is_iterations_or_minutes(root, every, capsys):
 
 def test_auto_starts_anew_where_there_is_nothing_and_says_so(root, capsys):
     assert driver.main(train_flags(root, '--resume', 'auto')) == 0
-    assert 'the run starts anew' in capsys.readouterr().out and last_of(root)['it'] == 14
+    assert 'a new run starts' in capsys.readouterr().out and last_of(root)['it'] == 14
 
 
 @pytest.mark.parametrize('spoil', [
@@ -150,7 +158,7 @@ def test_auto_passes_over_what_is_not_sound_and_says_so(root, spoil, capsys):
     capsys.readouterr()
     assert driver.main(train_flags(root, '--max_epochs', '4', '--resume', 'auto')) == 0
     said = capsys.readouterr()
-    assert f'passed over {last}: ' in said.err and f'goes on from {best}, iteration ' in said.out
+    assert f'skipped {last}: ' in said.err and f'resumes from {best}, iteration ' in said.out
     assert kill_driver.differences(whole, kill_driver.ending(root)) == []
 
 
@@ -160,7 +168,7 @@ def test_auto_takes_the_newest_and_no_other_runs(root):
     driver.main([*flags, '--fappend', 'test_9.99', '--max_epochs', '3'])
     driver.main([*flags, '--fappend', 'test_x', '--max_epochs', '3'])
     params = vars(driver.build_parser().parse_args(flags))
-    assert checkpoints.newest_sound(params)[0] == str(checkpoint_named(root, '_test_last'))
+    assert checkpoints.newest_resumable(params, driver.load_resumable)[0] == str(checkpoint_named(root, '_test_last'))
 
 
 def test_auto_is_not_led_astray_by_a_clock_set_back(root):
@@ -170,21 +178,20 @@ def test_auto_is_not_led_astray_by_a_clock_set_back(root):
     checkpoint = {**load_checkpoint(last), 'it': 20}    # one that is further on than the best
     save_checkpoint(last, checkpoint)
     os.utime(last, ns=(0, 0))
-    assert checkpoints.newest_sound(params)[1]['it'] == 20
+    assert checkpoints.newest_resumable(params, driver.load_resumable)[1]['it'] == 20
     save_checkpoint(last, {**checkpoint, 'history': []})    # of an earlier run of the same name
     os.utime(last, ns=(0, 0))
-    assert checkpoints.newest_sound(params)[1]['it'] < 20
+    assert checkpoints.newest_resumable(params, driver.load_resumable)[1]['it'] < 20
 
 
-def test_auto_does_not_start_anew_where_a_checkpoint_cannot_be_read(root, monkeypatch, capsys):
+def test_auto_starts_no_new_run_where_a_checkpoint_cannot_be_read(root):
     driver.main(train_flags(root))
 
     def broken_disk(path):
         raise InputError(f'{path}: cannot be read') from OSError(5, 'Input/output error')
 
-    monkeypatch.setattr(checkpoints, 'load_captioner', broken_disk)
-    assert driver.main(train_flags(root, '--resume', 'auto')) == 2
-    assert 'cannot be read' in capsys.readouterr().err
+    with pytest.raises(InputError, match='cannot be read'):
+        checkpoints.newest_resumable(vars(driver.build_parser().parse_args(train_flags(root))), broken_disk)
 
 
 def test_killed_between_the_best_and_the_last_checkpoint_it_writes_the_last_one(root, monkeypatch):
@@ -288,10 +295,8 @@ def test_a_signal_ends_the_waiting_for_room(root, full_disk, monkeypatch, capsys
     assert 'could not be saved' in capsys.readouterr().err
 
 
-def test_a_folder_that_vanishes_is_made_again(root, monkeypatch):
-    evaluate = driver.evaluate
-    monkeypatch.setattr(driver, 'evaluate', lambda *args: shutil.rmtree(root / 'cv') or evaluate(*args))
-    assert driver.main(train_flags(root)) == 0
+def test_a_folder_that_vanishes_is_made_again(root):
+    assert drive(train_flags(root), evaluation=lambda state: shutil.rmtree(root / 'cv')) == 0
     assert last_of(root)['it'] == 14
 
 
@@ -299,19 +304,15 @@ def test_a_folder_that_vanishes_is_made_again(root, monkeypatch):
 
 
 @pytest.mark.parametrize('number', [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
-def test_any_second_signal_leaves_at_once_and_the_next_run_cleans_up(root, monkeypatch, number):
+def test_any_second_signal_leaves_at_once_and_the_next_run_cleans_up(root, number):
     def run():
-        def stop(*args):
-            os.kill(os.getpid(), signal.SIGTERM)
-            return step(*args)
-
         def again(path, contents):
             (Path(path).parent / f'.{Path(path).name}.0123abcd.tmp').write_bytes(contents[:100])
             os.kill(os.getpid(), number)
 
         signal.signal(signal.SIGHUP, signal.SIG_DFL)    # also where these tests run under nohup
-        step, driver.training_step, checkpoints.write_checkpoint = driver.training_step, stop, again
-        return driver.main(train_flags(root))
+        checkpoints.write_checkpoint = again
+        return drive(train_flags(root), step=stop)
 
     assert in_a_child(run) == -number
     assert len(list(root.rglob('*.tmp'))) == 1
@@ -319,18 +320,14 @@ def test_any_second_signal_leaves_at_once_and_the_next_run_cleans_up(root, monke
     assert not list(root.rglob('.*'))
 
 
-def test_a_signal_in_the_last_step_finds_a_finished_run(root, monkeypatch):
-    evaluate = driver.evaluate
-    monkeypatch.setattr(driver, 'evaluate', lambda *args: os.kill(os.getpid(), signal.SIGTERM) or evaluate(*args))
-    assert driver.main(train_flags(root, '--max_epochs', '1')) == 0
+def test_a_signal_in_the_last_step_finds_a_finished_run(root):
+    assert drive(train_flags(root, '--max_epochs', '1'), evaluation=stop) == 0
     assert last_of(root)['it'] == 7
 
 
-def test_nohup_is_respected(root, monkeypatch):
+def test_nohup_is_respected(root):
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    evaluate = driver.evaluate
-    monkeypatch.setattr(driver, 'evaluate', lambda *args: os.kill(os.getpid(), signal.SIGHUP) or evaluate(*args))
-    assert driver.main(train_flags(root)) == 0
+    assert drive(train_flags(root), evaluation=signalling(signal.SIGHUP)) == 0
 
 
 # ---- many at once
@@ -341,8 +338,8 @@ def test_a_second_run_of_the_same_name_is_refused_while_the_first_lives(root, ca
     cv.mkdir()
     half = cv / '.model_checkpoint_tiny_x_test_last.h5.0123abcd.tmp'
     half.write_bytes(b'half')
-    for path in driver.StatusFile(vars(driver.build_parser().parse_args(flags))).path, checkpoints._stem(
-            vars(driver.build_parser().parse_args(flags))):
+    params = vars(driver.build_parser().parse_args(flags))
+    for path in status_path(params), checkpoints._stem(params):
         with claimed(path, ''):
             assert driver.main(flags) == 2
         err = capsys.readouterr().err

@@ -4,13 +4,14 @@
 import numpy as np
 import pytest
 from datasets import checkpoint_named, train_flags, write_tiny_dataset
+from driving import Stepper, at, drive, nothing
 
 import driver
 from imagernn.nn.solver import BLOCK, SOLVERS, Solver
 from imagernn.nn.workers import Workers
 from imagernn.runs.checkpoint_file import load_checkpoint, save_checkpoint
-from imagernn.runs.divergence import RISE, ran_away, spoiled_cost, spoiled_state
-from imagernn.runs.state import MOST_ROLLBACKS
+from imagernn.runs.divergence import RISE, cost_not_finite, perplexity_rose, state_not_finite
+from imagernn.runs.state import MOST_ROLLBACKS, PERPLEXITY, RunState
 
 
 @pytest.fixture
@@ -28,13 +29,13 @@ def last_of(root):
 
 def test_the_parameter_to_blame_is_named():
     good, bad = np.ones((2, 3)), np.array([[1, np.inf]])
-    assert spoiled_cost(3., {'We': bad}, {}) is None    # the solver's step looks at these
-    assert 'parameter Wd' in spoiled_cost(np.nan, {'We': good, 'Wd': bad}, {'We': bad})
-    assert 'gradient of Wd' in spoiled_cost(np.inf, {'We': good, 'Wd': good}, {'We': good, 'Wd': -bad})
-    assert 'too large' in spoiled_cost(np.inf, {'We': good}, {'We': good})
-    assert spoiled_state({'We': good}, {'cache': {'squares': {'We': good}}}) is None
-    assert 'parameter Wd' in spoiled_state({'We': good, 'Wd': bad}, {'cache': {}})
-    assert 'squares of Wd' in spoiled_state({'We': good}, {'cache': {'squares': {'Wd': bad}}})
+    assert cost_not_finite(3., {'We': bad}, {}) is None    # the solver's step looks at these
+    assert 'parameter Wd' in cost_not_finite(np.nan, {'We': good, 'Wd': bad}, {'We': bad})
+    assert 'gradient of Wd' in cost_not_finite(np.inf, {'We': good, 'Wd': good}, {'We': good, 'Wd': -bad})
+    assert 'too large' in cost_not_finite(np.inf, {'We': good}, {'We': good})
+    assert state_not_finite({'We': good}, {'cache': {'squares': {'We': good}}}) is None
+    assert 'parameter Wd' in state_not_finite({'We': good, 'Wd': bad}, {'cache': {}})
+    assert 'squares of Wd' in state_not_finite({'We': good}, {'cache': {'squares': {'Wd': bad}}})
 
 
 @pytest.mark.parametrize('value', [np.nan, np.inf, -np.inf])
@@ -64,8 +65,8 @@ def test_large_and_tiny_numbers_are_no_fault(name):
 
 def trend_of(perplexities, batch_size=100):
     """Where in a list of perplexities it is said to have run away, or None."""
-    trend = {}
-    return next((at for at, ppl2 in enumerate(perplexities) if ran_away(trend, ppl2, batch_size)), None)
+    check, state = perplexity_rose(batch_size), RunState({}, PERPLEXITY, {})
+    return next((at for at, ppl2 in enumerate(perplexities) if check(state, 1., {'ppl2': ppl2})), None)
 
 
 def test_the_run_of_the_originals_tracker_is_stopped():
@@ -90,20 +91,19 @@ def test_noise_is_no_divergence(batch_size):
 # ---- the driver
 
 
-def spoil(monkeypatch, at, name, value, what):
-    """From iteration `at` on, a number of the gradient or of the parameter of that name is value."""
-    right, count = driver.cost_and_grads, iter(range(10 ** 6))
+def spoil(number, name, value, what):
+    """A hook for drive: from iteration `number` on, an element of the gradient or the parameter `name` is value."""
+    count = iter(range(10 ** 6))
 
-    def wrong(batch, model, *args):
-        late = next(count) >= at - 1
-        if late and what == 'weights':
-            model[name][0, 0] = value
-        cost, grads, stats = right(batch, model, *args)
-        if late and what == 'gradients':
+    def spoil_weights(state):
+        if next(count) >= number - 1:
+            state.model[name][0, 0] = value
+
+    def spoil_gradients(grads, workers):
+        if next(count) >= number - 1:
             grads[name][0, 0] = value
-        return cost, grads, stats
 
-    monkeypatch.setattr(driver, 'cost_and_grads', wrong)
+    return {'step': spoil_weights} if what == 'weights' else {'before_update': spoil_gradients}
 
 
 @pytest.mark.parametrize(('name', 'what', 'said'), [
@@ -112,10 +112,9 @@ def spoil(monkeypatch, at, name, value, what):
     ('bd', 'weights', 'the parameter bd holds numbers that are not finite'),
 ])
 @pytest.mark.filterwarnings('ignore::RuntimeWarning')
-def test_numbers_that_are_not_finite_end_the_run_and_spare_the_last_checkpoint(root, monkeypatch, capsys, name, what,
-                                                                               said):
-    spoil(monkeypatch, 10, name, np.nan, what)
-    assert driver.main(train_flags(root, '--max_epochs', '3', '--checkpoint_every', '1')) == 1
+def test_numbers_that_are_not_finite_end_the_run_and_spare_the_last_checkpoint(root, capsys, name, what, said):
+    flags = train_flags(root, '--max_epochs', '3', '--checkpoint_every', '1')
+    assert drive(flags, **spoil(10, name, np.nan, what)) == 1
     err = capsys.readouterr().err
     assert 'aborted at iteration 9: ' in err and said in err
     assert last_of(root)['it'] == 9 and all(np.isfinite(w).all() for w in last_of(root)['model'].values())
@@ -130,29 +129,28 @@ def test_features_that_are_not_finite_end_the_run_with_the_iteration(root, capsy
     assert err.startswith('error: iteration ') and 'imgid 3' in err and 'number 2 is inf' in err
 
 
-def test_a_spoilt_solver_state_is_not_saved(root, monkeypatch, capsys):
-    step, count = Solver.step, iter(range(100))
+def test_a_solver_state_that_is_not_finite_is_not_saved(root, capsys):
+    state, solver, rng, provider, params = driver.prepare(train_flags(root, '--checkpoint_every', '1'))
 
-    def spoils(self, *args, **kwargs):
-        step(self, *args, **kwargs)
-        if next(count) == 8:
-            self.state_dict()['cache']['squares']['We'][0, 0] = np.inf
+    def spoil_the_solver(state):
+        solver.state_dict()['cache']['squares']['We'][0, 0] = np.inf
 
-    monkeypatch.setattr(Solver, 'step', spoils)
-    assert driver.main(train_flags(root, '--checkpoint_every', '1')) == 1
+    stepper = Stepper(solver, state, nothing, at(8, spoil_the_solver))
+    assert driver.train(state, stepper, rng, provider, params) == 1
     assert 'squares of We' in capsys.readouterr().err and last_of(root)['it'] == 8
 
 
-def test_a_rising_perplexity_ends_the_run(root, monkeypatch, capsys):
-    right, count = driver.cost_and_grads, iter(range(10 ** 6))
+def test_a_rising_perplexity_ends_the_run(root, capsys):
+    """The rule of the twofold cost is met sooner with a model this small, so it starts from a worse one."""
+    count = iter(range(10 ** 6))
 
-    def wrong(*args):
-        cost, grads, stats = right(*args)
-        return cost, grads, {**stats, 'ppl2': stats['ppl2'] * (1e9 if next(count) > 9 else 1)}
+    def rise(state):
+        number = next(count)
+        state.model['bd'][:] = 0 if 0 < number < 100 else np.where(np.arange(state.model['bd'].size) % 2, -9, 0)
 
-    monkeypatch.setattr(driver, 'cost_and_grads', wrong)
-    assert driver.main(train_flags(root, '--max_epochs', '10')) == 1
-    assert f'is more than {RISE} times' in capsys.readouterr().err and last_of(root)['it'] in range(7, 28, 7)
+    assert drive(train_flags(root, '--batch_size', '500', '--max_epochs', '140', '--eval_period', '20', '-l', '0'),
+                 step=rise) == 1
+    assert f'is more than {RISE} times' in capsys.readouterr().err and last_of(root)['it'] == 100
 
 
 EXPLODING = ['--solver', 'vanilla', '--grad_clip', '0', '-l', '60', '--on_divergence', 'rollback', '--max_epochs', '4']
@@ -161,7 +159,7 @@ EXPLODING = ['--solver', 'vanilla', '--grad_clip', '0', '-l', '60', '--on_diverg
 def test_rollback_halves_the_learning_rate_until_it_trains(root, capsys):
     assert driver.main(train_flags(root, *EXPLODING)) == 0
     last, err = last_of(root), capsys.readouterr().err
-    assert 1 < last['rollbacks'] < MOST_ROLLBACKS and err.count('back to iteration') == last['rollbacks']
+    assert 1 < last['rollbacks'] < MOST_ROLLBACKS and err.count('rolled back to iteration') == last['rollbacks']
     assert 'with 1/2 of the learning rate' in err and f'with 1/{2 ** last["rollbacks"]} of' in err
     assert last['it'] == 28 and last['good'] is None and np.isfinite(last['val_ppl2'])
 
@@ -172,11 +170,12 @@ def test_without_rollback_the_same_run_is_aborted(root, capsys):
     assert 'twice the first one' in capsys.readouterr().err
 
 
-def test_going_back_has_an_end(root, monkeypatch, capsys):
-    spoil(monkeypatch, 9, 'Wd', np.nan, 'gradients')
-    assert driver.main(train_flags(root, *EXPLODING[4:], '-l', '.001')) == 1
+def test_rolling_back_has_an_end(root, capsys):
+    flags = train_flags(root, *EXPLODING[4:], '-l', '.001')
+    assert drive(flags, **spoil(9, 'Wd', np.nan, 'gradients')) == 1
     err = capsys.readouterr().err
-    assert f'it went back {MOST_ROLLBACKS} times before' in err and err.count('; back to iteration 7') == MOST_ROLLBACKS
+    assert f'it rolled back {MOST_ROLLBACKS} times before' in err
+    assert err.count('; rolled back to iteration 7') == MOST_ROLLBACKS
     assert last_of(root)['it'] == 7
 
 
