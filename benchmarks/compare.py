@@ -1,12 +1,12 @@
-"""Ours against PyTorch on a CPU: in turn, in one process, on the same batches.
+"""Compare the captioner with PyTorch on a CPU, in one process and on the same batches.
 
     python benchmarks/compare.py [--quick] [--only step,rnn,…] [--sizes flickr8k,coco,large] [--pairs 7] [--output DIR]
 
-A job is a kind of work at a size. First both must compute the same; then each way in which PyTorch can do the work is
-tried, and the fastest stays; then pairs are measured: each of the two once, who goes first alternating. The ratio of a
-job is the median of its pairs' ratios: above 1, ours is faster. PyTorch as people write it (nn.LSTM on a packed
-sequence, its default library) is measured beside its fastest. A full run writes docs/benchmarks.md, its two plots and
-benchmarks/results.json; a part of it only prints, unless --output names a folder.
+A job is a kind of work at a size. First, both sides must compute the same. Then PyTorch's options for the work are
+tried, and the fastest are kept. Then pairs are timed: each side runs once, and the side that goes first alternates. The
+ratio of a job is the median ratio of its pairs; above 1, ours is faster. PyTorch as it is usually written (nn.LSTM on a
+packed sequence, its default library) is timed too. A full run writes docs/benchmarks.md with two plots and
+benchmarks/results.json; a partial run only prints, unless --output names a folder.
 """
 
 import argparse
@@ -32,25 +32,25 @@ from work import SIZES, blended_features, random_batch, step_operations
 from imagernn.errors import InputError, script
 
 ROOT = Path(__file__).resolve().parents[1]
-THREADS, WARM_UP = 2, 2         # of PyTorch; pairs before those that count
-BY_HEART, PERPLEXITY = 50, 3    # a model that captions has learnt so many sentences until it reached this perplexity
-BUSY_LOOPS, BUSY_STEPS = 2, 3   # steps that one run of the busy job takes
+THREADS, WARM_UP = 2, 2         # PyTorch's threads; untimed pairs before those that count
+BY_HEART, PERPLEXITY = 50, 3    # for caption jobs, the model overfits this many sentences down to this perplexity
+BUSY_LOOPS, BUSY_STEPS = 2, 3   # in the job busy: other processes that spin; training steps per run
 
-# what one run takes on: batches for perplexity; images by beam size, so many that two threads can share their groups
+# The work of one run: batches for perplexity; for captions, by beam size, enough images to share between two threads
 BATCHES = {'Flickr8K': 10, 'COCO': 4, 'larger': 2}
 IMAGES = {1: {'Flickr8K': 1600, 'COCO': 800, 'larger': 400},
           5: {'Flickr8K': 320, 'COCO': 160, 'larger': 160},
           20: {'Flickr8K': 120, 'COCO': 80, 'larger': 40}}
-# what the sweeps vary; images by beam size
+# What the sweeps vary. BEAM_SWEEP is {beam size: images}.
 SWEEPS = {'words': (1000, 2000, 4000, 8000, 16000), 'hidden': (128, 256, 512, 1024),
           'sentences': (10, 30, 100, 400)}
 BEAM_SWEEP = {1: 400, 2: 400, 5: 160, 10: 80, 20: 40, 50: 16}
 
 
 class Plan(NamedTuple):
-    pairs: int      # that count
-    rounds: int     # in which each of PyTorch's ways is tried
-    part: float     # of the batches and images above
+    pairs: int      # timed pairs per job
+    rounds: int     # how often each of PyTorch's options is tried
+    part: float     # the part of the batches and images above that is used
 
 
 FULL, QUICK, SWEEP, QUICK_SWEEP = Plan(7, 3, 1.), Plan(3, 2, .5), Plan(3, 2, 1.), Plan(3, 2, 1.)
@@ -88,11 +88,18 @@ def main(argv=None):
 
 def parse(argv):
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument('--only', default=','.join(ALL), help=f'comma-separated, of {",".join(ALL)}')
-    parser.add_argument('--sizes', help=f'comma-separated, of {",".join(SIZES)} (default: all; with --quick flickr8k)')
-    parser.add_argument('--pairs', type=int, help=f'that count (default {FULL.pairs}; with --quick {QUICK.pairs})')
-    parser.add_argument('--quick', action='store_true', help='a minute or two: less of everything')
-    parser.add_argument('--output', type=Path, help='a folder for the table, the plots and results.json')
+    parser.add_argument('--only', default=','.join(ALL),
+                        help=f'The jobs, separated by commas (default: all of {",".join(ALL)}).')
+    parser.add_argument('--sizes',
+                        help=f'The sizes, separated by commas (default: all of {",".join(SIZES)}; with --quick: '
+                             'flickr8k).')
+    parser.add_argument('--pairs', type=int,
+                        help=f'The number of timed pairs per job (default: {FULL.pairs}; with --quick: {QUICK.pairs}). '
+                             'More give a steadier median.')
+    parser.add_argument('--quick', action='store_true',
+                        help='Measure less of everything, in a minute or two. Use it to see that all works.')
+    parser.add_argument('--output', type=Path,
+                        help='A folder for the table, the plots and results.json, for a partial run too.')
     args = parser.parse_args(argv)
     args.sizes = args.sizes or ','.join(['flickr8k'] if args.quick else SIZES)
     args.only, sizes = chosen('--only', args.only, ALL), chosen('--sizes', args.sizes, SIZES)
@@ -108,14 +115,15 @@ def parse(argv):
 
 
 def chosen(flag, text, known):
+    """The names in a comma-separated flag. Raises InputError for an unknown one."""
     names = text.split(',')
     if unknown := [name for name in names if name not in known]:
-        raise InputError(f'{flag} {unknown[0]}: not known; choose of {", ".join(known)}')
+        raise InputError(f'{flag} {unknown[0]}: unknown; choose from {", ".join(known)}')
     return names
 
 
 def training_job(generator, size, plan, products=None, choices=('recurrence', 'library', 'softmax', 'update')):
-    """Forward, backward and update, with dropout."""
+    """Time training steps: forward, backward and update, with dropout, in milliseconds."""
     ours, peer, rng = contestants(size, generator)
     batches = [random_batch(size, rng) for _ in range(WARM_UP + plan.pairs)]
     checks = check_training(ours, peer, batches[0], choices)
@@ -134,7 +142,7 @@ def training_job(generator, size, plan, products=None, choices=('recurrence', 'l
 
 
 def perplexity_job(size, plan, products=None):
-    """Perplexity of batches of random sentences, without dropout; sentences a second."""
+    """Time the perplexity of random sentences, without dropout, in sentences per second."""
     ours, peer, rng = contestants(size, 'lstm')
     batches = [random_batch(size, rng) for _ in range(amount(BATCHES[size.name], plan))]
     way = fastest_way(peer, ('recurrence', 'library', 'softmax'), lambda: peer.perplexity(batches), plan.rounds)
@@ -145,7 +153,7 @@ def perplexity_job(size, plan, products=None):
 
 
 def captions_job(beam_size, size, plan, products=None, images=None, choices=('library', 'topk', 'rows')):
-    """Captions by greedy search (beam_size 1) or beam search; captions a second."""
+    """Time greedy search (beam_size 1) or beam search, in captions per second."""
     ours, peer, learnt = captioners(size)
     images = images or amount(IMAGES[beam_size][size.name], plan)
     features = blended_features(learnt, images, np.random.default_rng(2))
@@ -175,7 +183,7 @@ ALL = [*JOBS, 'busy', 'sweeps']
 
 
 def busy_job(size, plan):
-    """Training steps of the LSTM while other processes spin, over steps in quiet, in turn."""
+    """Time the LSTM's training step alternately on a quiet machine and while other processes spin."""
     ours, peer, rng = contestants(size, 'lstm')
     batch = random_batch(size, rng)
     way = fastest_way(peer, ('recurrence', 'library'), lambda: peer.train_step(batch), plan.rounds)
@@ -195,7 +203,10 @@ def busy_job(size, plan):
 
 
 def sweeps(quick):
-    """{what varies: its points}: the LSTM's training step by vocabulary, hidden size and batch; captions by beam."""
+    """Time the LSTM's training step by vocabulary, hidden size and batch size, and captions by beam size.
+
+    Returns {what varies: the rows of its points}.
+    """
     base, every, plan = (SIZES['flickr8k'], 2, QUICK_SWEEP) if quick else (SIZES['coco'], 1, SWEEP)
     found = {}
     for what, values in SWEEPS.items():
@@ -213,7 +224,7 @@ def sweeps(quick):
 
 
 def contestants(size, generator):
-    """Both with the same new weights, and a generator of random numbers."""
+    """Our side and PyTorch's with the same initial weights, and a random number generator."""
     from torch_peer import Peer
 
     rng = np.random.default_rng(0)
@@ -223,10 +234,10 @@ def contestants(size, generator):
 
 @functools.lru_cache(maxsize=1)
 def captioners(size):
-    """Both with weights that make captions of a real length, and the features of the images that they have learnt.
+    """Both sides with weights that give captions of a realistic length, and features of the images they have learnt.
 
-    Random weights would end a caption at once or never. These have learnt random sentences by heart, and what is to be
-    captioned lies between the images of these.
+    With random weights, a caption ends at once or never. These weights overfit random sentences; the images to caption
+    are blends of the images of these sentences.
     """
     ours, peer, rng = contestants(size, 'lstm')
     batch = random_batch(size._replace(sentences=BY_HEART), rng)
@@ -236,7 +247,7 @@ def captioners(size):
 
 
 def check_training(ours, peer, batch, choices):
-    """Costs and gradients of the peer, whatever it chooses, must be ours; returns the largest relative differences."""
+    """Check PyTorch's cost and gradients against ours with every option: the largest relative differences."""
     from torch_peer import CHOICES
 
     cost, grads = ours.cost_and_grads(batch)
@@ -255,14 +266,14 @@ def relative(value, expected):
 
 
 def agree(what, difference, limit):
-    """The difference, unless it is above the limit: what does not compute the same must not be compared."""
+    """Return the difference. Raises RuntimeError if it is above limit, because the times could not be compared."""
     if not difference <= limit:
         raise RuntimeError(f'{what}: ours and PyTorch differ by {difference:.2g}, more than {limit:g}')
     return difference
 
 
 def fastest_way(peer, choices, run, rounds):
-    """Try the options of one choice after the other, in turn, and leave the peer with the fastest of each."""
+    """Try the options of one choice after the other: {choice: its fastest option}, which the peer then uses."""
     from torch_peer import CHOICES
 
     way = {}
@@ -278,7 +289,7 @@ def fastest_way(peer, choices, run, rounds):
 
 
 def contest(peer, way, ours, theirs):
-    """Who runs what, as measure takes it: ours, PyTorch in its fastest way, PyTorch as people write it."""
+    """The runs for measure: ours, PyTorch with its fastest options, and PyTorch as it is usually written."""
 
     def in_way(chosen):
         def run(i):
@@ -290,7 +301,10 @@ def contest(peer, way, ours, theirs):
 
 
 def measure(runs, pairs, times=1, beside=None):
-    """Seconds of each run(i), in turn for every i, and what beside() gives after each turn; without the first turns."""
+    """Time runs, {who: run(i)}, in turn for every i: the seconds of each, and the results of beside() after each turn.
+
+    The first WARM_UP turns are left out.
+    """
     seconds, others = {who: [] for who in runs}, []
     for i in range(WARM_UP + pairs):
         for who, run in list(runs.items())[::1 if i % 2 else -1]:
@@ -300,7 +314,7 @@ def measure(runs, pairs, times=1, beside=None):
 
 
 def job_row(size, seconds, units=None):
-    """Of a job: each one's milliseconds, or with units of work in a run units a second, and the ratios in speed."""
+    """The row of a job: milliseconds of each side, or with units, units of work per second; and the ratios of speed."""
     values = {who: [units / second if units else 1e3 * second for second in some] for who, some in seconds.items()}
     ratios = {name: summary([b / a for a, b in zip(seconds['ours'], seconds[who], strict=True)])
               for name, who in (('ratio', 'torch'), ('usual_ratio', 'usual'))}
@@ -309,6 +323,7 @@ def job_row(size, seconds, units=None):
 
 
 def summary(values):
+    """Median, lowest and highest value."""
     return {'median': statistics.median(values), 'low': min(values), 'high': max(values)}
 
 

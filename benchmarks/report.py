@@ -1,8 +1,8 @@
-"""What a run found, as text, as Markdown and as plots. Measures nothing.
+"""The results of compare.py as text, as a Markdown page and as plots. Measures nothing.
 
     python benchmarks/report.py benchmarks/results.json [more.json …] [--output docs]
 
-writes the table and the plots anew from the numbers of a run, or of several that measured a part each.
+Writes the page and the plots again from the results of one run, or of several runs that measured a part each.
 """
 
 import argparse
@@ -22,9 +22,9 @@ TITLES = {'step': 'training step, LSTM', 'rnn': 'training step, RNN', 'perplexit
           'beam5': 'beam 5', 'beam20': 'beam 20'}
 UNITS = {'step': 'ms', 'rnn': 'ms', 'perplexity': 'sentences/s', 'greedy': 'captions/s', 'beam5': 'captions/s',
          'beam20': 'captions/s'}
-STEPS = 3    # of training that are timed in a turn, after one that is not
+STEPS = 3    # training steps that are timed in a turn, after one that is not
 PRODUCTS = {'one': 'numpy, one thread', 'two': 'numpy, two threads',
-            'one_and_one': 'numpy, two products at once, a thread each', 'mkl': 'PyTorch, MKL, two threads',
+            'one_and_one': 'numpy, two products at once, one thread each', 'mkl': 'PyTorch, MKL, two threads',
             'onednn': 'PyTorch, oneDNN, two threads'}
 SWEEPS = {'words': 'words in the vocabulary', 'hidden': 'hidden size', 'sentences': 'sentences in a batch',
           'beam': 'beam size'}
@@ -34,7 +34,7 @@ STYLE = {'svg.fonttype': 'none', 'svg.hashsalt': 'benchmarks', 'font.family': 's
 
 
 def require(package):
-    """InputError unless the package is installed."""
+    """Raise InputError unless the package is installed."""
     if importlib.util.find_spec(package) is None:
         raise InputError(f'{package} is not installed, and the benchmark needs it; install the extra: '
                          "pip install -e '.[bench]'")
@@ -43,8 +43,10 @@ def require(package):
 @script
 def main(argv=None):
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument('results', type=Path, nargs='+', help='the results.json of a run, or of several')
-    parser.add_argument('--output', type=Path, default=Path('docs'), help='folder of the table and the plots')
+    parser.add_argument('results', type=Path, nargs='+',
+                        help='The results.json of one run, or of several that measured a part each.')
+    parser.add_argument('--output', type=Path, default=Path('docs'),
+                        help='The folder for the page and the plots (default: docs).')
     args = parser.parse_args(argv)
     require('matplotlib')
     runs = [json.loads(path.read_text(encoding='utf-8')) for path in args.results]
@@ -53,25 +55,26 @@ def main(argv=None):
 
 
 def merged(runs):
-    """The results of runs that measured a part each, as those of one; machine, date and pairs are the first one's."""
+    """The results of several runs that measured a part each, as one. Machine, date and pairs are those of the first."""
     return {**runs[0], 'command': '; '.join(run['command'] for run in runs),
             'jobs': [row for run in runs for row in run['jobs']], 'busy': [row for run in runs for row in run['busy']],
             'sweeps': {what: points for run in runs for what, points in run['sweeps'].items()}}
 
 
 def require_writable_folders(pages, numbers):
-    """InputError, before the work, unless write can write."""
+    """Raise InputError before anything is measured if write could not write to these folders."""
     require_writable(pages / 'benchmarks.md')
     require_writable(numbers / 'results.json')
 
 
 def write(results, pages, numbers):
-    """benchmarks.md and the plots into the folder pages, results.json into numbers."""
+    """Write benchmarks.md and the plots to the folder pages, and results.json to the folder numbers."""
     write_json(numbers / 'results.json', results)
     write_tables(results, pages)
 
 
 def write_tables(results, folder):
+    """Write benchmarks.md and the plots to a folder."""
     texts = {'benchmarks.md': markdown(results)}
     if results['jobs']:
         texts['benchmarks.svg'] = ratio_plot(results['jobs'])
@@ -82,43 +85,47 @@ def write_tables(results, folder):
 
 
 def job_line(row):
-    """A job's result in a line, for the terminal."""
+    """The result of a job in one line, for the terminal."""
     unit = UNITS[row['job']]
     return (f'{TITLES[row["job"]]}, {row["size"]}: ours {spread(row["ours"])} {unit}, PyTorch {spread(row["torch"])} '
             f'{unit}, ratio {spread(row["ratio"])} [{way(row)}]')
 
 
 def sweep_line(what, point):
+    """One point of a sweep in one line, for the terminal."""
     return (f'{point["x"]} {SWEEPS[what]}: ours {spread(point["ours"])}, PyTorch {spread(point["torch"])}, '
             f'ratio {spread(point["ratio"])} [{way(point)}]')
 
 
 def busy_line(row):
-    return (f'beside two busy loops, {row["size"]}: ours {spread(row["ours"]["ratio"])} times as long as in quiet, '
-            f'PyTorch {spread(row["torch"]["ratio"])}')
+    """The result of the job busy in one line, for the terminal."""
+    return (f'next to two busy loops, {row["size"]}: ours takes {spread(row["ours"]["ratio"])} times as long as on a '
+            f'quiet machine, PyTorch {spread(row["torch"]["ratio"])} times')
 
 
 def spread(found):
-    """median (lowest to highest)"""
+    """'median (lowest to highest)'"""
     return f'{number(found["median"])} ({number(found["low"])} to {number(found["high"])})'
 
 
 def number(value):
-    """Three digits."""
+    """A number with about three digits."""
     return f'{value:,.0f}' if value >= 100 else f'{value:.3g}' if value >= 10 else f'{value:.2f}'
 
 
 def bold(found, form='{:.2f}'):
+    """'**median** (lowest to highest)', each in this format."""
     median, low, high = (form.format(found[name]) for name in ('median', 'low', 'high'))
     return f'**{median}** ({low} to {high})'
 
 
 def way(row):
+    """PyTorch's fastest options for a job."""
     return ', '.join(row['way'].values())
 
 
 def markdown(results):
-    """The whole page."""
+    """The page docs/benchmarks.md."""
     parts = [_heading(results)]
     if results['jobs']:
         parts.append(_jobs(results['jobs']))
@@ -133,10 +140,12 @@ def markdown(results):
 
 
 def table(head, rows):
+    """A Markdown table."""
     return '\n'.join(f'| {" | ".join(cells)} |' for cells in (head, ['---'] * len(head), *rows))
 
 
 def paragraph(text):
+    """Text wrapped at 120 columns."""
     return textwrap.fill(' '.join(text.split()), 120, break_on_hyphens=False, break_long_words=False)
 
 
@@ -144,10 +153,10 @@ def _heading(results):
     it = results['machine']
     return '# Benchmarks\n\n' + paragraph(f"""
         `{results['command']}` on {results['date']}: {it['cpu']}, {it['cores']} cores; Python {it['python']}, numpy
-        {it['numpy']} with {it['blas']}; PyTorch {it['torch']}. Ours and PyTorch have two threads each, and run in turn
-        in one process on the same batches, drawn by seed 0. Medians of {results['pairs']} turns, a turn of training
-        being {STEPS} steps after one that does not count; in brackets the lowest and the highest.
-        `benchmarks/results.json` has all numbers.""")
+        {it['numpy']} with {it['blas']}; PyTorch {it['torch']}. Both sides have two threads and take turns in one
+        process, on the same batches, drawn with seed 0. Values are medians of {results['pairs']} turns, with the lowest
+        and the highest in parentheses. A turn of training is {STEPS} timed steps after one that is not timed.
+        `benchmarks/results.json` has all values.""")
 
 
 def _jobs(jobs):
@@ -158,27 +167,29 @@ def _jobs(jobs):
     sizes = {row['size']: f'{row["size"]}: {row["words"]:,} words, encodings and hidden state of {row["hidden"]}'
              for row in jobs}
     lengths = [row['length'] for row in jobs if 'length' in row]
-    captions = (f'The captions have {min(lengths):.1f} to {max(lengths):.1f} words on average: the model has learnt '
-                'random sentences by heart, and the images lie between those of these.' if lengths else '')
+    captions = (f'The captions have {min(lengths):.1f} to {max(lengths):.1f} words on average: the model has '
+                'overfitted random sentences, and it captions blends of their images.' if lengths else '')
     setting = paragraph(f"""
         {'; '.join(sizes.values())}. A batch has 100 sentences of random words, 10.5 on average, each with an image of
-        its own, 4,096 numbers. {captions} How many times as fast as PyTorch ours is, is the median
-        over the pairs.""")
+        its own, which has 4,096 features. {captions} "Times as fast" is the median over the pairs of PyTorch's time
+        divided by ours.""")
     peer = paragraph("""
-        Both compute the same: the LSTM gets the image, START and the words, and h = o·tanh(c); the RNN adds the image
-        at every step; dropout of one half on all inputs and on h before the decoder; cross entropy of the real words
-        alone; weight decay, clipping by value, RMSprop (PyTorch's ε stands outside the root, which costs the same).
-        PyTorch as usual is nn.LSTM or nn.RNN on a packed sequence with its default library of matrix products (MKL),
-        `cross_entropy`, `foreach` updates and a plain `topk`. At its best PyTorch takes
-        the fastest of several ways, found by trial in the same run for each job and size, and named in
-        the last column: nn.LSTM or nn.RNN on a packed sequence or on padded input, or a loop over the packed rows,
-        plain or as TorchScript; the other matrix products by MKL or, with `to_mkldnn`, by oneDNN; `cross_entropy` or
-        the chunked `linear_cross_entropy`; RMSprop and clipping with `foreach` or without. Perplexity and captions run
-        in inference mode. The search is built like ours: all word encodings go through the input weights once, the
-        live beams of many images are the rows of one matrix product, those that a finished one has beaten are given up,
-        and the best words of a beam are found by `topk`,
-        either among all words or within the groups of the largest maxima. nn.RNN has no place for the image at every
-        step but behind input weights that are the identity, a product more; torch.compile was not tried.""")
+        Both sides compute the same. The LSTM gets the image, START and the words, with h = o·tanh(c); the RNN adds the
+        image at every step. Dropout is one half on all inputs and on h before the decoder. The cost is the cross
+        entropy of the real words, without padding. The update has weight decay, clipping by value and RMSprop (PyTorch
+        adds ε outside the root, which takes the same time).""") + '\n\n' + paragraph("""
+        "PyTorch as usual" is nn.LSTM or nn.RNN on a packed sequence with the default library for matrix products (MKL),
+        `cross_entropy`, `foreach` updates and a plain `topk`. "PyTorch at its best" uses the fastest of several
+        options, which are tried in the same run for each job and size and are named in the last column: nn.LSTM or
+        nn.RNN on a packed sequence or on padded input, or a loop over the packed rows, plain or as TorchScript; the
+        other matrix products by MKL or, with `to_mkldnn`, by oneDNN; `cross_entropy` or the chunked
+        `linear_cross_entropy`; RMSprop and clipping with or without `foreach`. Perplexity and captions run in inference
+        mode. torch.compile was not tried.""") + '\n\n' + paragraph("""
+        PyTorch's search is built like ours: all word encodings go through the input weights once; the live beams of
+        many images are the rows of one matrix product; a beam is dropped when a finished one has a better score; and
+        the best words of a beam are found by `topk`, either among all words or within the groups with the largest
+        maxima. nn.RNN cannot add an image at every step, so it gets the sum through input weights that are the
+        identity, which costs one more product.""")
     return f"""## Ours against PyTorch
 
 ![How much faster ours is, by job and size](benchmarks.svg)
@@ -196,10 +207,12 @@ def _checks(jobs):
         for what, difference in row['checks'].items():
             worst[what] = max(worst.get(what, 0), difference)
     found = [f'{what} {difference:.0e}' for what, difference in worst.items() if what != 'captions']
+    text = 'Before a job is timed, both sides must agree, with the same weights and without dropout.'
+    if found:
+        text += f' The largest relative differences were: {", ".join(found)}.'
     if 'captions' in worst:
-        found.append(f'of the captions {worst["captions"]:.1%} differ')
-    return paragraph('Before a job is timed both must agree, with the same weights and without dropout. The largest '
-                     f'relative differences: {", ".join(found)}.')
+        text += f' {worst["captions"]:.1%} of the captions differed.'
+    return paragraph(text)
 
 
 def _shares(rows):
@@ -208,9 +221,10 @@ def _shares(rows):
     cells += [(f'our step, as a share of: {PRODUCTS[name]}', *(bold(row['share'][name], '{:.0%}') for row in rows))
               for name in ('two', 'one_and_one')]
     text = paragraph("""
-        GFLOP/s of a float32 product of two matrices of 2048 × 2048, measured after each pair of steps; and the rate of
-        our step, which is the operations of its matrix products over all of its time, as a share of them.""")
-    return f"""## Our training step as a share of what the machine can multiply
+        The upper rows are the rate in GFLOP/s of a float32 product of two 2048 × 2048 matrices, measured after each
+        pair of turns. The rate of our step is the number of operations in its matrix products divided by its whole
+        time.""")
+    return f"""## Our training step relative to the machine's speed at matrix products
 
 {table(head, cells)}
 
@@ -218,15 +232,14 @@ def _shares(rows):
 
 
 def _busy(rows):
-    head = ('size', 'ours, quiet', 'ours, busy', 'busy over quiet', 'PyTorch, quiet', 'PyTorch, busy',
-            'busy over quiet')
+    head = ('size', 'ours, quiet', 'ours, busy', 'busy / quiet', 'PyTorch, quiet', 'PyTorch, busy', 'busy / quiet')
     cells = [(row['size'], *(cell for who in ('ours', 'torch') for cell in (
         spread(row[who]['quiet']), spread(row[who]['busy']), bold(row[who]['ratio'])))) for row in rows]
-    return f"""## Beside two busy loops
+    return f"""## Next to two busy loops
 
 {table(head, cells)}
 
-Milliseconds of the LSTM's training step while two other processes do nothing but spin, and in quiet, in turn."""
+Milliseconds of the LSTM's training step, measured in turn on a quiet machine and while two other processes spin."""
 
 
 def _sweeps(sweeps):
@@ -234,10 +247,9 @@ def _sweeps(sweeps):
     factors = [f'{points[0]["x"]:,} to {points[-1]["x"]:,} {SWEEPS[what]}: '
                f'{", ".join(number(point["ratio"]["median"]) for point in points)}' for what, points in sweeps.items()]
     text = paragraph(f"""
-        The LSTM's training step, and a caption, medians of 3 turns; what does not vary
-        is {hidden} for encodings and hidden state, 100
-        sentences in a batch, and the vocabulary of that size. How many times as fast as PyTorch ours is:
-        {'; '.join(factors)}.""")
+        The time of the LSTM's training step and of a caption, medians of 3 turns. What does not vary is {hidden} for
+        the encodings and the hidden state, 100 sentences in a batch, and the vocabulary that belongs to this size. Ours
+        is this many times as fast as PyTorch: {'; '.join(factors)}.""")
     return f"""## What a larger problem costs
 
 ![Time by vocabulary, hidden size, batch and beam](benchmark_sweeps.svg)
@@ -247,7 +259,7 @@ def _sweeps(sweeps):
 
 @contextmanager
 def _figure(width, height):
-    """A figure in inches and the function that gives its SVG, the same text for the same numbers."""
+    """A figure of this size in inches, and a function that returns its SVG. Equal values give equal text."""
     import matplotlib
     from matplotlib.figure import Figure
 
@@ -262,9 +274,14 @@ def _figure(width, height):
 
 
 def ratio_plot(jobs):
-    """Bars: how many times as fast as PyTorch ours is, by job and size; whiskers from lowest to highest pair."""
-    names, sizes = list(dict.fromkeys(row['job'] for row in jobs)), list(dict.fromkeys(row['size'] for row in jobs))
-    width, top = .8 / len(sizes), 1.4 * max(1, *(row['ratio']['median'] for row in jobs))
+    """SVG of a bar chart: how many times as fast as PyTorch ours is, by job and size.
+
+    The whiskers range from the lowest to the highest pair.
+    """
+    names = list(dict.fromkeys(row['job'] for row in jobs))
+    sizes = list(dict.fromkeys(row['size'] for row in jobs))
+    width = .8 / len(sizes)
+    top = 1.4 * max(1, *(row['ratio']['median'] for row in jobs))
     with _figure(9, 3.4) as (figure, save):
         axes = figure.subplots()
         for k, size in enumerate(sizes):
@@ -288,7 +305,7 @@ def ratio_plot(jobs):
 
 
 def sweep_plot(sweeps):
-    """Time a step by vocabulary, hidden size and batch, and a caption by beam, ours and PyTorch's."""
+    """SVG of the time of a training step by vocabulary, hidden size and batch, and of a caption by beam size."""
     from matplotlib.ticker import LogLocator
 
     with _figure(9, 2.7) as (figure, save):
@@ -298,7 +315,7 @@ def sweep_plot(sweeps):
                 times = [1e3 / point[who]['median'] if what == 'beam' else point[who]['median'] for point in points]
                 axes.plot(x, times, 'o-', color=color, label=label, linewidth=1.5, markersize=3.5)
             axes.set(xscale='log', yscale='log', xlabel=SWEEPS[what],
-                     ylabel='ms a caption' if what == 'beam' else 'ms a training step')
+                     ylabel='ms per caption' if what == 'beam' else 'ms per training step')
             axes.set_xticks(x, [f'{value // 1000}k' if value >= 1000 and what == 'words' else str(value)
                                 for value in x], minor=False)
             axes.minorticks_off()

@@ -1,7 +1,7 @@
-"""The peer: the same models, training step and searches in PyTorch on a CPU, in its best style.
+"""PyTorch's side of the benchmark: the same models, training step and searches on a CPU, written for speed.
 
-Each choice that could make it faster or slower (nn.LSTM or a loop, packed or padded, …) is one of CHOICES; compare.py
-tries them and keeps the fastest. Weights and gradients cross over in imagernn's names and shapes.
+Every choice that could make it faster or slower (nn.LSTM or a loop, packed or padded input, …) is in CHOICES;
+compare.py tries the options and keeps the fastest. Weights and gradients have imagernn's names and shapes outside.
 """
 
 import numpy as np
@@ -13,21 +13,22 @@ from torch.nn.utils.rnn import PackedSequence
 
 MAX_LENGTH = 20
 CHOICES = {
-    # nn.LSTM or nn.RNN on either layout, or a step at a time over the packed rows
+    # nn.LSTM or nn.RNN on packed or padded input, or a loop over the steps of the packed rows
     'recurrence': ('nn packed', 'nn padded', 'loop', 'scripted loop'),
-    'library': ('MKL', 'oneDNN'),                       # of the matrix products outside of the recurrence
-    'softmax': ('whole softmax', 'chunked softmax'),    # F.cross_entropy, F.linear_cross_entropy (by MKL alone)
-    'update': ('foreach', 'for each'),                  # RMSprop and clipping: all parameters in one call or not
-    'topk': ('plain top-k', 'grouped top-k'),           # the best words of a beam: _plain_topk, _grouped_topk
-    'rows': ('400 rows', '2000 rows', '100 rows'),      # of a matrix product in the search: beams of several images
+    'library': ('MKL', 'oneDNN'),                       # for the matrix products outside the recurrence
+    'softmax': ('whole softmax', 'chunked softmax'),    # F.cross_entropy or F.linear_cross_entropy (MKL only)
+    'update': ('foreach', 'for each'),                  # RMSprop and clipping: all parameters in one call, or not
+    'topk': ('plain top-k', 'grouped top-k'),           # the best words of a beam: _plain_topk or _grouped_topk
+    'rows': ('400 rows', '2000 rows', '100 rows'),      # in a matrix product of the search: beams of several images
 }
 
 
 class Peer(nn.Module):
-    """The captioner: encoders of images and words, nn.LSTM or nn.RNN, and the decoder, with imagernn's weights.
+    """The captioner: image and word encoders, nn.LSTM or nn.RNN, and the decoder, with imagernn's weights.
 
-    The RNN adds the image behind its input weights, at every step. So these are a layer of their own, and nn.RNN is fed
-    the sum through input weights that are the identity and are not trained. params: the flags of training.
+    weights: imagernn's model; generator: lstm or rnn; params: the flags of training. The RNN adds the image to the
+    projected words at every step. nn.RNN cannot do that, so a layer before it projects the words, and nn.RNN gets the
+    sum; its own input weights are the identity and are not trained.
     """
 
     def __init__(self, weights, generator, params):
@@ -52,18 +53,21 @@ class Peer(nn.Module):
         self.use({})
 
     def load(self, weights):
-        """Take over imagernn's weights."""
+        """Copy imagernn's weights into this module."""
         arrays = to_torch(weights, self.generator)
         self.load_state_dict({name: torch.tensor(array) for name, array in arrays.items()}, strict=False)
 
     def use(self, way):
-        """Go on in this way, {choice: option}; for a choice that is not named, the first of its options."""
+        """Use these options from now on: {choice: option}. A choice that is not named gets its first option."""
         self.way = {name: choices[0] for name, choices in CHOICES.items()} | way
         for group in self.optimizer.param_groups:
             group['foreach'] = self.way['update'] == 'foreach'
 
     def train_step(self, batch):
-        """One update with dropout; returns the cost. RMSprop's ε stands outside the root here: the work is the same."""
+        """Make one update, with dropout. Returns the cost.
+
+        PyTorch's RMSprop adds ε outside the root, imagernn's inside; the amount of work is the same.
+        """
         self.train()
         self.optimizer.zero_grad(set_to_none=True)
         cost = self._loss(batch) / batch.num_sentences
@@ -74,7 +78,7 @@ class Peer(nn.Module):
         return cost.item()
 
     def cost_and_grads(self, batch):
-        """Without dropout and weight decay: the cost, and its gradients in imagernn's names and shapes."""
+        """The cost of a batch and its gradients, without dropout and weight decay, in imagernn's names and shapes."""
         self.eval()
         self.zero_grad()
         cost = self._loss(batch) / batch.num_sentences
@@ -84,20 +88,20 @@ class Peer(nn.Module):
 
     @torch.inference_mode()
     def perplexity(self, batches):
-        """Perplexity a word of all batches."""
+        """The perplexity per word of all batches together."""
         self.eval()
         total = sum(self._loss(batch).item() for batch in batches)
         return float(np.exp(total / sum(len(batch.targets) for batch in batches)))
 
     def _loss(self, batch):
-        """Sum of -ln p over the words of a Batch."""
+        """The sum of -ln p over the words of a Batch, in nats."""
         features, image_rows, inputs, targets, sizes = (torch.from_numpy(array) for array in batch[:5])
         images = self._linear(features, self.image).index_select(0, image_rows)
         images, words = (self._dropout(X, 'drop_prob_encoder') for X in (images, self.word(inputs)))    # (N, E), (P, E)
         N = len(images)
         if self.generator == 'lstm':
             sizes = torch.cat([sizes.new_tensor([N]), sizes])
-            H = self._recur(torch.cat([images, words]), sizes)[N:]               # (P, H), none of the image's step
+            H = self._recur(torch.cat([images, words]), sizes)[N:]               # (P, H), without the image's step
         else:
             sums = self._linear(words, self.input) + self.bhh + images.index_select(0, _columns(sizes))
             H = self._recur(sums, sizes)
@@ -116,14 +120,14 @@ class Peer(nn.Module):
         return F.linear(x, weight, bias)
 
     def _inputs_to_gates(self, X):
-        """What inputs (n, E) add to the sums of the LSTM's gates (n, 4H)."""
+        """The contribution of inputs (n, E) to the pre-activations of the LSTM's gates, (n, 4H)."""
         return self._product(X, self.recurrent.weight_ih_l0, self.recurrent.bias_ih_l0)
 
     def _dropout(self, x, which):
         return F.dropout(x, self.params[which], self.training)
 
     def _recur(self, X, sizes):
-        """The hidden states (P, H) from the inputs X (P, E), both packed time-major by sizes (T,)."""
+        """The hidden states (P, H) for inputs X (P, E), both packed time-major with batch sizes `sizes` (T,)."""
         recurrence, weight = self.way['recurrence'], self.recurrent.weight_hh_l0
         if recurrence == 'nn packed':
             return self.recurrent(PackedSequence(X, sizes))[0].data
@@ -138,12 +142,12 @@ class Peer(nn.Module):
 
     @torch.inference_mode()
     def greedy(self, features):
-        """A caption, a list of word indices, for each row of features (n, D)."""
+        """The caption of each row of features (n, D) by greedy search: n lists of word indices."""
         return self._search(features, 1, self._greedy)
 
     @torch.inference_mode()
     def beam(self, features, beam_size):
-        """The best caption for each row."""
+        """The best caption of each row of features (n, D) by beam search: n lists of word indices."""
         return self._search(features, beam_size, self._beam)
 
     def _search(self, features, beam_size, search):
@@ -157,7 +161,7 @@ class Peer(nn.Module):
         return captions
 
     def _step(self, sums, h, c):
-        """One step of the LSTM, as nn.LSTM makes it, from what the inputs add to the gates."""
+        """One step of the LSTM with nn.LSTM's equations. sums: what the inputs add to the gates, (n, 4H)."""
         i, f, g, o = (sums + self._product(h, self.recurrent.weight_hh_l0)).chunk(4, 1)
         c = f.sigmoid() * c + i.sigmoid() * g.tanh()
         return o.sigmoid() * c.tanh(), c
@@ -168,8 +172,8 @@ class Peer(nn.Module):
         steps = []
         for _ in range(MAX_LENGTH):
             state = self._step(words_in[words], *state)
-            best, words = self._linear(state[0], self.decoder).log_softmax(1).max(1)    # of R live images
-            score[live] += best                                                 # as ours does
+            best, words = self._linear(state[0], self.decoder).log_softmax(1).max(1)    # (R,) for R live images
+            score[live] += best                                                 # summed as ours is
             steps.append(torch.zeros(n, dtype=torch.long).index_copy(0, live, words))
             going = words.nonzero().squeeze(1)
             if not len(going):
@@ -179,16 +183,17 @@ class Peer(nn.Module):
         return _captions(steps)
 
     def _beam(self, words_in, state, beam_size):
-        """Each live beam of all images is a row of the matrix products; finished beams keep their place and score.
+        """Beam search in which the live beams of all images are the rows of the matrix products.
 
-        A beam that is no better than a finished one of its image can only get worse, and is given up.
+        Finished beams keep their place and score. A live beam that is no better than a finished one of its image is
+        dropped, because its score can only fall.
         """
         topk = TOPK[self.way['topk']]
         n = len(state[0])
         score, finished = torch.zeros(n, 1), torch.zeros(n, 1, dtype=torch.bool)    # (n images, b beams)
         live, words, history = torch.arange(n), torch.zeros(n, dtype=torch.long), []
         for _ in range(MAX_LENGTH):
-            state = self._step(words_in[words], *state)                         # of R live beams
+            state = self._step(words_in[words], *state)                         # for R live beams
             logprobs = self._linear(state[0], self.decoder).log_softmax(1)      # (R, V)
             best, best_words = topk(logprobs, beam_size)                        # (R, beam_size)
             best += score.flatten()[live, None]
@@ -198,7 +203,7 @@ class Peer(nn.Module):
             offers[:, 0] = torch.where(finished.flatten(), score.flatten(), offers[:, 0])
             offered_words = torch.zeros(n * b, beam_size, dtype=torch.long).index_copy(0, live, best_words)
             score, at = offers.view(n, -1).topk(beam_size)                      # (n, beam_size), best first
-            parent = at // beam_size + b * torch.arange(n)[:, None]             # rows of the beams before
+            parent = at // beam_size + b * torch.arange(n)[:, None]             # rows of the previous beams
             had_finished = finished.flatten()[parent]
             word = offered_words.view(n, -1).gather(1, at)
             finished = had_finished | (word == 0)
@@ -210,7 +215,7 @@ class Peer(nn.Module):
             if not len(words):
                 break
             live, state = going.flatten().nonzero().squeeze(1), tuple(array[rows] for array in state)
-        beams, steps = beam_size * torch.arange(n), []                          # of each image the best
+        beams, steps = beam_size * torch.arange(n), []                          # the best beam of each image
         for parent, word in reversed(history):
             steps.append(word[beams])
             beams = parent[beams]
@@ -222,11 +227,14 @@ def _plain_topk(y, k):
 
 
 def _grouped_topk(y, k, width=32):
-    """The k largest lie in the k groups of the largest maxima: only these are searched."""
+    """Top-k of each row of y (R, V) by groups of width columns.
+
+    The k largest values must be in the k groups with the largest maxima, so only these groups are searched.
+    """
     R, V = y.shape
     if V < k * width:
         return _plain_topk(y, k)
-    whole = V // width * width                                                  # the rest is searched beside them
+    whole = V // width * width                                                  # the remaining columns are all searched
     groups = y[:, :whole].view(R, -1, width)
     best = groups.amax(2).topk(k, sorted=False).indices                         # (R, k)
     kept = torch.cat([groups.gather(1, best[:, :, None].expand(R, k, width)).flatten(1), y[:, whole:]], 1)
@@ -240,18 +248,18 @@ TOPK = {'plain top-k': _plain_topk, 'grouped top-k': _grouped_topk}
 
 
 def _captions(steps):
-    """The words (n,) of every step, 0 at the end and behind it -> n lists of word indices."""
+    """The words (n,) of every step, 0 for END and everything after it -> n lists of word indices."""
     return [[ix for ix in row if ix] for row in torch.stack(steps, 1).tolist()]
 
 
 def _columns(sizes):
-    """The sentence that each packed row belongs to (P,)."""
+    """The index of the sentence that each packed row belongs to: (P,)."""
     N = int(sizes[0])
     return torch.arange(N).expand(len(sizes), N)[torch.arange(N) < sizes[:, None]]
 
 
 def _lstm_loop(sums: list[torch.Tensor], W: torch.Tensor) -> torch.Tensor:
-    """sums: of each step what its inputs add to the gates, (n, 4H); W (H, 4H) -> H (P, H)."""
+    """The LSTM step by step: sums, a list with each step's contribution of the inputs (n, 4H); W (H, 4H) -> (P, H)."""
     h = c = torch.zeros(len(sums[0]), W.shape[0])
     hidden: list[torch.Tensor] = []
     for step in sums:
@@ -265,7 +273,7 @@ def _lstm_loop(sums: list[torch.Tensor], W: torch.Tensor) -> torch.Tensor:
 
 
 def _rnn_loop(sums: list[torch.Tensor], W: torch.Tensor) -> torch.Tensor:
-    """sums: of each step what words and image add, (n, H); W (H, H) -> H (P, H)."""
+    """The RNN step by step: sums, a list with each step's contribution of word and image (n, H); W (H, H) -> (P, H)."""
     h = sums[0].relu()
     hidden = [h]
     for step in sums[1:]:
@@ -279,7 +287,7 @@ LOOPS = {('lstm', 'loop'): _lstm_loop, ('rnn', 'loop'): _rnn_loop,
 
 
 def to_torch(weights, generator):
-    """imagernn's parameters -> {name in Peer: array}. Matrices are transposed, gates are i, f, g, o."""
+    """imagernn's parameters -> {name in Peer: array}. Matrices are transposed; the gates' order becomes i, f, g, o."""
     arrays = {'image.weight': weights['We'].T, 'image.bias': weights['be'][0], 'word.weight': weights['Ws'],
               'decoder.weight': weights['Wd'].T, 'decoder.bias': weights['bd'][0]}
     if generator == 'lstm':
@@ -291,7 +299,7 @@ def to_torch(weights, generator):
 
 
 def from_torch(arrays, generator):
-    """The way back."""
+    """The inverse of to_torch: {name in Peer: array} -> imagernn's parameters."""
     weights = {'We': arrays['image.weight'].T, 'be': arrays['image.bias'][None], 'Ws': arrays['word.weight'],
                'Wd': arrays['decoder.weight'].T, 'bd': arrays['decoder.bias'][None]}
     if generator == 'lstm':

@@ -67,7 +67,7 @@ def test_a_file_of_another_kind(tmp_path, capsys, text, problem):
     assert problem in capsys.readouterr().err
 
 
-def test_without_the_peer(captions, capsys, monkeypatch):
+def test_without_pycocoevalcap(captions, capsys, monkeypatch):
     monkeypatch.setattr(scores.importlib.util, 'find_spec', lambda name: None)
     assert scores.main([str(captions)]) == 2
     assert "pip install -e '.[metrics]'" in capsys.readouterr().err

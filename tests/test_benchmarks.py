@@ -1,6 +1,6 @@
-"""benchmarks/: both sides compute the same, the operations are counted right, the page says what was found.
+"""benchmarks/: both sides compute the same, the operations are counted correctly, the page shows the results.
 
-Nothing is asserted about time.
+No time is asserted.
 """
 
 import importlib
@@ -34,7 +34,7 @@ NETWORKS = {
 
 @pytest.fixture
 def torch_peer(monkeypatch):
-    """The peer, where PyTorch is installed."""
+    """The module torch_peer; skips without PyTorch."""
     torch = pytest.importorskip('torch', reason='PyTorch is not installed; it comes with the extra [bench]')
     torch.set_num_threads(1)
     monkeypatch.syspath_prepend(BENCHMARKS)
@@ -42,7 +42,7 @@ def torch_peer(monkeypatch):
 
 
 def large(model, seed=3):
-    """Weights that all matter."""
+    """Weights so large that every one of them matters."""
     rng = np.random.default_rng(seed)
     return {name: rng.uniform(-.8, .8, w.shape).astype(np.float32) for name, w in model.items()}
 
@@ -73,7 +73,7 @@ def results():
 def test_operations_of_a_step_are_those_of_its_products():
     P, V, H, N, D = 11, TINY.V, TINY.hidden, TINY.sentences, TINY.features
     decoder, image = 3 * 2 * P * V * H, 2 * 2 * N * D * H
-    lstm = 3 * 2 * (P + N) * (H + H) * 4 * H - 2 * 2 * N * H * 4 * H    # the image is a step too, without an h before
+    lstm = 3 * 2 * (P + N) * (H + H) * 4 * H - 2 * 2 * N * H * 4 * H    # the image is a step too, with no h before it
     assert work.step_operations(P, TINY, 'lstm') == decoder + image + lstm
     assert work.step_operations(P, TINY, 'rnn') == decoder + image + 3 * 2 * P * H * H * 2 - 3 * 2 * N * H * H
 
@@ -96,7 +96,7 @@ def test_blended_features_lie_between_two():
     assert ((blended > 0).sum(axis=1) <= 2).all()
 
 
-def test_pairs_alternate_and_the_first_do_not_count(monkeypatch):
+def test_pairs_alternate_and_warm_up_pairs_do_not_count(monkeypatch):
     calls, clock = [], iter(range(100))
     monkeypatch.setattr(compare, 'seconds_of', lambda run, times: run() or next(clock))
     runs = {who: lambda i, who=who: calls.append((who, i)) for who in ('ours', 'torch')}
@@ -116,7 +116,7 @@ def test_the_ratio_of_a_job_is_the_median_of_its_pairs():
     assert row['torch']['median'] == 2000    # milliseconds
 
 
-def test_what_does_not_agree_is_not_compared():
+def test_sides_that_disagree_are_not_compared():
     assert compare.agree('cost', 1e-5, 1e-4) == 1e-5
     for difference in (2e-4, np.nan):
         with pytest.raises(RuntimeError, match='cost: ours and PyTorch differ'):
@@ -131,11 +131,11 @@ def test_a_missing_package_is_named_with_its_extra(monkeypatch, capsys):
 
 
 @pytest.mark.parametrize(('flags', 'message'), [
-    (['--only', 'step,walk'], '--only walk: not known; choose of step, rnn, perplexity, greedy, beam5, beam20, busy'),
-    (['--sizes', 'huge'], '--sizes huge: not known; choose of flickr8k, coco, large'),
+    (['--only', 'step,walk'], '--only walk: unknown; choose from step, rnn, perplexity, greedy, beam5, beam20, busy'),
+    (['--sizes', 'huge'], '--sizes huge: unknown; choose from flickr8k, coco, large'),
     (['--pairs', '0'], '--pairs 0: must be at least 1'),
 ])
-def test_flags_that_cannot_be(flags, message):
+def test_invalid_flags(flags, message):
     with pytest.raises(InputError, match=message):
         compare.parse(flags)
 
@@ -162,7 +162,7 @@ def test_the_page_shows_every_number(results):
     assert 'A CPU, 2 cores' in page and '2024-01-02' in page
 
 
-def test_a_page_of_a_part_is_a_page(results):
+def test_a_partial_run_makes_a_page_too(results):
     results['jobs'], results['sweeps'] = results['jobs'][1:], {}
     page = report.markdown(results)
     assert '## Our training step' not in page and '## What a larger' not in page
@@ -181,7 +181,7 @@ def test_the_plots_are_the_same_for_the_same_numbers(results, tmp_path):
 
 
 @pytest.mark.parametrize('generator', ['lstm', 'rnn'])
-def test_cost_and_gradients_are_the_peers(torch_peer, generator):
+def test_cost_and_gradients_equal_pytorchs(torch_peer, generator):
     one, peer, rng = compare.contestants(TINY, generator)
     one.model = large(one.model)
     peer.load(one.model)
@@ -200,7 +200,7 @@ def test_the_check_finds_a_wrong_gradient(torch_peer, generator, monkeypatch):
 
 
 @pytest.mark.parametrize('generator', ['lstm', 'rnn'])
-def test_weights_come_back_from_the_peer(torch_peer, generator):
+def test_weights_survive_the_conversion_to_pytorch_and_back(torch_peer, generator):
     weights = large(ours.Ours(TINY, generator, np.random.default_rng(0)).model)
     back = torch_peer.from_torch(torch_peer.to_torch(weights, generator), generator)
     assert set(back) == set(weights)
@@ -208,7 +208,7 @@ def test_weights_come_back_from_the_peer(torch_peer, generator):
         np.testing.assert_array_equal(back[name], w)
 
 
-def test_the_peers_steps_learn_and_decay_what_ours_do(torch_peer):
+def test_pytorchs_steps_learn_and_decay_the_same_weights_as_ours(torch_peer):
     one, peer, rng = compare.contestants(TINY, 'lstm')
     batch = work.random_batch(TINY, rng)
     for group in peer.optimizer.param_groups:
@@ -221,13 +221,13 @@ def test_the_peers_steps_learn_and_decay_what_ours_do(torch_peer):
                        'recurrent.weight_hh_l0', 'recurrent.bias_ih_l0'}
 
 
-def test_perplexity_is_the_peers(torch_peer):
+def test_perplexity_equals_pytorchs(torch_peer):
     one, peer, rng = compare.contestants(TINY, 'lstm')
     batches = [work.random_batch(TINY, rng) for _ in range(2)]
     assert peer.perplexity(batches) == pytest.approx(one.perplexity(batches), rel=1e-5)
 
 
-def test_captions_are_the_peers(torch_peer):
+def test_captions_equal_pytorchs(torch_peer):
     one, peer, rng = compare.contestants(TINY, 'lstm')
     batch = work.random_batch(TINY, rng)
     one.learn(batch, ppl=2, max_steps=300)
@@ -239,7 +239,7 @@ def test_captions_are_the_peers(torch_peer):
             peer.use(way)
             assert (peer.greedy(features) if beam_size == 1 else peer.beam(features, beam_size)) == expected
         lengths = {len(caption) for caption in expected}
-        assert 20 in lengths and len(lengths) > 5    # they end at different steps, some never
+        assert 20 in lengths and len(lengths) > 5    # captions end at different steps, some never
 
 
 def test_grouped_topk_finds_the_largest(torch_peer):
@@ -257,13 +257,13 @@ def test_grouped_topk_finds_the_largest(torch_peer):
 
 @pytest.fixture(params=NETWORKS)
 def small_network(request, monkeypatch, torch_peer):
-    """Its name, as one of those that the benchmark knows."""
+    """The name of a small network that is added to those that the benchmark knows."""
     layers = NETWORKS[request.param]
     monkeypatch.setitem(ARCHITECTURES, 'small', Architecture(layers, {'out': layers[-2].name}))
     return 'small'
 
 
-def test_every_layer_is_pytorchs(small_network):
+def test_every_layer_equals_pytorchs(small_network):
     assert 0 < convnet.check(small_network) < convnet.SAME
 
 
@@ -274,7 +274,7 @@ def test_a_layer_that_differs_from_pytorchs_is_found(small_network, monkeypatch)
         convnet.check(small_network)
 
 
-def test_the_networks_are_timed_pair_by_pair(small_network, monkeypatch):
+def test_the_networks_are_timed_in_pairs(small_network, monkeypatch):
     clock = iter(range(100))
     monkeypatch.setattr(convnet, 'seconds_of', lambda run: run() is None or next(clock))
     assert convnet.measure(small_network, 2, 2) == ([5, 6], [4, 7])
@@ -291,12 +291,12 @@ def test_the_ratio_of_a_network_is_the_median_of_its_pairs():
     (['--jobs', 'lite0:8,vgg16:0'], 'expected network:pictures'),
     (['--pairs', '0'], '--pairs 0: must be at least 1'),
 ])
-def test_jobs_that_cannot_be(flags, message):
+def test_invalid_jobs(flags, message):
     with pytest.raises(InputError, match=message):
         convnet.parse(flags)
 
 
-def test_a_process_tells_how_much_memory_it_took(monkeypatch, tmp_path):
+def test_a_process_reports_its_peak_memory(monkeypatch, tmp_path):
     class Nothing:
         def forward(self, x, workers):
             return x
