@@ -195,7 +195,8 @@ def text_references(files):
 
 def coco_annotations(path, data, _=None):
     """COCO's annotations. Images without a caption are skipped, since results for them cannot be scored."""
-    by_id, named = {}, {}
+    by_id = {}    # id of an image -> its captions
+    named = {}    # id of an image -> (id as it is in the file, file name)
     for index, entry in enumerate(nonempty(path, 'annotations', data['annotations'])):
         place = f'annotations[{index}]'
         by_id.setdefault(str(field(path, place, entry, 'image_id', int, str)), []).append(

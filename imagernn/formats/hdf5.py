@@ -36,7 +36,8 @@ MAX_MEMORY = 1 << 29         # bytes beyond what this process uses already
 def looks_like_hdf5(path):
     """Whether a file begins as HDF5 does, possibly after a user block."""
     with open(path, 'rb') as file:
-        place, size = 0, file.seek(0, os.SEEK_END)
+        size = file.seek(0, os.SEEK_END)
+        place = 0
         while place < size:
             file.seek(place)
             if file.read(8) == SIGNATURE:

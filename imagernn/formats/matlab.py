@@ -110,7 +110,8 @@ class _Elements:
         kind, size = struct.unpack_from(f'{self.order}2I', self.data, position)
         start, after = position + 8, position + 8 + size + -size % 8
         if kind >> 16:                                             # a small element, all in eight bytes
-            kind, size, start, after = kind & 0xffff, kind >> 16, position + 4, position + 8
+            kind, size = kind & 0xffff, kind >> 16
+            start, after = position + 4, position + 8
         if start + size > stop:
             raise ValueError('an element reaches beyond the one that contains it: the file is truncated')
         return kind, start, start + size, after

@@ -2,10 +2,6 @@
 
 Knows the formats, recognized from a file's first bytes, and nothing of networks: a file is {name: Stored}. Sizes that a
 file claims are checked against the file's own size before memory is allocated, and only requested arrays are read.
-
-PyTorch's files are pickles around plain numbers; the machine of formats.pickles reads them. Caffe's and ONNX's files
-are protocol buffers, of which only two or three kinds of fields are needed. The few lines that read those are a smaller
-dependency than Caffe, which pip does not offer, or onnx with protobuf, which would copy a file into memory twice.
 """
 
 import math
@@ -183,7 +179,7 @@ def _name(layer, number):
     return f'{layer}.{number}'
 
 
-# -- PyTorch
+# -- PyTorch: pickles around plain numbers
 
 class _Storage(NamedTuple):
     """A one-dimensional array in the file, of which tensors are views."""
@@ -358,7 +354,10 @@ def _read_torch_legacy(path):
     return {name: tensor.stored(reader(tensor.storage)) for name, tensor in tensors.items()}
 
 
-# -- protocol buffers: https://protobuf.dev/programming-guides/encoding
+# -- protocol buffers (Caffe, ONNX): https://protobuf.dev/programming-guides/encoding
+#
+# Only two or three kinds of fields are needed. These few lines are a smaller dependency than Caffe, which pip does not
+# offer, or onnx with protobuf, which would copy a file into memory twice.
 
 VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5
 
@@ -479,7 +478,8 @@ def _read_onnx(path):
         for graph in wire.all((0, len(data)), 7):
             for tensor in wire.all(graph, 5):
                 fields = {number: value for number, _, value in wire.fields(tensor)}
-                name, dtype = wire.text(tensor, 8), ONNX_TYPES.get(fields.get(2))
+                name = wire.text(tensor, 8)
+                dtype = ONNX_TYPES.get(fields.get(2))
                 if dtype is None:
                     continue    # integers, for example the shapes that a graph computes with
                 if fields.get(14):
