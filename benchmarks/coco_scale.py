@@ -79,7 +79,7 @@ def train(data_root, images, iterations, folder):
     checkpoint, = folder.glob('*_last.h5')
     job = {'seconds': seconds,
            'first_step': number_in_output(r'^first step after ([\d.]+) s'),    # counted from the end of the imports
-           'peak_mb': peak / 1e6, 'iterations': 1000 / number_in_output(r'^a step +([\d.]+)'),
+           'peak_mb': peak / 1e6, 'iterations': 1000 / number_in_output(r'^\d+ steps, ([\d.]+) ms'),
            'perplexity': number_in_output(r'perplexity ([\d.]+) on val')}
     return job, checkpoint
 
@@ -105,6 +105,8 @@ def timed_evaluation(path, argv):
         def call(*args, **more):
             start = time.perf_counter()
             result = function(*args, **more)
+            if name == 'caption_images':    # yields the captions one by one
+                result = list(result)
             took[name] = time.perf_counter() - start
             return result
         return call

@@ -134,7 +134,7 @@ def training_job(generator, size, plan, products=None, choices=('recurrence', 'l
         raise RuntimeError(f'{size.name}, {generator}: the weights exploded, so the times mean nothing')
     row = {**job_row(size, seconds), 'way': way, 'checks': checks}
     if products:
-        operations = [step_operations(len(batch.targets), size, generator) for batch in batches[WARM_UP:]]
+        operations = [step_operations(len(batch.sentences.targets), size, generator) for batch in batches[WARM_UP:]]
         row['products'] = {name: summary([some[name] for some in rates]) for name in rates[0]}
         row['share'] = {name: summary([1e-9 * count / second / some[name] for count, second, some
                                        in zip(operations, seconds['ours'], rates, strict=True)]) for name in rates[0]}

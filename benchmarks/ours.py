@@ -62,6 +62,6 @@ class Ours:
         """The best caption of each row of features (n, D) by beam search: n lists of word indices."""
         options = {'beam_size': beam_size, 'temperature': 0, 'nbest': 1, 'seed': 0}
         with contextlib.redirect_stderr(io.StringIO()):    # no progress bar
-            found = caption_images(lambda start, stop: features[start:stop], len(features), self.model, self.params,
-                                   self.ixtoword, options, self.workers)
-        return [[int(word) for word in words] for (_, words), in found]
+            found = list(caption_images(lambda start, stop: features[start:stop], len(features), self.model,
+                                        self.params, self.ixtoword, options, self.workers))
+        return [[int(word) for word in best.words] for best, in found]

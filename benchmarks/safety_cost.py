@@ -28,7 +28,7 @@ from imagernn.captioning.model import cost_of, forward
 from imagernn.errors import script
 from imagernn.nn.solver import Solver
 from imagernn.runs.checkpoint_file import _check_seal, checkpoint_bytes, load_checkpoint, write_checkpoint
-from imagernn.runs.divergence import spoiled_state
+from imagernn.runs.divergence import state_not_finite
 
 EVERY_MINUTES = 10                    # --checkpoint_every
 ITERATIONS_AN_EPOCH = 5664            # then an evaluation, a checkpoint and, if it is the best one, a copy of it
@@ -98,9 +98,9 @@ def main(argv=None):
         ours.train_step(batches[next(turn) % len(batches)])
 
     def look_before_saving():
-        spoiled_state(ours.model, solver.state_dict())
+        state_not_finite(ours.model, solver.state_dict())
         logprobs, _ = forward(batches[0], ours.model, ours.params)
-        cost_of(logprobs, batches[0].num_sentences, ours.model, ours.params)
+        cost_of(logprobs, len(batches[0].image_rows), ours.model, ours.params)
 
     def make_bytes():
         return checkpoint_bytes({'model': ours.model, 'params': ours.params, 'wordtoix': {'#START#': 0},

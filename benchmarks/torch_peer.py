@@ -70,10 +70,10 @@ class Peer(nn.Module):
         """
         self.train()
         self.optimizer.zero_grad(set_to_none=True)
-        cost = self._loss(batch) / batch.num_sentences
+        cost = self._loss(batch) / len(batch.image_rows)
         cost.backward()
         clip_grad_value_(self.parameters(), self.params['grad_clip'], foreach=self.way['update'] == 'foreach')
-        self.optimizer.param_groups[0]['weight_decay'] = self.params['regc'] / batch.num_sentences
+        self.optimizer.param_groups[0]['weight_decay'] = self.params['regc'] / len(batch.image_rows)
         self.optimizer.step()
         return cost.item()
 
@@ -81,7 +81,7 @@ class Peer(nn.Module):
         """The cost of a batch and its gradients, without dropout and weight decay, in imagernn's names and shapes."""
         self.eval()
         self.zero_grad()
-        cost = self._loss(batch) / batch.num_sentences
+        cost = self._loss(batch) / len(batch.image_rows)
         cost.backward()
         grads = {name: parameter.grad.numpy() for name, parameter in self.named_parameters() if parameter.requires_grad}
         return cost.item(), from_torch(grads, self.generator)
@@ -91,11 +91,12 @@ class Peer(nn.Module):
         """The perplexity per word of all batches together."""
         self.eval()
         total = sum(self._loss(batch).item() for batch in batches)
-        return float(np.exp(total / sum(len(batch.targets) for batch in batches)))
+        return float(np.exp(total / sum(len(batch.sentences.targets) for batch in batches)))
 
     def _loss(self, batch):
         """The sum of -ln p over the words of a Batch, in nats."""
-        features, image_rows, inputs, targets, sizes = (torch.from_numpy(array) for array in batch[:5])
+        features, image_rows, inputs, targets, sizes = (
+            torch.from_numpy(array) for array in (*batch[:2], *batch.sentences[:3]))
         images = self._linear(features, self.image).index_select(0, image_rows)
         images, words = (self._dropout(X, 'drop_prob_encoder') for X in (images, self.word(inputs)))    # (N, E), (P, E)
         N = len(images)

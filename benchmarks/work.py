@@ -7,8 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from imagernn.captioning.batch import Batch
-from imagernn.nn.packing import pack
+from imagernn.captioning.batch import make_batch
 
 
 class Size(NamedTuple):
@@ -37,8 +36,9 @@ def random_batch(size, rng):
     """
     N = size.sentences
     lengths = np.clip(rng.normal(10.5, 2.4, N).round().astype(int), 5, 25)
-    inputs, targets, batch_sizes, order = pack([_zipf_words(size.words, length, rng) for length in lengths])
-    return Batch(_features(N, size.features, rng), np.arange(N), inputs, targets, batch_sizes, order)
+    words = np.concatenate([_zipf_words(size.words, length, rng) for length in lengths])
+    batch = make_batch(_features(N, size.features, rng), np.arange(N), words, lengths)
+    return batch._replace(image_rows=np.arange(N))    # the longest sentence has the first image, and so on
 
 
 def _zipf_words(words, n, rng):

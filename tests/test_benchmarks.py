@@ -80,8 +80,9 @@ def test_operations_of_a_step_are_those_of_its_products():
 
 def test_a_random_batch_has_the_lengths_and_words_it_should():
     batch = work.random_batch(work.Size('', 500, 4, sentences=400, features=3), np.random.default_rng(0))
-    words = batch.targets[batch.targets > 0]
-    assert len(batch.targets) - len(words) == batch.num_sentences == 400
+    targets = batch.sentences.targets
+    words = targets[targets > 0]
+    assert len(targets) - len(words) == len(batch.image_rows) == 400
     assert 10 < len(words) / 400 < 11
     assert words.max() <= 500
     assert np.bincount(words).argmax() == 1
