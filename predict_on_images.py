@@ -13,7 +13,7 @@ import argparse
 import sys
 from pathlib import Path
 
-import imagernn.nn.blas  # noqa: F401  before numpy
+import imagernn  # noqa: F401  before numpy
 
 # isort: split
 import numpy as np

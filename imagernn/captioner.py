@@ -70,6 +70,9 @@ class Captioner:
         predict_on_images.py prints with the same settings.
         Raises InputError for a picture that cannot be read, for another kind of object, and for sizes out of range.
         """
+        if isinstance(pictures, (str, os.PathLike, Image.Image)):
+            raise InputError(f'captions takes a list of pictures, but was given {pictures!r}; put it in a list, or '
+                             'call caption')
         if not 1 <= nbest <= beam_size <= MAX_BEAM_SIZE:
             raise InputError(f'beam_size {beam_size}, nbest {nbest}: expected 1 <= nbest <= beam_size <= '
                              f'{MAX_BEAM_SIZE}')

@@ -92,6 +92,12 @@ def test_no_pictures_have_no_captions(captioner):
     assert captioner.captions([]) == []
 
 
+def test_one_picture_in_place_of_a_list_is_an_input_error(captioner, photos):
+    for picture in (str(photos[0]), photos[0], Image.open(photos[0])):
+        with pytest.raises(InputError, match='put it in a list'):
+            captioner.captions(picture)
+
+
 @pytest.mark.parametrize('picture, words', [
     ('no.png', ['no.png', 'No such file']),
     (np.zeros((4, 5, 3)), ['(4, 5, 3)', 'float64', '(h, w, 3) uint8']),
