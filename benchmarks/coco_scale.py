@@ -99,7 +99,8 @@ def caption(data_root, images, checkpoint, folder):
 
 def timed_evaluation(path, argv):
     """Run eval_sentence_predictions.py with argv, and write the seconds that each of its PARTS took to path."""
-    from imagernn.scripts import eval_sentence_predictions
+    sys.path.insert(0, str(ROOT))
+    import eval_sentence_predictions
 
     def timed(name, function):
         def call(*args, **more):

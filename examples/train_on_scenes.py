@@ -6,7 +6,7 @@ It takes about half a minute. driver.py does the same for any data set, with che
 import argparse
 import tempfile
 
-import imagernn  # noqa: F401  before numpy: matrix products take one thread each
+from imagernn.__main__ import main as imagernn  # before numpy: matrix products take one thread each
 
 # isort: split
 import numpy as np
@@ -17,7 +17,6 @@ from imagernn.captioning.model import cost_and_grads, init_model
 from imagernn.corpus.captioned_images import getDataProvider
 from imagernn.corpus.vocab import build_vocab, lookup_table
 from imagernn.nn.solver import Solver
-from imagernn.scripts.data import make_scenes
 
 parser = argparse.ArgumentParser(description='Train a captioner on scenes that a program draws.')
 parser.add_argument('--images', type=int, default=900, help='How many scenes to draw.')
@@ -27,7 +26,7 @@ rng = np.random.default_rng(0)
 
 with tempfile.TemporaryDirectory() as folder:
     # The data: pictures, five sentences about each, and 4,096 features of each, as a convolutional network would give.
-    make_scenes.main(['--output', f'{folder}/scenes', '--images', str(flags.images)])
+    imagernn(['make-scenes', '--output', f'{folder}/scenes', '--images', str(flags.images)])
     data = getDataProvider('scenes', folder)
 
     # The vocabulary: the words that occur at least five times in training, numbered from 1; 0 ends a sentence.

@@ -3,27 +3,27 @@
 Knows where each command is and a sentence about it; imports the chosen one alone, so that it starts fast.
 """
 
-import importlib
+import importlib.util
 import sys
 from pathlib import Path
 
-from imagernn.errors import InputError, script
+from imagernn.errors import PACKAGE, InputError, script
 
-COMMANDS = {    # name: module, sentence
-    'train': ('imagernn.scripts.driver', 'Train a captioning model on pictures and sentences.'),
-    'caption': ('imagernn.scripts.predict_on_images', 'Caption photos with a trained model.'),
-    'evaluate': ('imagernn.scripts.eval_sentence_predictions',
+COMMANDS = {    # name: module, or script of the checkout; sentence
+    'train': ('driver.py', 'Train a captioning model on pictures and sentences.'),
+    'caption': ('predict_on_images.py', 'Caption photos with a trained model.'),
+    'evaluate': ('eval_sentence_predictions.py',
                  'Caption a split of a data set; compute its perplexity and the captions\' scores.'),
-    'score': ('imagernn.scripts.eval.score_captions', 'Score captions from any system against reference captions.'),
+    'score': ('eval/score_captions.py', 'Score captions from any system against reference captions.'),
     'extract': ('imagernn.extract_features', 'Extract features from pictures with a convolutional network.'),
     'view': ('imagernn.view', 'Show captioned pictures in a browser, or compare two models\' captions.'),
     'monitor': ('imagernn.monitor', 'Show the learning curves of training runs in a browser, live.'),
     'publish': ('imagernn.publish', 'Make a small copy of a checkpoint to share.'),
     'classify': ('imagernn.convnet.classify', 'Name the ImageNet classes that a network sees in pictures.'),
     'train-convnet': ('imagernn.convnet.train', 'Train a small convolutional network on digits or drawn scenes.'),
-    'prepare-coco': ('imagernn.scripts.data.prepare_coco', 'Make dataset.json from the annotations of MS COCO.'),
-    'prepare-flickr': ('imagernn.scripts.data.prepare_flickr', 'Make dataset.json from Flickr8K or Flickr30K.'),
-    'make-scenes': ('imagernn.scripts.data.make_scenes', 'Draw a small data set of scenes to try everything on.'),
+    'prepare-coco': ('data/prepare_coco.py', 'Make dataset.json from the annotations of MS COCO.'),
+    'prepare-flickr': ('data/prepare_flickr.py', 'Make dataset.json from Flickr8K or Flickr30K.'),
+    'make-scenes': ('data/make_scenes.py', 'Draw a small data set of scenes to try everything on.'),
 }
 
 
@@ -40,7 +40,19 @@ def main(argv=None):
     if name not in COMMANDS:
         raise InputError(f'imagernn has no command {name!r}; choose one of {", ".join(COMMANDS)}')
     sys.argv = [str(Path(sys.argv[0]).parent / f'imagernn {name}'), *rest]
-    return importlib.import_module(COMMANDS[name][0]).main(rest)
+    return module_of(name).main(rest)
+
+
+def module_of(name):
+    """The module of a command. A script is in the root of a checkout, and in imagernn/scripts/ once installed."""
+    where, _ = COMMANDS[name]
+    if not where.endswith('.py'):
+        return importlib.import_module(where)
+    path = next(folder / where for folder in (PACKAGE / 'scripts', PACKAGE.parent) if (folder / where).is_file())
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 def overview():

@@ -103,7 +103,7 @@ def run_python(code, **environment):
 
 
 def test_the_environment_chooses_the_number_of_threads():
-    code = 'from imagernn.blas import NUM_THREADS, cores; print(NUM_THREADS, cores())'
+    code = 'from imagernn.nn.blas import NUM_THREADS, cores; print(NUM_THREADS, cores())'
     plain, cores = run_python(code)
     assert plain == cores
     assert run_python(code, OPENBLAS_NUM_THREADS='1') == ['1', cores]
