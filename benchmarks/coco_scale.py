@@ -27,7 +27,8 @@ from machine import describe_cpu
 from ours import Ours
 from work import SIZES, random_batch
 
-from imagernn.corpus.captioned_images import STORE_NAME, getDataProvider
+from imagernn.corpus.captioned_images import getDataProvider
+from imagernn.corpus.dataset_file import STORE_NAME
 from imagernn.errors import InputError, script
 from imagernn.formats.json_files import write_json
 from imagernn.formats.writing import require_writable

@@ -16,7 +16,7 @@ import re
 import sys
 from pathlib import Path
 
-from imagernn.corpus.captioned_images import SPLITS
+from imagernn.corpus.dataset_file import SPLITS
 from imagernn.corpus.dataset_writer import make_dataset, summary, write_dataset
 from imagernn.errors import InputError, script
 from imagernn.formats.json_files import load_json

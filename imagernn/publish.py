@@ -1,7 +1,7 @@
-"""Make a small checkpoint to give away: python -m imagernn.publish CHECKPOINT cv/NAME.h5
+"""Make a small copy of a checkpoint to share: python -m imagernn.publish CHECKPOINT cv/NAME.h5
 
-Keeps the model as float16, the vocabulary, the flags and where the features came from; leaves out what only a run that
-goes on needs: the solver's and the random state, the history.
+It keeps the model as float16, the vocabulary, the flags, and where the features came from. It leaves out what only a
+resumed run needs: the state of the solver and of the random stream, and the history.
 """
 
 import argparse
@@ -9,34 +9,40 @@ import sys
 
 import numpy as np
 
-from imagernn.captioning.load import check_feature_size, load_captioner
+from imagernn.captioning.load import KIND, check_feature_size, load_captioner
 from imagernn.corpus.features import open_features
 from imagernn.errors import InputError, command, script
 from imagernn.formats.writing import refuse_to_replace
 from imagernn.runs.checkpoint_file import save_checkpoint
 
 KEPT = ('wordtoix', 'ixtoword', 'it', 'epoch', 'perplexity', 'features')
-OF_A_MACHINE = ('data_root', 'checkpoint_output_directory', 'worker_status_output_directory', 'init_model_from',
+# flags that only mean something on the machine of the training
+LOCAL_PARAMS = ('data_root', 'checkpoint_output_directory', 'worker_status_output_directory', 'init_model_from',
                 'resume')
+
+
+def build_parser():
+    parser = argparse.ArgumentParser(prog='imagernn publish', description='Make a small copy of a checkpoint to share.')
+    parser.add_argument('checkpoint_path', help='A checkpoint that imagernn train wrote.')
+    parser.add_argument('output', help='The file to write.')
+    parser.add_argument('--features',
+                        help='A feature file that imagernn extract wrote with the network of the training. Give it '
+                             'when the checkpoint does not name that network.')
+    return parser
 
 
 @script
 def main(argv=None):
-    parser = argparse.ArgumentParser(prog='imagernn publish',
-                                     description='Make a small checkpoint to give away.')
-    parser.add_argument('checkpoint_path', help='a checkpoint that imagernn train wrote')
-    parser.add_argument('output', help='the file to write')
-    parser.add_argument('--features', help='a file of extract_features, of the network that was trained with, where '
-                                           'the one that was trained with does not name it')
-    args = parser.parse_args(argv)
+    args = build_parser().parse_args(argv)
     checkpoint = load_captioner(args.checkpoint_path)
     refuse_to_replace([args.checkpoint_path], [args.output])
-    small = {key: checkpoint[key] for key in KEPT if key in checkpoint}
+    small = {'kind': KIND, **{key: checkpoint[key] for key in KEPT if key in checkpoint}}
     small['model'] = {name: to_float16(name, w) for name, w in checkpoint['model'].items()}
-    small['params'] = {name: value for name, value in checkpoint['params'].items() if name not in OF_A_MACHINE}
+    small['params'] = {name: value for name, value in checkpoint['params'].items() if name not in LOCAL_PARAMS}
     if args.features:
-        said = checkpoint.get('features')
-        small['features'] = {**(said if isinstance(said, dict) else {}), **origin(args.features, checkpoint['model'])}
+        recorded = checkpoint.get('features')
+        small['features'] = {**(recorded if isinstance(recorded, dict) else {}),
+                             **origin(args.features, checkpoint['model'])}
     save_checkpoint(args.output, small)
     print(f'written: {args.output}')
     return 0
@@ -53,6 +59,7 @@ def origin(path, model):
 
 
 def to_float16(name, w):
+    """An array as float16. InputError where a number is too large for it."""
     with np.errstate(over='ignore'):
         small = w.astype(np.float16)
     if not np.isfinite(small).all():

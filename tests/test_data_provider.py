@@ -11,8 +11,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from imagernn.corpus import captioned_images
-from imagernn.corpus.captioned_images import STORE_NAME, getDataProvider
+from imagernn.corpus import dataset_file
+from imagernn.corpus.captioned_images import getDataProvider
+from imagernn.corpus.dataset_file import STORE_NAME
 from imagernn.corpus.token_store import fingerprint, load_store
 from imagernn.errors import InputError
 
@@ -41,7 +42,7 @@ def write(root, data, feats=FEATS, encoding='utf-8'):
 @pytest.fixture
 def keep_all(monkeypatch):
     """Even the smallest dataset.json gets a file beside it that keeps its encoded form."""
-    monkeypatch.setattr(captioned_images, 'STORE_FROM', 0)
+    monkeypatch.setattr(dataset_file, 'STORE_FROM', 0)
 
 
 @pytest.fixture(params=['read', 'kept'])
@@ -51,7 +52,7 @@ def provider(tmp_path, request):
     if request.param == 'kept':
         request.getfixturevalue('keep_all')
         getDataProvider('tiny', tmp_path)
-        request.getfixturevalue('monkeypatch').setattr(captioned_images, 'parsed', None)
+        request.getfixturevalue('monkeypatch').setattr(dataset_file, 'parsed', None)
     return getDataProvider('tiny', tmp_path)
 
 
@@ -324,7 +325,7 @@ def test_a_large_data_set_gets_one(tmp_path, monkeypatch):
     write(tmp_path, make_data())
     path = tmp_path / 'tiny' / 'dataset.json'
     for size, there in ((path.stat().st_size + 1, False), (path.stat().st_size, True)):
-        monkeypatch.setattr(captioned_images, 'STORE_FROM', size)
+        monkeypatch.setattr(dataset_file, 'STORE_FROM', size)
         getDataProvider('tiny', tmp_path)
         assert (tmp_path / 'tiny' / STORE_NAME).is_file() == there
 

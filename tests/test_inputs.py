@@ -178,7 +178,7 @@ def test_features_as_a_memory_map_in_a_folder_that_may_only_be_read(tmp_path):
 
 def test_a_large_data_set_in_a_folder_that_may_only_be_read(tmp_path, monkeypatch):
     """Its encoded form cannot be kept beside it: then it is not, whoever runs this."""
-    monkeypatch.setattr('imagernn.corpus.captioned_images.STORE_FROM', 1)
+    monkeypatch.setattr('imagernn.corpus.dataset_file.STORE_FROM', 1)
     monkeypatch.setattr('imagernn.formats.writing._temporary', lambda target: Path('/proc/none') / target.name
                         if target.suffix == '.npz' else target.with_name(f'.{target.name}.tmp'))
     folder = write_tiny_dataset(tmp_path)

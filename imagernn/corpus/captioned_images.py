@@ -1,8 +1,8 @@
-"""dataset.json and its feature file as images, sentences and image-sentence pairs, sampled or in order.
+"""A data set's images, sentences and image-sentence pairs, sampled or in order, with their features.
 
-Knows the layout of data/<name>/ and checks all of it once, on loading. Knows nothing of models. What stays in memory
-are token_store's integer arrays, in which images and sentences are numbered in the order of dataset.json; training and
-evaluation use these numbers (Pairs). An image's dict, as it is in dataset.json, is made when it is asked for.
+Knows the layout of data/<name>/, whose dataset.json dataset_file.py reads and checks. Knows nothing of models. What
+stays in memory are token_store's integer arrays, in which images and sentences are numbered in the order of
+dataset.json; training and evaluation use these numbers (Pairs). An image's dict is made when it is asked for.
 """
 
 from itertools import islice
@@ -11,15 +11,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+from imagernn.corpus.dataset_file import SPLITS, place_of, read_dataset
 from imagernn.corpus.features import LAYOUT, default_features, open_features
-from imagernn.corpus.token_store import build_store, fingerprint, load_store, save_store
 from imagernn.errors import InputError, command
-from imagernn.formats.json_files import contents_of, json_type, parsed
-
-SPLITS = ('train', 'val', 'test', 'restval')
-STORE_NAME = 'dataset.cache.npz'    # beside dataset.json, which may be changed or replaced at any time
-MAX_NESTING = 100                   # of fields that are kept as they are
-STORE_FROM = 16 << 20               # bytes of dataset.json: a smaller one is read as it is, in about a second
 
 
 def getDataProvider(dataset, data_root='data', features=None):
@@ -30,7 +24,7 @@ def getDataProvider(dataset, data_root='data', features=None):
     """
     folder = _dataset_folder(Path(data_root), dataset)
     path = folder / 'dataset.json'
-    store = _load_images(path)
+    store = read_dataset(path)
     opened = open_features(_features_path(folder, features))
     _check_imgids(path, store, opened)
     return DataProvider(folder, store, opened)
@@ -183,101 +177,6 @@ def _features_path(folder, features):
                      'Name one that exists with --features.')
 
 
-def _load_images(path):
-    """dataset.json as an ImageStore: from the file beside it that keeps this of a large one, or read and checked."""
-    contents = contents_of(path)
-    if len(contents) < STORE_FROM:
-        return build_store(_checked_images(path, parsed(path, contents)))
-    stored, key = path.with_name(STORE_NAME), fingerprint(contents)
-    store = load_store(stored, key)
-    if store is None:
-        store = build_store(_checked_images(path, parsed(path, contents)))
-        save_store(stored, store, key)
-    return store
-
-
-def _checked_images(path, data):
-    """The list of images, each checked in full but for its imgid's range.
-
-    An empty token list is allowed: a caption whose words are all rare is empty too once the vocabulary is applied.
-    'raw' and 'filepath' are optional; other fields are left alone.
-    """
-    images = data.get('images')
-    if not isinstance(images, list):
-        found = ascii(', '.join(sorted(data)))[1:-1] or 'nothing'
-        raise InputError(f'{path}: there is no list "images" at the top level; found: {found:.300}. '
-                         'Expected {"images": [{"filename", "imgid", "split", "sentences"}, ...]}.')
-    if not images:
-        raise InputError(f'{path}: the list "images" is empty; expected at least one image.')
-    first_with = {}  # imgid -> index of the image that has it
-    for index, image in enumerate(images):
-        problem = _image_problem(image)
-        if problem is None and image['imgid'] in first_with:
-            first = first_with[image['imgid']]
-            problem = (f"imgid {image['imgid']!s:.60} is that of {_place(first, images[first])} too; "
-                       'expected each imgid once')
-        if problem is not None:
-            raise InputError(f'{path}: {_place(index, image)}: {problem}. Mend that entry or take it out.')
-        first_with[image['imgid']] = index
-    return images
-
-
-def _image_problem(image):
-    """What is wrong with an image's entry, or None."""
-    if not isinstance(image, dict):
-        return f'is {json_type(image)}; expected an object'
-    missing = [key for key in ('filename', 'imgid', 'split', 'sentences') if key not in image]
-    if missing:
-        return f"has no '{missing[0]}'; expected filename, imgid, split and sentences"
-    for key in ('filename', 'filepath'):
-        if not isinstance(image.get(key, ''), str):
-            return f"'{key}' is {json_type(image[key])}; expected a string"
-    if type(image['imgid']) is not int:  # bool is an int to isinstance
-        return f"imgid is {image['imgid']!r:.60}; expected an integer, the image's row in the feature file"
-    if image['imgid'] < 0:
-        return f"imgid is {image['imgid']!s:.60}; expected 0 or more, the image's row in the feature file"
-    if image['split'] not in SPLITS:
-        return f"split is {image['split']!r:.60}; expected one of {', '.join(SPLITS)}"
-    if not isinstance(image['sentences'], list):
-        return f"'sentences' is {json_type(image['sentences'])}; expected a list"
-    if not image['sentences']:
-        return 'has no sentences; expected at least one'
-    if deep := _too_deep(image, 'sentences'):
-        return f'{deep!r:.60} is nested more than {MAX_NESTING} deep'
-    for number, sentence in enumerate(image['sentences']):
-        problem = _sentence_problem(sentence)
-        if problem is not None:
-            return f'sentence {number} {problem}'
-    return None
-
-
-def _sentence_problem(sentence):
-    if not isinstance(sentence, dict):
-        return f'is {json_type(sentence)}; expected an object with a list "tokens"'
-    if 'tokens' not in sentence:
-        return "has no 'tokens'; expected a list of strings"
-    tokens = sentence['tokens']
-    if not isinstance(tokens, list):
-        return f"'tokens' is {json_type(tokens)}; expected a list of strings"
-    if not {str}.issuperset(map(type, tokens)):
-        number, token = next((n, t) for n, t in enumerate(tokens) if type(t) is not str)
-        return f'token {number} is {json_type(token)}, {token!r:.60}; expected a string'
-    if deep := _too_deep(sentence, 'tokens'):
-        return f'{deep!r:.60} is nested more than {MAX_NESTING} deep'
-    return None
-
-
-def _too_deep(fields, besides):
-    """The first key whose value is so nested that to write or read it again may fail; or None."""
-    return next((key for key, value in fields.items()
-                 if type(value) in (dict, list) and key != besides and _deeper(value, MAX_NESTING)), None)
-
-
-def _deeper(value, levels):
-    return type(value) in (dict, list) and (levels == 0 or any(
-        _deeper(inner, levels - 1) for inner in (value.values() if type(value) is dict else value)))
-
-
 def _check_imgids(path, store, features):
     """Raise InputError unless the feature file has a row for every image, and does not look transposed."""
     listed, highest = len(store.splits), int(store.imgids.argmax())
@@ -285,18 +184,13 @@ def _check_imgids(path, store, features):
     enough = features.num_images > image['imgid']
     held = f'{features.path}: holds features of {features.num_images} images, {features.dim} numbers each'
     if features.dim == listed != features.num_images:
-        way_out = f'Store {LAYOUT}' + (f'; if it is right as it is, keep only the first {listed} images in it.'
+        advice = f'Store {LAYOUT}' + (f'; if it is right as it is, keep only the first {listed} images in it.'
                                        if enough else '.')
-        raise InputError(f'{held}, while {path} lists {listed} images: it looks transposed. {way_out}')
+        raise InputError(f'{held}, while {path} lists {listed} images: it looks transposed. {advice}')
     if features.num_images < listed:
         raise InputError(f'{held}, while {path} lists {listed} images; expected at least as many. '
                          'Use the feature file made for this data set (--features).')
     if not enough:
-        raise InputError(f"{path}: {_place(highest, image)}: imgid {image['imgid']!s:.60} is beyond the "
+        raise InputError(f"{path}: {place_of(highest, image)}: imgid {image['imgid']!s:.60} is beyond the "
                          f'feature file, and {held}; expected an imgid from 0 to {features.num_images - 1}. '
-                         'Use the feature file made for this data set (--features), or mend the imgid.')
-
-
-def _place(index, image):
-    name = image.get('filename') if isinstance(image, dict) else None
-    return f'image {index}' + (f' ({name!r:.100})' if isinstance(name, str) else '')
+                         'Use the feature file made for this data set (--features), or correct the imgid.')

@@ -6,7 +6,7 @@ data sets are published: data/prepare_*.py read those.
 
 from pathlib import Path
 
-from imagernn.corpus.captioned_images import SPLITS
+from imagernn.corpus.dataset_file import SPLITS
 from imagernn.corpus.tokenize import karpathy_tokenize
 from imagernn.formats.json_files import write_json
 

@@ -1,7 +1,7 @@
 """The images and sentences of a data set as a few arrays, and a file that keeps these from one run to the next.
 
-Knows how to hold the entries of a dataset.json in little memory, and how to give them back one by one as they were.
-Does not know what is right in a dataset.json, nor anything of splits, features or vocabularies.
+Holds the entries of a dataset.json in little memory, and returns them one by one as they were, or their tokens as
+integers. Does not check them, and knows nothing of splits, features or models.
 """
 
 import hashlib
@@ -15,7 +15,7 @@ from imagernn.errors import InputError
 from imagernn.formats.npy import array_of, open_archive
 from imagernn.formats.writing import replacing
 
-# To be raised when the arrays come to mean something else, or dataset.json is checked for more than before
+# to be increased when the meaning of the arrays changes, or when dataset.json is checked for more than before
 VERSION = 2
 
 _to_json = json.JSONEncoder(separators=(',', ':')).encode    # -> ASCII
@@ -72,7 +72,7 @@ class ImageStore(NamedTuple):
 
 
 def build_store(images):
-    """A list of image dicts from a dataset.json, checked -> ImageStore. Empties the list, to free its memory early."""
+    """The ImageStore of a list of image dicts that were checked. Empties the list, to free its memory early."""
     numbers, tokens, token_starts, image_starts = {}, array('i'), array('q', [0]), array('q', [0])
     text, image_texts, sentence_texts = bytearray(), array('q'), array('q')
     splits = np.array([image['split'] for image in images])
@@ -90,18 +90,18 @@ def build_store(images):
             text += _to_json(sentence).encode()
         image_starts.append(len(sentence_texts))
     words = _to_json(list(numbers))
-    del numbers    # words made anew after this do not hold on to the memory of all that was parsed with them
+    del numbers    # words parsed again do not keep the memory of everything that was parsed with the first ones
     return ImageStore(json.loads(words), np.array(tokens), np.array(token_starts), np.array(image_starts),
                       text.decode(), np.array(image_texts), np.array(sentence_texts), splits, imgids)
 
 
 def fingerprint(contents):
-    """The digest of a dataset.json, bytes, that its stored form is known by."""
+    """A digest of the contents of a dataset.json, bytes, which identifies its stored form."""
     return hashlib.blake2b(contents).digest()
 
 
 def save_store(path, store, key):
-    """Keep the encoded form of the dataset.json whose fingerprint is key. If it cannot be written, it is not."""
+    """Save the store of the dataset.json whose fingerprint is key. If the file cannot be written, nothing happens."""
     arrays = store._asdict()
     for name, value in (('words', _to_json(store.words)), ('text', store.text)):
         arrays[name] = np.frombuffer(value.encode(), np.uint8)
@@ -113,7 +113,7 @@ def save_store(path, store, key):
 
 
 def load_store(path, key):
-    """What save_store kept under this key. None if there is nothing, or if one bit of it is not as it was written."""
+    """The store that was saved under this key. None if there is none, or if any bit of it has changed."""
     try:
         with open_archive(path) as archive:
             arrays = {name: array_of(archive.read(f'{name}.npy')) for name in (*ImageStore._fields, 'seal')}
@@ -127,7 +127,7 @@ def load_store(path, key):
 
 
 def _sound(store):
-    """The store; ValueError where a place that it names is not there. A forger can make a seal, but no such place."""
+    """The store; ValueError where an index points outside its array, which a forged seal would not show."""
     N, S, P = len(store.image_texts), len(store.sentence_texts), len(store.tokens)
     within = [(store.tokens, len(store.words)), (store.image_texts, len(store.text)),
               (store.sentence_texts, len(store.text)), (store.token_starts, P + 1),
@@ -139,14 +139,14 @@ def _sound(store):
                    for values, stop in within)
             or any(len(first) != count + 1 or first[0] != 0 or first[-1] != end or (np.diff(first) < 0).any()
                    for first, count, end in starts)):
-        raise ValueError('a place that is not there')
+        raise ValueError('an index points outside its array')
     return store
 
 
 def _seal(arrays, key):
-    """A digest of the arrays, of the dataset.json they were made from, and of the version of their form.
+    """A digest of the arrays, of the dataset.json that they were made from, and of VERSION.
 
-    It is a guard against accidents, not against forgers.
+    It protects against accidents, not against forgers.
     """
     digest = hashlib.blake2b(key + bytes([VERSION]))
     for name, values in arrays.items():

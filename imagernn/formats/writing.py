@@ -118,10 +118,10 @@ def remove_leftovers(folder, pattern):
 
 
 @contextmanager
-def claimed(path, way_out):
+def claimed(path, advice):
     """Reserve path, a file or the common beginning of several file names, for this process during the with-block.
 
-    Raises InputError, ending with the advice way_out, if a running process has reserved it. The claim is a lock on the
+    Raises InputError, ending with the advice advice, if a running process has reserved it. The claim is a lock on the
     file .<name>.lock, which the operating system releases when its process ends, however it ends. On a file system
     without locks nothing is reserved, and a note on stderr reports that.
     """
@@ -133,7 +133,7 @@ def claimed(path, way_out):
         owner = ''
         with suppress(OSError):
             owner = f' ({lock.read_text(encoding="utf-8", errors="replace")[:200].strip()})'
-        raise InputError(f'{path}: is in use by a run that is alive{owner}; {way_out}') from None
+        raise InputError(f'{path}: is in use by a run that is alive{owner}; {advice}') from None
     except OSError as error:
         raise InputError(f'{lock}: cannot be written ({error.strerror or error}); '
                          'make the folder writable, or name another place') from error

@@ -1,13 +1,13 @@
-"""Holds numpy's matrix products to one thread each: the threads are our own (workers.py). Import it before numpy.
+"""Limits each of numpy's matrix products to one thread, because workers.py has threads of its own.
 
-Two threads that each multiply their half of a batch are as fast as one product on two threads while the machine is
-quiet, and far faster while it is not: there is one place to wait for each other a step, not hundreds. Where numpy is
-loaded already, nothing is changed.
+To be imported before numpy; if numpy is loaded already, nothing changes. Two threads that each multiply their half of a
+batch are as fast as one product on two threads while the machine is quiet, and far faster while it is busy: they wait
+for each other once a step, not hundreds of times.
 """
 
 import os
 
-# what OpenBLAS, MKL, Accelerate, BLIS and OpenMP read, when they are loaded or first called
+# what OpenBLAS, MKL, Accelerate, BLIS and OpenMP read when they are loaded or first called
 VARIABLES = ('OPENBLAS_NUM_THREADS', 'MKL_NUM_THREADS', 'VECLIB_MAXIMUM_THREADS', 'BLIS_NUM_THREADS',
              'OMP_NUM_THREADS')
 
@@ -18,7 +18,7 @@ def cores():
 
 
 def threads_asked_for():
-    """How many threads to use: what the environment asks of the libraries above, at most the cores there are."""
+    """How many threads to use: what the environment asks of the libraries above, and at most the number of cores."""
     asked = [os.environ.get(name, '').partition(',')[0].strip() for name in VARIABLES]
     return min([int(number) for number in asked if number.isdecimal() and int(number)] + [cores()])
 
@@ -29,7 +29,7 @@ os.environ.update(dict.fromkeys(VARIABLES, '1'))
 import numpy as np  # noqa: E402  reads them
 
 _ = np.ones((64, 64)) @ np.ones((64, 64))
-for _name, _value in _before.items():    # a program that is started from here chooses anew
+for _name, _value in _before.items():    # a program that is started from here chooses for itself
     if _value is None:
         del os.environ[_name]
     else:

@@ -1,6 +1,6 @@
-"""Checks gradients against finite differences of the cost. Knows nothing of models: a function and its arrays.
+"""Gradients compared with finite differences of the cost. Knows no models, only a function and its arrays.
 
-Use float64. The function must be the same each time it is called: fix dropout masks by starting the random stream anew.
+Use float64. The function must return the same value at each call: fix dropout masks by restarting the random stream.
 """
 
 import numpy as np
@@ -11,16 +11,16 @@ AGREED = 1e-8
 
 
 def central_difference(f_at, step=STEP):
-    """The derivative at 0 of f_at(s) -> float: (8·(f(s) − f(−s)) − (f(2s) − f(−2s))) / 12s, its error of order s⁴."""
+    """The derivative at 0 of f_at(s) -> float, as (8·(f(s) − f(−s)) − (f(2s) − f(−2s))) / 12s; its error is O(s⁴)."""
     return (8 * (f_at(step) - f_at(-step)) - (f_at(2 * step) - f_at(-2 * step))) / (12 * step)
 
 
 def derivative_error(analytic, f_at, step=STEP, floor=0.):
-    """|a − n| / max(|a| + |n|, floor), 0 where both are 0: a derivative against finite differences of f_at(s) at 0.
+    """The relative error of an analytic derivative a against the finite difference n of f_at(s) at 0.
 
-    Where they disagree, steps down to a thousand times smaller are tried, and the least error counts: they leave
-    behind a kink of a ReLU that was within reach of the first. A derivative that is wrong by more than rounding
-    stays so.
+    It is |a − n| / max(|a| + |n|, floor), and 0 where both are 0. Where they disagree, steps down to a thousand times
+    smaller are tried as well, and the least error counts: a smaller step no longer reaches over the kink of a ReLU. A
+    derivative that is wrong by more than rounding stays wrong at every step.
     """
     least = np.inf
     for smaller in SMALLER:
@@ -36,8 +36,8 @@ def derivative_error(analytic, f_at, step=STEP, floor=0.):
 def directional_error(f, arrays, grads, rng, step=STEP):
     """Relative error of the gradients along one random direction through all arrays at once.
 
-    f() -> float reads the arrays, which are changed for a moment and put back. One number that any wrong element
-    shows in. (autograd's test_util checks so.)
+    f() -> float reads the arrays, which are changed for a moment and restored. Any wrong element changes this one
+    number. (The method of autograd's test_util.)
     """
     originals = [x.copy() for x in arrays]
     directions = [rng.choice([-1., 1.], x.shape) for x in arrays]
@@ -57,8 +57,9 @@ def directional_error(f, arrays, grads, rng, step=STEP):
 def element_errors(f, x, grad, rng, num_checks=10, step=STEP):
     """Relative errors of up to num_checks elements of grad, half of them the largest, half drawn at random.
 
-    f() -> float reads the array x, which is changed for a moment and put back. Errors are relative to the element, or
-    to a hundredth of the largest one where that is more: below, the difference of two costs has few digits left.
+    f() -> float reads the array x, which is changed for a moment and restored. Errors are relative to the element, or
+    to a hundredth of the largest element if that is more, because the difference of two costs has few digits left for
+    smaller ones.
     """
     magnitudes = np.nan_to_num(np.abs(grad).ravel(), nan=np.inf)
     largest = np.argsort(-magnitudes, kind='stable')[:num_checks // 2]

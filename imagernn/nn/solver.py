@@ -103,7 +103,7 @@ class Solver:
 
     params: solver, learning_rate, momentum (vanilla with momentum > 0), decay_rate, smooth_eps, adam_beta1;
     grad_clip with grad_clip_by 'value': each element into ±grad_clip, as in NeuralTalk; 'norm': all gradients scaled
-    together so that their joint Euclidean norm is at most grad_clip. 0 or less does not clip.
+    together so that their joint Euclidean norm is at most grad_clip; 0 or less does not clip.
     """
 
     def __init__(self, params):

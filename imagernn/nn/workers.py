@@ -1,6 +1,6 @@
-"""Threads that share out work, and scratch memory for each. Knows nothing of models.
+"""Threads that share work, and scratch memory for each. Knows nothing of models.
 
-numpy lets go of the interpreter while it computes, so that as many threads compute at once as there are cores.
+numpy releases the GIL while it computes, so as many threads compute at once as there are cores.
 """
 
 from collections import deque
@@ -14,7 +14,7 @@ from imagernn.nn.scratch import Scratch
 
 
 class Workers:
-    """num_threads threads; one alone is the thread that asks. scratches: as many Scratch as threads."""
+    """num_threads threads; a single one is the calling thread itself. scratches: a Scratch for each thread."""
 
     def __init__(self, num_threads=1):
         self.scratches = [Scratch() for _ in range(num_threads)]
@@ -24,9 +24,9 @@ class Workers:
         self._pool = ThreadPoolExecutor(num_threads) if num_threads > 1 else None
 
     def map(self, function, items):
-        """function(item) of each, in the items' order; lazy, never far ahead of what is asked for.
+        """Yield function(item) of each item, in order. It is lazy, and never far ahead of what is consumed.
 
-        What a function raises is raised here, no more items are begun, and those begun have ended.
+        An exception of function is raised here. Then no further item is started, and those that were have ended.
         """
         if self._pool is None:
             yield from map(function, items)
@@ -49,9 +49,9 @@ class Workers:
             self._leaving.clear()
 
     def run(self, function, items):
-        """[function(item), …] of a list; the thread that asks takes its turn with the others.
+        """[function(item), …] of a list of items. The calling thread works, too.
 
-        What a function raises is raised here, no more items are begun, and those begun have ended.
+        An exception of function is raised here. Then no further item is started, and those that were have ended.
         """
         results, turns, errors = [None] * len(items), count(), []
 
@@ -72,13 +72,13 @@ class Workers:
         return results
 
     def go_on(self):
-        """Long functions call it now and then: it raises CancelledError where nobody waits for them any more."""
+        """To be called now and then by long functions: raises CancelledError if their result is no longer wanted."""
         if self._leaving.is_set():
             raise CancelledError
 
     @contextmanager
     def scratch(self):
-        """A Scratch for the time of a with-block in one of the threads."""
+        """A Scratch of its own for a thread, while the with-block runs."""
         borrowed = self._free.get()
         try:
             yield borrowed
