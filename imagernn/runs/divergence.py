@@ -41,10 +41,10 @@ def first_not_finite(arrays):
 
 def cost_doubled(state, cost, stats=None):
     """A check, as in NeuralTalk: the cost of a batch is more than twice that of the first batch."""
-    if cost <= 2 * state.cost0:    # NaN is not
+    if state.cost0 is None or cost <= 2 * state.cost0:    # NaN is not
         return None
     return (f'the cost, {cost:.4g}, is more than twice the first one, {state.cost0:.4g}; try a smaller '
-            '--learning_rate or --grad_clip, or a larger --batch_size')
+            '--learning_rate, or a larger --batch_size')
 
 
 def perplexity_rose(batch_size):

@@ -9,6 +9,7 @@ from imagernn.nn.blas import NUM_THREADS
 from imagernn.nn.solver import CLIPS, SOLVERS
 
 MOST_THREADS = 4    # by default: a batch of 100 in more parts makes small matrices
+FOLDERS = ('checkpoint_output_directory', 'worker_status_output_directory', 'output_directory')    # of a run's files
 
 
 def add_optimizer_flags(parser):
@@ -33,15 +34,18 @@ def add_optimizer_flags(parser):
         help='Clip each element of a gradient, or the norm of all gradients together.')
 
 
-def add_output_flags(parser, checkpoints='cv/'):
-    """Names and folders of what a run writes, and how it resumes. Returns the argument group."""
+def add_output_flags(parser, short_o=True):
+    """Names and folders of what a run writes, and how it resumes. Returns the argument group.
+
+    short_o: whether -o is the folder of checkpoints, as in NeuralTalk, and not free for another flag.
+    """
     group = parser.add_argument_group('output and resuming')
     add = group.add_argument
     add('--fappend', default='baseline',
         help='A name for the run, a part of the names of its checkpoints and of its status file. Runs at the same time '
              'need different ones.')
-    if checkpoints:
-        add('-o', '--checkpoint_output_directory', default=checkpoints, help='The folder for checkpoints.')
+    add(*(['-o'] if short_o else []), '--checkpoint_output_directory', default='cv/',
+        help='The folder for checkpoints.')
     add('--worker_status_output_directory', default='status/',
         help='The folder for the status file, which the monitor shows.')
     add('--checkpoint_every', default='10m',
@@ -84,7 +88,7 @@ def require_near(params, given, path):
     Near is a folder below this one, or below the one beside which the checkpoint's own folder lies.
     """
     near = [Path.cwd(), Path(path).resolve().parent.parent]
-    for name in ('checkpoint_output_directory', 'worker_status_output_directory'):
+    for name in [name for name in FOLDERS if name in params]:
         folder = Path(params[name].replace('\0', '?')).resolve()
         if params[name] != given[name] and not any(folder.is_relative_to(place) for place in near):
             raise InputError(f'{path}: says that its run writes to {folder}; to resume there, give that folder with '

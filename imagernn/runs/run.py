@@ -38,8 +38,8 @@ class Run:
     state: a RunState, changed in place. params: the flags of runs.flags, besides dataset, max_epochs and eval_period.
     iters_per_epoch: updates per epoch. learning_rate_at(epoch) -> the learning rate. checks: those of runs.divergence,
     besides that all numbers must be finite. probe(): why the weights as they are should not be saved, or None; asked
-    before every checkpoint. subcommand: the one of imagernn that resumes the run. next_step(best_checkpoint): what to
-    type when the run has finished.
+    before every checkpoint. subcommand: the one of imagernn that resumes the run. next_step(best_checkpoint): a line
+    to print when the run has finished, or ''.
     """
 
     def __init__(self, state, solver, rng, params, iters_per_epoch, learning_rate_at, *, checks=(),
@@ -114,7 +114,7 @@ class Run:
         except FloatingPointError as error:
             self._diverged(str(error))
             return
-        state.smooth_train = .99 * (state.smooth_train or train) + .01 * train
+        state.smooth_train = .99 * (train if state.smooth_train is None else state.smooth_train) + .01 * train
         state.it += 1
         if self._profile and self._profile.end_step() and self._profile.num_steps == 1:
             say(f'first step after {time.perf_counter() - STARTED:.1f} s')
@@ -235,7 +235,10 @@ class Run:
             self._status.write(state, 'finished')
             if state.best_checkpoint:
                 say(f'best {state.score.name} on val: {state.score.text(state.best)}, in {state.best_checkpoint}')
-                say(self._next_step(state.best_checkpoint))
+                if next_step := self._next_step(state.best_checkpoint):
+                    say(next_step)
+            elif state.val is None:    # resumed with a smaller --max_epochs than it had reached
+                say(f'there was nothing left to do, and no evaluation before; the last model is in {last_path}')
             else:
                 say(f'{state.score.name} on val: {state.score.text(state.val)}, no checkpoint below '
                     f'--write_checkpoint_ppl_threshold; the last model is in {last_path}')

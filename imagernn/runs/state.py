@@ -15,6 +15,7 @@ from imagernn.nn.solver import OtherSolver
 
 MOST_ROLLBACKS = 10    # the learning rate is then a thousandth
 NOT_YET = -1.          # in files, as in NeuralTalk: a validation score before the first evaluation
+NEW_RUN = 'start a new run from its weights with --init_model_from'
 
 
 class Score(NamedTuple):
@@ -48,14 +49,14 @@ class RunState:
 
     model: dict                         # parameter name -> array
     score: Score
-    extra: dict                         # entries of every checkpoint that the run does not change: kind, vocabulary, …
+    extra: dict                         # further entries of every checkpoint, the task's own: kind, vocabulary, …
     it: int = 0                         # updates made
     epoch: float = 0.
     history: list = dataclasses.field(default_factory=list)    # reports, as in the status file
     smooth_train: float | None = None   # moving mean of the batches' own score
     val: float | None = None            # the last validation score
     best: float | None = None
-    cost0: float | None = None          # of the first batch
+    cost0: float | None = None          # of the first batch, or what the task says was the first cost
     best_checkpoint: str | None = None
     trend: dict = dataclasses.field(default_factory=dict)      # memory of divergence.perplexity_rose
     rollbacks: int = 0                  # each halves the learning rate
@@ -98,10 +99,10 @@ class RunState:
         self.rollbacks += 1
 
 
-def resumed(path, checkpoint, model, score, extra, solver, rng):
+def resumed(path, checkpoint, model, score, extra, solver, rng, otherwise=NEW_RUN):
     """The RunState that the checkpoint at path left, with this model; solver and rng continue from there, too.
 
-    InputError where the checkpoint does not hold what is needed: see require_resumable.
+    InputError where the checkpoint does not hold what is needed: see require_resumable, also for otherwise.
     """
     state = RunState(model, score, extra)
     for name in ('it', 'epoch', 'history', 'cost0', 'best_checkpoint'):
@@ -119,16 +120,18 @@ def resumed(path, checkpoint, model, score, extra, solver, rng):
         if state.good:    # try whether it can be rolled back to
             dataclasses.replace(state).roll_back(copy.copy(solver), np.random.default_rng())
     except OtherSolver as error:
-        raise InputError(f'{path}: {error}; leave both flags out, or start a new run from the weights with '
-                         '--init_model_from') from None
+        raise InputError(f'{path}: {error}; leave the flags of the solver out, or {otherwise}') from None
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise InputError(f'{path}: its solver or random state is damaged ({error!r}); '
                          'use another checkpoint') from None
     return state
 
 
-def require_resumable(path, checkpoint, score):
-    """InputError unless the checkpoint holds valid values of all that a run needs to resume."""
+def require_resumable(path, checkpoint, score, otherwise=NEW_RUN):
+    """InputError unless the checkpoint holds valid values of all that a run needs to resume.
+
+    otherwise: what to do with a checkpoint that does not.
+    """
     number, perhaps = (int, float), (int, float, type(None))
     trained = {'solver': dict, 'rng_state': dict, 'it': int, 'epoch': number,
                f'smooth_train_{score.train_key}': perhaps}
@@ -146,7 +149,7 @@ def require_resumable(path, checkpoint, score):
         wrong.append('rollbacks')
     if wrong or checkpoint['it'] < 0:
         raise InputError(f'{path}: cannot be resumed, because it holds no valid {", ".join(wrong) or "it"}; '
-                         'start a new run from its weights with --init_model_from')
+                         f'{otherwise}')
 
 
 def _is(value, kind):
