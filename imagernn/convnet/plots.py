@@ -18,28 +18,28 @@ GAP = 4                                        # pixels between the tiles of a m
 LEFT, TOP, WIDTH, HEIGHT = 50, 20, 480, 260    # the box of the learning curve's axes, in pixels
 
 
-def write_learning_curve(path, curves, label):
-    """Write an SVG of curves: name -> a share from 0 to 1, before training and after each epoch.
+def write_learning_curve(path, epochs, curves, label):
+    """Write an SVG of curves: name -> shares from 0 to 1, one at each of epochs, which rise from 0.
 
     label: of the vertical axis.
     """
-    epochs = max(len(values) for values in curves.values()) - 1
-    step = max(1, -(-epochs // 10))
+    last = epochs[-1] or 1
+    step = max(1, math.ceil(last / 10))
 
     def at(epoch, value):
-        return f'{LEFT + WIDTH * epoch / epochs:.1f},{TOP + HEIGHT * (1 - value):.1f}'
+        return f'{LEFT + WIDTH * epoch / last:.1f},{TOP + HEIGHT * (1 - value):.1f}'
 
     parts = [f'<path d="M{at(0, share)} h{WIDTH}" stroke="#ddd"/>'
              f'<text x="{LEFT - 6}" y="{TOP + HEIGHT * (1 - share) + 4:.0f}" text-anchor="end">{share:.0%}</text>'
              for share in (0, .25, .5, .75, 1)]
-    parts += [f'<text x="{LEFT + WIDTH * epoch / epochs:.0f}" y="{TOP + HEIGHT + 18}" text-anchor="middle">{epoch}'
-              '</text>' for epoch in range(0, epochs + 1, step)]
+    parts += [f'<text x="{LEFT + WIDTH * epoch / last:.0f}" y="{TOP + HEIGHT + 18}" text-anchor="middle">{epoch}'
+              '</text>' for epoch in range(0, int(last) + 1, step)]
     parts.append(f'<text x="{LEFT + WIDTH / 2}" y="{TOP + HEIGHT + 38}" text-anchor="middle">epoch</text>')
     parts.append(f'<text x="14" y="{TOP + HEIGHT / 2}" text-anchor="middle" '
                  f'transform="rotate(-90 14 {TOP + HEIGHT / 2})">{html.escape(label)}</text>')
     for k, (name, values) in enumerate(curves.items()):
         colour = COLOURS[k % len(COLOURS)]
-        points = ' '.join(at(i, value) for i, value in enumerate(values))
+        points = ' '.join(at(epoch, value) for epoch, value in zip(epochs, values, strict=True))
         parts.append(f'<polyline points="{points}" fill="none" stroke="{colour}" stroke-width="2"/>'
                      f'<text x="{LEFT + WIDTH + 10}" y="{TOP + 12 + 20 * k}" fill="{colour}">{html.escape(name)} '
                      f'{values[-1]:.1%}</text>')

@@ -7,6 +7,7 @@ W<head>, b<head>. Knows nothing of files or of how training goes.
 """
 
 from itertools import groupby
+from typing import NamedTuple
 
 import numpy as np
 
@@ -28,29 +29,62 @@ from imagernn.nn.layers import (
     softmax_cost_backward,
     softmax_cost_forward,
 )
+from imagernn.nn.scratch import Scratch
+from imagernn.nn.sharing import add_up
 from imagernn.nn.workers import Workers
 
 AROUND = ((1, 1), (1, 1))    # the padding under which a 3 × 3 convolution keeps the picture's size
 
 
-def init_model(shape, filters, hidden_size, heads, rng, dtype=np.float32, pool_all=False):
-    """A new model for pictures of shape (h, w, c): normal with variance 2 / (inputs of a unit), biases 0.
+class Labelled(NamedTuple):
+    """Pictures and what is right about them: a batch, or a whole split."""
 
-    filters: of the convolutions of each stage; heads: name -> number of classes; pool_all: the last pool takes all, of
-    square pictures. (He et al. 2015, equation 10)
-    """
-    h, w, c = shape
+    pictures: np.ndarray    # (n, h, w, c)
+    labels: dict            # head -> the right classes (n,)
+
+
+class Sizes(NamedTuple):
+    """What the shapes of a model's parameters follow from."""
+
+    picture: tuple          # (h, w, c)
+    filters: list           # of the two convolutions of each stage
+    hidden_size: int
+    heads: dict             # name -> number of classes
+    pool_all: bool          # whether the last pool takes all that is left, of square pictures
+
+
+def layer_shapes(sizes):
+    """The shape of each layer's weights, (…, inputs, outputs): name -> shape."""
+    h, w, c = sizes.picture
     shapes = {}
-    for stage, m in enumerate(filters, start=1):
+    for stage, m in enumerate(sizes.filters, start=1):
         shapes[f'conv{stage}_1'], shapes[f'conv{stage}_2'] = (3, 3, c, m), (3, 3, m, m)
         h, w, c = h // 2, w // 2, m
-    shapes['fc'] = (c if pool_all else h * w * c, hidden_size)
-    shapes.update({head: (hidden_size, classes) for head, classes in heads.items()})
+    shapes['fc'] = (c if sizes.pool_all else h * w * c, sizes.hidden_size)
+    return {**shapes, **{head: (sizes.hidden_size, classes) for head, classes in sizes.heads.items()}}
+
+
+def init_model(sizes, rng, dtype=np.float32):
+    """A new model: weights normal with variance 2 / (inputs of a unit), biases 0. (He et al. 2015, equation 10)"""
     model = {}
-    for name, of in shapes.items():
-        model[f'W{name}'] = (rng.normal(size=of) * np.sqrt(2 / np.prod(of[:-1]))).astype(dtype)
-        model[f'b{name}'] = np.zeros((1, of[-1]), dtype)
+    for name, shape in layer_shapes(sizes).items():
+        model[f'W{name}'] = (rng.normal(size=shape) * np.sqrt(2 / np.prod(shape[:-1]))).astype(dtype)
+        model[f'b{name}'] = np.zeros((1, shape[-1]), dtype)
     return model
+
+
+def check_model(model, sizes):
+    """ValueError unless the model has the parameters of these sizes, no others, and all values are finite."""
+    expected = {}
+    for name, shape in layer_shapes(sizes).items():
+        expected[f'W{name}'], expected[f'b{name}'] = shape, (1, shape[-1])
+    if model.keys() != expected.keys():
+        raise ValueError(f'the model has the parameters {", ".join(model)}, expected {", ".join(expected)}')
+    for name, shape in expected.items():
+        if model[name].shape != shape:
+            raise ValueError(f'the parameter {name} has the shape {model[name].shape}, expected {shape}')
+        if not np.isfinite(model[name]).all():
+            raise ValueError(f'the parameter {name} holds values that are not finite')
 
 
 def stages(model):
@@ -100,32 +134,49 @@ def backward(dhidden, cache, model):
     return grads
 
 
-def cost_and_grads(x, labels, model, drop_prob=0., rng=None, workers=None):
-    """The mean over pictures x (n, h, w, c) of −ln p, summed over the heads; and its gradient by every parameter.
+def cost_and_grads(batch, model, params, rng=None, workers=None):
+    """The cost of a Labelled batch, its gradients by every parameter (names and shapes of model), and stats.
 
-    labels: head -> the right classes (n,). rng draws the dropout; without one nothing is dropped. Each thread takes a
-    part of the pictures forward and back; the number of threads changes nothing but the rounding.
+    The cost is the mean over the pictures of −ln p of the right class, summed over the heads. stats['accuracy'] is the
+    share of right answers, the mean over the heads. rng draws the dropout, with the probability params['drop_prob'];
+    without rng nothing is dropped. Each of the workers' threads takes a part of the pictures forward and back, then all
+    of them add up the gradients. The number of threads changes nothing but the rounding.
     """
     workers = workers or Workers()
-    kept = dropout_draw(len(x), model['Wfc'].shape[1], drop_prob, rng)
+    n, drop_prob = len(batch.pictures), params.get('drop_prob', 0)
+    kept = dropout_draw(n, model['Wfc'].shape[1], drop_prob, rng)
 
     @np.errstate(over='ignore', invalid='ignore')    # the cost shows it
     def run(part_and_scratch):
         part, scratch = part_and_scratch
-        hidden, cache = forward(x[part], model, None if kept is None else kept[part], drop_prob, scratch)
-        cost, dhidden, grads = 0., 0., {}
-        for head, targets in labels.items():
-            logprobs, head_cache = softmax_cost_forward(hidden, model[f'W{head}'], model[f'b{head}'], targets[part],
+        hidden, cache = forward(batch.pictures[part], model, None if kept is None else kept[part], drop_prob, scratch)
+        cost, right, dhidden, grads = 0., 0, 0., {}
+        for head, classes in batch.labels.items():
+            right += np.count_nonzero(answers(hidden, model, head) == classes[part])
+            logprobs, head_cache = softmax_cost_forward(hidden, model[f'W{head}'], model[f'b{head}'], classes[part],
                                                         scratch)
-            dh, dW, grads[f'b{head}'] = softmax_cost_backward(1 / len(x), head_cache)
-            cost, dhidden = cost - float(logprobs.sum()) / len(x), dhidden + dh
+            dh, dW, grads[f'b{head}'] = softmax_cost_backward(1 / n, head_cache)
+            cost, dhidden = cost - float(logprobs.sum()) / n, dhidden + dh
             grads[f'W{head}'] = dW.copy()                                        # the next head has the same scratch
         grads.update(backward(dhidden, cache, model))
-        return cost, grads
+        return cost, right, grads
 
-    parts = shares(len(x), min(len(x), len(workers.scratches)))
-    costs, grads = zip(*workers.map(run, zip(parts, workers.scratches, strict=False)), strict=True)
-    return sum(costs), {name: sum(part[name] for part in grads) for name in model}
+    parts = shares(n, min(n, len(workers.scratches)))
+    costs, right, grads = zip(*workers.run(run, list(zip(parts, workers.scratches, strict=False))), strict=True)
+    return sum(costs), add_up(grads, model, {}, workers), {'accuracy': sum(right) / (n * len(batch.labels))}
+
+
+@np.errstate(over='ignore', invalid='ignore')
+def cost_of(batch, model):
+    """The cost of a Labelled batch as in cost_and_grads, without dropout."""
+    hidden, _ = forward(batch.pictures, model)
+    return -sum(float(softmax_cost_forward(hidden, model[f'W{head}'], model[f'b{head}'], classes, Scratch())[0].sum())
+                for head, classes in batch.labels.items()) / len(batch.pictures)
+
+
+def answers(hidden, model, head):
+    """The likeliest class under a head, from hidden (n, hidden_size): (n,)."""
+    return affine_forward(hidden, model[f'W{head}'], model[f'b{head}'])[0].argmax(axis=1)
 
 
 def predict(x, model, heads, workers=None, at_once=50):
@@ -135,7 +186,7 @@ def predict(x, model, heads, workers=None, at_once=50):
     def run(part):
         with workers.scratch() as scratch:
             hidden, _ = forward(x[part], model, scratch=scratch)
-        return [affine_forward(hidden, model[f'W{head}'], model[f'b{head}'])[0].argmax(axis=1) for head in heads]
+        return [answers(hidden, model, head) for head in heads]
 
     found = list(workers.map(run, shares(len(x), -(-len(x) // at_once))))
     return {head: np.concatenate(classes) for head, classes in zip(heads, zip(*found, strict=True), strict=True)}

@@ -1,7 +1,9 @@
-"""Train a small VGGNet from nothing: python -m imagernn.convnet.train --data digits
+"""Train a small VGGNet from scratch: python -m imagernn.convnet.train --data digits
 
-On scikit-learn's handwritten digits, or on the scenes that data/make_scenes.py draws: which object, which colour.
-Leaves the weights, the learning curve, and pictures of the first filters and of what they make of a picture.
+It learns scikit-learn's handwritten digits, or which object and which colour the scenes of data/make_scenes.py show.
+The loop is in plain sight in train(). As driver.py does, it writes checkpoints and a status file as it runs, and
+resumes with --resume. At the end it writes the weights, the learning curve, and pictures of the first filters and of
+the activation maps of one picture.
 """
 
 import argparse
@@ -11,29 +13,61 @@ import sys
 from pathlib import Path
 from typing import NamedTuple
 
-import imagernn.nn.blas  # before numpy
-
-# isort: split
 import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
 from imagernn.convnet.plots import write_activations, write_filters, write_learning_curve
-from imagernn.convnet.small import cost_and_grads, forward, init_model, predict
+from imagernn.convnet.small import (
+    Labelled,
+    Sizes,
+    check_model,
+    cost_and_grads,
+    cost_of,
+    forward,
+    init_model,
+    predict,
+)
 from imagernn.errors import InputError, command, install_command, script
 from imagernn.formats.pictures import load_picture
 from imagernn.formats.writing import replacing, require_writable
+from imagernn.nn.schedules import cosine
 from imagernn.nn.solver import SOLVERS, Solver
 from imagernn.nn.workers import Workers
+from imagernn.runs.checkpoint_file import load_checkpoint
+from imagernn.runs.checkpoints import newest_resumable
+from imagernn.runs.divergence import cost_doubled
+from imagernn.runs.flags import (
+    add_output_flags,
+    add_system_flags,
+    check_run_params,
+    require_between,
+    require_near,
+    require_same,
+    require_shares,
+    sound_params,
+)
+from imagernn.runs.run import Run
+from imagernn.runs.state import ACCURACY, RunState, require_resumable, resumed
+from imagernn.runs.terminal import say
 
+KIND = 'convnet'
 SPLITS = ('train', 'val', 'test')
 OUTPUTS = ('model.npz', 'learning_curve.svg', 'filters.png', 'activations.png')
-MOST_THREADS = 4
 SMOOTHING = {'decay_rate': .999, 'smooth_eps': 1e-8}    # of the solver's moving means
+ANOTHER = 'use another checkpoint, or start a new run'
+# what a run that resumes cannot choose: the checkpoint's arrays and its place within an epoch were made with it
+FIXED = ('dataset', 'seed', 'size', 'filters', 'hidden_size', 'last_pool', 'batch_size', 'solver')
+# what the seed draws besides the run's own stream, each from a stream of its own
+SPLITTING, SAMPLING, ORDERING = 1, 2, 3
+PROBED = 100    # pictures whose cost is taken before the first step, and again before a checkpoint
+WINDOW = 200    # pictures over which a mean cost counts as recent
 
+
+# ---- the data -------------------------------------------------------------------------------------------------------
 
 class Data(NamedTuple):
-    """Labelled pictures. splits: name -> (pictures (n, h, w, c) float32 in 0 to 1, {head: classes (n,)})."""
+    """Labelled pictures. splits: name -> Labelled; the pictures are (n, h, w, c) float32, 0 to 1."""
 
     splits: dict
     names: dict         # head -> the name of each class
@@ -50,9 +84,10 @@ def read_digits(params):
                          f'{install_command("demo")}, or choose --data scenes') from None
     found = load_digits()
     pictures, classes = found.images[..., None].astype(np.float32) / 16, found.target
-    order, sixth = np.random.default_rng([params['seed'], 1]).permutation(len(pictures)), len(pictures) // 6
+    order = np.random.default_rng([params['seed'], SPLITTING]).permutation(len(pictures))
+    sixth = len(pictures) // 6
     parts = dict(zip(SPLITS, (order[2 * sixth:], order[:sixth], order[sixth:2 * sixth]), strict=True))
-    return Data({split: (pictures[part], {'digit': classes[part]}) for split, part in parts.items()},
+    return Data({split: Labelled(pictures[part], {'digit': classes[part]}) for split, part in parts.items()},
                 {'digit': [str(digit) for digit in found.target_names]}, mirrored=False, shift=0)
 
 
@@ -81,14 +116,19 @@ def read_scenes(params):
     names = {head: sorted(set(values)) for head, values in labels.items()}
     classes = {head: np.array([names[head].index(value) for value in values]) for head, values in labels.items()}
     pictures = np.stack([small_picture(path, params['size']) for path in tqdm(paths, 'reading', disable=None)])
-    return Data({split: (pictures[split_of == split], {head: of[split_of == split] for head, of in classes.items()})
-                 for split in SPLITS}, names, mirrored=True, shift=4)
+    scenes = Labelled(pictures, classes)
+    return Data({split: taken(scenes, split_of == split) for split in SPLITS}, names, mirrored=True, shift=4)
 
 
 def small_picture(path, size):
     """The picture at path, squashed to (size, size, 3) float32, 0 to 1."""
     image = Image.fromarray(load_picture(path)).resize((size, size), Image.Resampling.BOX)
     return np.asarray(image, np.float32) / 255
+
+
+def taken(labelled, which):
+    """Those of the Labelled pictures that which selects: indices, a mask or a slice."""
+    return Labelled(labelled.pictures[which], {head: classes[which] for head, classes in labelled.labels.items()})
 
 
 # how each data set is read, and what its flags are where they are not given
@@ -101,122 +141,187 @@ RECIPES = {
 }
 
 
+# ---- the flags ------------------------------------------------------------------------------------------------------
+
 def build_parser():
     parser = argparse.ArgumentParser(prog='imagernn train-convnet',
-                                     description='Train a small VGGNet from nothing.')
-    add = parser.add_argument
+                                     description='Train a small VGGNet from scratch.',
+                                     formatter_class=argparse.ArgumentDefaultsHelpFormatter)
 
-    def by_data(flag):
-        return 'default: ' + ', '.join(f'{data} {str(recipe[flag]).strip("[]").replace(",", "")}'
-                                       for data, recipe in RECIPES.items())
+    def by_data(add, *names, help, **options):
+        """A flag whose default is that of the data set's recipe."""
+        values = (f'{data} {str(recipe[names[-1][2:]]).strip("[]").replace(",", "")}'
+                  for data, recipe in RECIPES.items())
+        add(*names, default=argparse.SUPPRESS, help=f'{help} (default: {", ".join(values)})', **options)
 
-    add('--data', choices=tuple(READERS), default='digits', help='what to train on (default: %(default)s)')
-    add('--data_root', default='data', help='the folder that holds scenes/ (default: %(default)s)')
-    add('-o', '--output_directory', default='', help='where the files go (default: demo/convnet_<data>)')
-    add('--seed', type=int, default=0, help='of the weights, the batches, the dropout (default: %(default)s)')
-    add('--num_threads', type=int, default=min(imagernn.nn.blas.NUM_THREADS, MOST_THREADS),
-        help='threads that share out each batch; another number rounds otherwise (default: %(default)s)')
-    add('--size', type=int, default=64, help='scenes: pictures of size × size pixels (default: %(default)s)')
-    add('--filters', type=int, nargs='+', help=f'of each stage of two convolutions; {by_data("filters")}')
-    add('--hidden_size', type=int, default=128, help='of the fully connected layer (default: %(default)s)')
-    add('--last_pool', choices=('2x2', 'all'), help=f'what the last max pool takes; {by_data("last_pool")}')
-    add('--drop_prob', type=float, help=f'dropout of the fully connected layer; {by_data("drop_prob")}')
-    add('-m', '--max_epochs', type=int, help=f'passes over the training pictures; {by_data("max_epochs")}')
-    add('-b', '--batch_size', type=int, help=f'pictures a batch; {by_data("batch_size")}')
-    add('--solver', choices=SOLVERS, default='adam', help='update rule (default: %(default)s)')
-    add('-l', '--learning_rate', type=float,
-        help=f'step size at first; it falls along a cosine to 0; {by_data("learning_rate")}')
+    add = parser.add_argument_group('data').add_argument
+    add('-d', '--data', '--dataset', dest='dataset', choices=tuple(READERS), default='digits',
+        help='What to train on: scikit-learn\'s digits, or the scenes of make-scenes.')
+    add('--data_root', default='data', help='The folder that holds scenes/.')
+    add('--size', type=int, default=64, help='Scenes are read as pictures of size × size pixels.')
+
+    add = parser.add_argument_group('model').add_argument
+    by_data(add, '--filters', type=int, nargs='+',
+            help='The number of filters of each stage of two convolutions; each stage halves the picture.')
+    add('--hidden_size', type=int, default=128, help='The size of the fully connected layer.')
+    by_data(add, '--last_pool', choices=('2x2', 'all'),
+            help='What the last max pool takes; all makes it indifferent where in the picture a thing is.')
+
+    add = parser.add_argument_group('training, regularization and evaluation').add_argument
+    by_data(add, '-m', '--max_epochs', type=float, help='Passes over the training pictures.')
+    by_data(add, '-b', '--batch_size', type=int, help='Pictures per batch.')
+    by_data(add, '--drop_prob', type=float, help='Dropout of the fully connected layer.')
+    add('-p', '--eval_period', type=float, default=1, help='Epochs between evaluations on val.')
+
+    add = parser.add_argument_group('optimizer').add_argument
+    add('--solver', choices=SOLVERS, default='adam', help='The update rule.')
+    by_data(add, '-l', '--learning_rate', type=float,
+            help='The step size at first; it falls along a cosine to 0. Lower it when the cost explodes.')
+
+    output = add_output_flags(parser, short_o=False)
+    output.add_argument('-o', '--output_directory', default='',
+        help='The folder for the weights and the plots; by default demo/convnet_ and the name of the data.')
+    add_system_flags(parser)
+    # not the default of driver.py, which may train on the same scenes
+    parser.set_defaults(fappend='convnet')
     return parser
 
 
 def main_params(argv):
-    """The command line as a dict, with what the data set's recipe fills in; InputError for what cannot be."""
-    params = vars(build_parser().parse_args(argv))
-    for name, value in RECIPES[params['data']].items():
-        if params[name] is None:
-            params[name] = value
-    params['output_directory'] = Path(params['output_directory'] or f'demo/convnet_{params["data"]}')
-    for name in ('num_threads', 'size', 'hidden_size', 'max_epochs', 'batch_size'):
-        if params[name] < 1:
-            raise InputError(f'--{name} {params[name]}: must be at least 1')
-    if min(params['filters']) < 1:
-        raise InputError(f'--filters {min(params["filters"])}: must be at least 1')
-    if params['seed'] < 0:
-        raise InputError(f'--seed {params["seed"]}: must not be negative')
-    if not 0 <= params['drop_prob'] < 1:
-        raise InputError(f'--drop_prob {params["drop_prob"]}: must be at least 0 and below 1')
-    if not 0 <= params['learning_rate'] < math.inf:
-        raise InputError(f'--learning_rate {params["learning_rate"]}: must be a number from 0')
-    side = {'digits': 8, 'scenes': params['size']}[params['data']]
-    if side >> len(params['filters']) < 1:
-        raise InputError(f'--filters {" ".join(map(str, params["filters"]))}: {len(params["filters"])} stages halve a '
-                         f'picture of {side} × {side} to nothing; give fewer')
+    """The command line as a dict, checked; and the checkpoint that the run resumes from, or None."""
+    parser = build_parser()
+    params, checkpoint = with_recipe(parser.parse_args(argv)), None
+    if params['resume'] == 'auto':
+        params['resume'], checkpoint = newest_resumable(params, load_resumable)
+    elif params['resume']:
+        checkpoint = load_resumable(params['resume'])
+    if checkpoint:
+        params = with_saved_params(parser, argv, params, checkpoint)
+    check_params(params)
+    return params, checkpoint
+
+
+def with_recipe(args):
+    """The flags as a dict, with the recipe of the data set for those that were not given."""
+    params = {**RECIPES[args.dataset], **vars(args)}
+    return {**params, 'output_directory': params['output_directory'] or f'demo/convnet_{args.dataset}'}
+
+
+def with_saved_params(parser, argv, given, checkpoint):
+    """The command line, with the flags of the checkpoint to resume from as defaults. given: without these defaults."""
+    path = given['resume']
+    keep = given.keys() - {'resume', 'profile'}
+    saved = {name: value for name, value in checkpoint['params'].items() if name in keep}
+    parser.set_defaults(**sound_params(parser, path, saved))
+    params = {**with_recipe(parser.parse_args(argv)), 'resume': path}
+    require_same(params, saved, path, FIXED)
+    require_near(params, given, path)
     return params
 
 
+def check_params(params):
+    """InputError for values of the flags that cannot be."""
+    check_run_params(params)
+    require_between(params, {'size': (1, 1000), 'hidden_size': (1, 10 ** 5), 'batch_size': (1, 10 ** 6)})
+    require_shares(params, ('drop_prob',))
+    if not 1 <= min(params['filters'], default=0) <= max(params['filters'], default=0) <= 10 ** 5:
+        raise InputError(f'--filters {" ".join(map(str, params["filters"]))}: each must be from 1 to 100000')
+    side = {'digits': 8, 'scenes': params['size']}[params['dataset']]
+    if side >> len(params['filters']) < 1:
+        raise InputError(f'--filters {" ".join(map(str, params["filters"]))}: {len(params["filters"])} stages halve a '
+                         f'picture of {side} × {side} to nothing; give fewer')
+
+
+# ---- training -------------------------------------------------------------------------------------------------------
+
 @script
 def main(argv=None):
-    params = main_params(argv)
-    for name in OUTPUTS:
-        require_writable(params['output_directory'] / name)
-    data = READERS[params['data']](params)
-    x = data.splits['train'][0]
-    rng = np.random.default_rng(params['seed'])
-    mean, deviation = x.mean(axis=(0, 1, 2)), x.std(axis=(0, 1, 2)) + 1e-6       # (c,)
-    splits = {split: ((pictures - mean) / deviation, labels) for split, (pictures, labels) in data.splits.items()}
-    heads = {head: len(names) for head, names in data.names.items()}
-    model = init_model(x.shape[1:], params['filters'], params['hidden_size'], heads, rng,
-                       pool_all=params['last_pool'] == 'all')
-    print(', '.join(f'{len(pictures)} {split}' for split, (pictures, _) in splits.items()) + ' pictures of '
-          + ' × '.join(map(str, x.shape[1:])) + f', {sum(w.size for w in model.values()):,} parameters')
+    state, solver, rng, data, params = prepare(argv)
+    exit_code = train(state, solver, rng, data, params)
+    if exit_code == 0:
+        write_outputs(state, data, params)
+    return exit_code
+
+
+def train(state, solver, rng, data, params):
+    """The training loop. Returns the exit code: 0, 1 if the run was aborted, 130 or 143 if it was stopped."""
     workers = Workers(params['num_threads'])
-    curves = train(model, splits, data, params, rng, workers)
-    write_outputs(params['output_directory'], model, mean, deviation, data, curves, workers)
-    for split in SPLITS:
-        found = accuracies(model, *splits[split], workers)
-        print(f'{split:5}  ' + ', '.join(f'{head} {share:.2%}' for head, share in found.items())
-              + f' of {len(splits[split][0])}')
-    print('in ' + str(params['output_directory']) + ': ' + ', '.join(OUTPUTS))
-    return 0
+    splits = {name: standardized(part, state.extra) for name, part in data.splits.items()}
+    num_pictures = len(splits['train'].pictures)
+    watched = {'train': taken(splits['train'], sample(num_pictures, len(splits['val'].pictures), params['seed'])),
+               'val': splits['val']}
+    probed = taken(watched['train'], slice(PROBED))
+    if not state.extra['curves']:
+        state.cost0 = cost_of(probed, state.model)    # that of the first batch would depend on the luck of the draw
+        extend_curves(state, watched, workers)
+    say(', '.join(f'{len(part.pictures)} {name}' for name, part in splits.items()) + ' pictures of '
+        + ' × '.join(map(str, splits['train'].pictures.shape[1:]))
+        + f', {sum(w.size for w in state.model.values()):,} parameters')
+
+    def probe():
+        """As in the loop, on the same pictures each time and without dropout: whether the cost has exploded."""
+        return cost_doubled(state, cost_of(probed, state.model))
+
+    iters_per_epoch = -(-num_pictures // params['batch_size'])
+    falling = cosine(params['learning_rate'], params['max_epochs'])
+
+    def learning_rate_at(epoch):
+        """epoch is that after the step, at the last step max_epochs, where the rate would be 0."""
+        return falling(epoch - 1 / iters_per_epoch)
+
+    with Run(state, solver, rng, params, iters_per_epoch, learning_rate_at, probe=probe,
+             checks=(mean_cost_doubled(params['batch_size']),), subcommand='train-convnet') as run:
+        for _ in run.iterations():
+            # the next pictures in the order of this epoch, shifted and mirrored at random where that changes no label
+            batch = taken(splits['train'], batch_at(state.it, num_pictures, params))
+            batch = batch._replace(pictures=moved(batch.pictures, data, rng))
+
+            # forward and backward pass: the cost, and its gradient by every parameter
+            cost, grads, stats = cost_and_grads(batch, state.model, params, rng, workers)
+
+            # learn from it, unless it shows that the run has diverged: then it rolls back or aborts
+            if run.passes(cost, grads, stats):
+                run.update(grads, workers)
+
+            # after each epoch, see how well the network does on pictures that it was not trained on
+            if run.evaluates():
+                run.evaluated(extend_curves(state, watched, workers))
+    return run.exit_code
 
 
-def train(model, splits, data, params, rng, workers):
-    """Trains model in place. Returns its accuracy at first and after each epoch: '<split>, <head>' -> list of shares.
+def mean_cost_doubled(batch_size):
+    """A check of runs.divergence: the mean cost of the last WINDOW pictures or so is more than twice the first one.
 
-    That on train is of as many pictures as val has.
+    A single batch may be small, and a new network is confident, and wrong, by chance. state.trend keeps the mean.
     """
-    x, labels = splits['train']
-    sample = rng.permutation(len(x))[:len(splits['val'][0])]
-    watched = {'train': (x[sample], {head: of[sample] for head, of in labels.items()}), 'val': splits['val']}
-    solver, curves = Solver({**SMOOTHING, 'solver': params['solver']}), {}
+    share = min(.5, batch_size / WINDOW)
 
-    def watch():
-        for split, part in watched.items():
-            for head, share in accuracies(model, *part, workers).items():
-                curves.setdefault(f'{split}, {head}', []).append(share)
+    def check(state, cost, stats):
+        before = state.trend.get('cost', state.cost0)
+        state.trend['cost'] = before + share * (cost - before)
+        return cost_doubled(state, state.trend['cost'])
 
-    watch()
-    iters_per_epoch = -(-len(x) // params['batch_size'])
-    it, max_iters = 0, params['max_epochs'] * iters_per_epoch    # counted here: a tqdm that is silent does not count
-    with tqdm(total=max_iters, unit='it', disable=None, dynamic_ncols=True) as progress:
-        for _ in range(params['max_epochs']):
-            order, cost_sum = rng.permutation(len(x)), 0.
-            for start in range(0, len(x), params['batch_size']):
-                batch = order[start:start + params['batch_size']]
-                pictures = moved(x[batch], data, rng)
-                cost, grads = cost_and_grads(pictures, {head: of[batch] for head, of in labels.items()}, model,
-                                             params['drop_prob'], rng, workers)
-                if not math.isfinite(cost):
-                    raise InputError(f'the cost is {cost} after {it} steps; try a smaller --learning_rate than '
-                                     f'{params["learning_rate"]}')
-                learning_rate = params['learning_rate'] * .5 * (1 + math.cos(math.pi * it / max_iters))
-                solver.step(model, grads, learning_rate, workers)
-                cost_sum, it = cost_sum + cost * len(batch), it + 1
-                progress.update()
-            watch()
-            progress.set_postfix(cost=f'{cost_sum / len(x):.3f}',
-                                 **{head: f'{curves[f"val, {head}"][-1]:.1%}' for head in labels})
-    return curves
+    return check
+
+
+def batch_at(it, num_pictures, params):
+    """The indices of the pictures of iteration it, from 0: a part of the permutation of its epoch.
+
+    That depends on the seed and the epoch alone, so that a run that resumes needs no memory of it.
+    """
+    epoch, place = divmod(it, -(-num_pictures // params['batch_size']))
+    order = np.random.default_rng([params['seed'], ORDERING, epoch]).permutation(num_pictures)
+    return order[place * params['batch_size']:(place + 1) * params['batch_size']]
+
+
+def sample(num_pictures, number, seed):
+    """The indices of a number of the pictures, drawn by the seed without replacement."""
+    return np.random.default_rng([seed, SAMPLING]).permutation(num_pictures)[:number]
+
+
+def standardized(labelled, extra):
+    """The Labelled pictures minus the mean of the training pictures and divided by their deviation, by channel."""
+    return labelled._replace(pictures=(labelled.pictures - extra['mean']) / extra['deviation'])
 
 
 def moved(x, data, rng):
@@ -233,22 +338,114 @@ def moved(x, data, rng):
     return out
 
 
-def accuracies(model, x, labels, workers):
-    """The share of pictures x for which each head names the right class: head -> 0 to 1."""
-    found = predict(x, model, labels, workers)
-    return {head: float((found[head] == right).mean()) for head, right in labels.items()}
+def accuracies(model, labelled, workers):
+    """The share of the Labelled pictures for which each head names the right class: head -> 0 to 1."""
+    found = predict(labelled.pictures, model, labelled.labels, workers)
+    return {head: float((found[head] == classes).mean()) for head, classes in labelled.labels.items()}
 
 
-def write_outputs(folder, model, mean, deviation, data, curves, workers):
-    """The weights and the pictures. Each file is written whole or not at all."""
+def extend_curves(state, watched, workers):
+    """Append the epoch and the accuracies on watched, split -> Labelled, to state.extra['curves'].
+
+    Returns the accuracy on val: the mean over the heads.
+    """
+    curves = state.extra['curves']
+    curves.setdefault('epoch', []).append(state.epoch)
+    found = {split: accuracies(state.model, part, workers) for split, part in watched.items()}
+    for split, shares in found.items():
+        for head, share in shares.items():
+            curves.setdefault(f'{split}, {head}', []).append(share)
+    return sum(found['val'].values()) / len(found['val'])
+
+
+# ---- how a run starts -----------------------------------------------------------------------------------------------
+
+def prepare(argv):
+    """What train() takes, from the command line and the files that it names."""
+    params, checkpoint = main_params(argv)
+    for name in OUTPUTS:    # reported now, not after the training
+        require_writable(Path(params['output_directory']) / name)
+    data = READERS[params['dataset']](params)
+    return *start(params, checkpoint, data), data, params
+
+
+def start(params, checkpoint, data):
+    """The RunState, solver and random stream of a new run, or as the checkpoint left them."""
+    rng, solver = np.random.default_rng(params['seed']), Solver({**SMOOTHING, 'solver': params['solver']})
+    x = data.splits['train'].pictures
+    sizes = Sizes(x.shape[1:], params['filters'], params['hidden_size'],
+                  {head: len(names) for head, names in data.names.items()}, params['last_pool'] == 'all')
+    if checkpoint is None:
+        extra = {'kind': KIND, 'classes': data.names, 'mean': x.mean(axis=(0, 1, 2)),            # (c,)
+                 'deviation': x.std(axis=(0, 1, 2)) + 1e-6, 'curves': {}}                        # (c,)
+        state = RunState(init_model(sizes, rng), ACCURACY, extra)
+    else:
+        path = params['resume']
+        check_checkpoint(path, checkpoint, data, sizes)
+        model = {name: array.astype(np.float32) for name, array in checkpoint['model'].items()}
+        extra = {name: checkpoint[name] for name in ('kind', 'classes', 'mean', 'deviation', 'curves')}
+        state = resumed(path, checkpoint, model, ACCURACY, extra, solver, rng, ANOTHER)
+    if params['on_divergence'] == 'stop':
+        state.good = None
+    elif not state.good:
+        state.keep_good(solver, rng)
+    return state, solver, rng
+
+
+def load_resumable(path):
+    """The checkpoint at path; InputError unless a run can resume from it, as far as is seen without its data."""
+    checkpoint = load_checkpoint(path, KIND)
+    require_resumable(path, checkpoint, ACCURACY, ANOTHER)
+    return checkpoint
+
+
+def check_checkpoint(path, checkpoint, data, sizes):
+    """InputError unless the checkpoint at path is one of these data and of a model of these sizes."""
+    if checkpoint.get('classes') != data.names:
+        raise InputError(f'{path}: was trained to name other classes than those of the data, '
+                         f'{", ".join(data.names)}; train on the data that it was made with')
+    channels = sizes.picture[-1:]
+    for name in ('mean', 'deviation'):
+        array = checkpoint.get(name)
+        if not isinstance(array, np.ndarray) or array.shape != channels or array.dtype != np.float32 \
+                or not np.isfinite(array).all() or name == 'deviation' and not (array > 0).all():
+            raise InputError(f'{path}: holds no valid {name} of the pictures; {ANOTHER}')
+    curves = checkpoint.get('curves')
+    names = ['epoch', *(f'{split}, {head}' for split in ('train', 'val') for head in sizes.heads)]
+    if not isinstance(curves, dict) or list(curves) != names or not all(map(is_curve, curves.values())) \
+            or len(set(map(len, curves.values()))) != 1:
+        raise InputError(f'{path}: holds no valid learning curves; {ANOTHER}')
+    try:
+        check_model(checkpoint['model'], sizes)
+    except ValueError as error:
+        raise InputError(f'{path}: {error}; {ANOTHER}') from None
+
+
+def is_curve(values):
+    """Whether values is a list of finite floats, not empty."""
+    return isinstance(values, list) and values and all(isinstance(v, float) and math.isfinite(v) for v in values)
+
+
+# ---- what a run leaves ----------------------------------------------------------------------------------------------
+
+def write_outputs(state, data, params):
+    """The weights and the plots; and on stdout, the accuracies. Each file is written whole or not at all."""
+    folder, extra, workers = Path(params['output_directory']), state.extra, Workers(params['num_threads'])
     with replacing(folder / 'model.npz') as file:
         names = {f'names_{head}': np.array(of) for head, of in data.names.items()}
-        np.savez(file, mean=mean, deviation=deviation, **names, **model)
-    write_learning_curve(folder / 'learning_curve.svg', curves, 'accuracy')
-    write_filters(folder / 'filters.png', model['Wconv1_1'])
-    picture = data.splits['test'][0][0]                                          # (h, w, c)
-    (convs, *_) = forward((picture[None] - mean) / deviation, model)[1]
-    write_activations(folder / 'activations.png', picture, {name: maps[0] for name, (_, maps) in convs.items()})
+        np.savez(file, mean=extra['mean'], deviation=extra['deviation'], **names, **state.model)
+    curves = {name: values for name, values in extra['curves'].items() if name != 'epoch'}
+    write_learning_curve(folder / 'learning_curve.svg', extra['curves']['epoch'], curves, 'accuracy')
+    write_filters(folder / 'filters.png', state.model['Wconv1_1'])
+    first = taken(data.splits['test'], slice(1))
+    (convs, *_) = forward(standardized(first, extra).pictures, state.model)[1]
+    write_activations(folder / 'activations.png', first.pictures[0],
+                      {name: maps[0] for name, (_, maps) in convs.items()})
+    for split in SPLITS:
+        found = accuracies(state.model, standardized(data.splits[split], extra), workers)
+        say(f'{split:5}  ' + ', '.join(f'{head} {share:.2%}' for head, share in found.items())
+            + f' of {len(data.splits[split].pictures)}')
+    say(f'in {folder}: ' + ', '.join(OUTPUTS))
 
 
 if __name__ == '__main__':
