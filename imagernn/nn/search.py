@@ -52,21 +52,23 @@ def _single_path_search(tick, state, max_length, choose):
     n = len(state[0])
     live = np.arange(n)
     words = np.zeros(n, np.int64)
-    scores = np.zeros(n)
-    found = [([], []) for _ in range(n)]
-    for _ in range(max_length):
-        logprobs, state = tick(words, state)
-        words, logprobs = choose(logprobs)
+    scores, lengths = np.zeros(n), np.zeros(n, np.int64)
+    all_words = np.zeros((n, max_length), np.int64)
+    all_logprobs = np.zeros((n, max_length))
+    for step in range(max_length):
+        found, state = tick(words, state)
+        words, logprobs = choose(found)
         scores[live] += logprobs
-        for item, word, logprob in zip(live.tolist(), words.tolist(), logprobs.tolist(), strict=True):
-            found[item][0].append(word)
-            found[item][1].append(logprob)
+        lengths[live] += 1
+        all_words[live, step] = words
+        all_logprobs[live, step] = logprobs
         going = np.flatnonzero(words)
         if not len(going):
             break
         if len(going) < len(live):
             live, words, state = live[going], words[going], tuple(rows[going] for rows in state)
-    return [[Sentence(float(score), *each)] for score, each in zip(scores, found, strict=True)]
+    return [[Sentence(score, words[:length], logprobs[:length])] for score, length, words, logprobs in
+            zip(scores.tolist(), lengths.tolist(), all_words.tolist(), all_logprobs.tolist(), strict=True)]
 
 
 def beam_search(tick, state, beam_size, max_length=MAX_LENGTH, nbest=None):
