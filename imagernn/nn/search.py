@@ -171,10 +171,11 @@ def _read_back(history, item, score, n):
         words.append(np.where(had_ended[beams], -1, word[beams]))               # -1: nothing was added
         logprobs.append(logprob[beams])
         beams = parent[beams]
-    words = np.array(words[::-1], np.int64).reshape(len(words), len(item)).T        # (beams, steps)
+    words = np.array(words[::-1], np.int64).reshape(len(words), len(item)).T    # (beams, steps)
     logprobs = np.array(logprobs[::-1]).reshape(len(logprobs), len(item)).T
+    lengths = (words >= 0).sum(axis=1)                                          # a finished beam adds nothing any more
     results = [[] for _ in range(n)]
-    for which, total, row, of_row in zip(item.tolist(), score.tolist(), words, logprobs, strict=True):
-        added = row >= 0
-        results[which].append(Sentence(total, row[added].tolist(), of_row[added].tolist()))
+    for which, total, length, row, of_row in zip(item.tolist(), score.tolist(), lengths.tolist(), words.tolist(),
+                                                 logprobs.tolist(), strict=True):
+        results[which].append(Sentence(total, row[:length], of_row[:length]))
     return results
