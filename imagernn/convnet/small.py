@@ -183,6 +183,7 @@ def predict(x, model, heads, workers=None, at_once=50):
     """The likeliest class of pictures x (n, h, w, c) for each head: head -> (n,)."""
     workers = workers or Workers()
 
+    @np.errstate(over='ignore', invalid='ignore')    # of a network that diverges
     def run(part):
         with workers.scratch() as scratch:
             hidden, _ = forward(x[part], model, scratch=scratch)

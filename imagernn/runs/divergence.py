@@ -20,8 +20,8 @@ def cost_not_finite(cost, model, grads):
     if name := first_not_finite(model):
         return f'the cost is {cost}: the parameter {name} holds numbers that are not finite'
     if name := first_not_finite(grads):
-        return f'the cost is {cost}, and the gradient of {name} is not finite'
-    return f'the cost is {cost}, though all parameters are finite: they are too large'
+        return f'the cost is {cost}, and the gradient of {name} is not finite; try a smaller --learning_rate'
+    return f'the cost is {cost}, though all parameters are finite: they are too large; try a smaller --learning_rate'
 
 
 def state_not_finite(model, solver_state):
@@ -44,7 +44,7 @@ def cost_doubled(state, cost, stats=None):
     if state.cost0 is None or cost <= 2 * state.cost0:    # NaN is not
         return None
     return (f'the cost, {cost:.4g}, is more than twice the first one, {state.cost0:.4g}; try a smaller '
-            '--learning_rate, or a larger --batch_size')
+            '--learning_rate or --grad_clip, or a larger --batch_size')
 
 
 def perplexity_rose(batch_size):

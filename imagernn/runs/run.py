@@ -161,7 +161,7 @@ class Run:
 
     def _report_and_save(self):
         if self._evaluates or self._status.report_is_due():
-            self._status.add_to_history(self.state, self._report)
+            self._status.add_to_history(self.state, {**self._report, 'evaluated': self._evaluates})
             self._status.write(self.state)
         if self.state.good and self._counted:
             self.state.keep_good(self.solver, self.rng)

@@ -56,7 +56,7 @@ class RunState:
     smooth_train: float | None = None   # moving mean of the batches' own score
     val: float | None = None            # the last validation score
     best: float | None = None
-    cost0: float | None = None          # of the first batch, or what the task says was the first cost
+    cost0: float | None = None          # of the first batch
     best_checkpoint: str | None = None
     trend: dict = dataclasses.field(default_factory=dict)      # memory of divergence.perplexity_rose
     rollbacks: int = 0                  # each halves the learning rate

@@ -24,7 +24,8 @@ class StatusFile:
     """The file at status_path(params). InputError, before the first step, where it cannot be written.
 
     It is JSON: params; state, one of running, finished, stopped and aborted; reason, of the last two; score, the name
-    of the validation score, its keys in history and whether higher is better; and history, a list of reports.
+    of the validation score, its keys in history and whether higher is better; and history, a list of reports. A report
+    whose evaluated is not true repeats the validation score of an earlier one.
     """
 
     def __init__(self, params, score, path):
