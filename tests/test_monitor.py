@@ -11,12 +11,15 @@ from types import SimpleNamespace
 import pytest
 from browser import chromium_or_skip, watched_page
 from datasets import train_flags, write_tiny_dataset
+from driving import drive, signalling
 from programs import running
 
 import driver
 from imagernn import monitor
 from imagernn.errors import InputError
 from imagernn.monitor import monitor_routes
+from imagernn.runs import status as status_file
+from imagernn.runs.state import PERPLEXITY, RunState
 from imagernn.web import status_folder
 from imagernn.web.server import serving
 from imagernn.web.status_folder import StatusFolder, parse_status
@@ -37,6 +40,19 @@ def status(reports=3, params=None, best=20., **more):
     return {'params': params or {'learning_rate': .001, 'solver': 'adam', 'fappend': 'a'}, 'history': history, **more}
 
 
+ACCURACY = {'name': 'accuracy', 'val': 'val_accuracy', 'train': 'smooth_train_accuracy', 'higher_is_better': True}
+
+
+def scored(values, score=ACCURACY, params=None, **more):
+    """The status of a run judged by another score than perplexity: an evaluation in each of its reports."""
+    def report(i, value):
+        kept = {name: item for name, item in entry(i, 0.).items() if 'ppl2' not in name}
+        return {**kept, score['val']: value, score['train']: value / 2, 'evaluated': True}
+
+    return {'params': params or {'solver': 'adam'}, 'score': score,
+            'history': [report(i, value) for i, value in enumerate(values, start=1)], **more}
+
+
 def write(folder, name, value):
     """As driver.py does: under another name first."""
     content = value if isinstance(value, bytes) else json.dumps(value).encode()
@@ -48,7 +64,7 @@ def parsed(value):
     return parse_status(json.dumps(value).encode())
 
 
-def test_what_driver_writes_says_how_it_ended(tmp_path, monkeypatch):
+def test_what_driver_writes_says_how_it_ended(tmp_path):
     write_tiny_dataset(tmp_path)
 
     def state():
@@ -64,12 +80,7 @@ def test_what_driver_writes_says_how_it_ended(tmp_path, monkeypatch):
     assert driver.main(train_flags(tmp_path, '--min_ppl_or_abort', '1.5')) == 1
     assert state()['state'] == 'aborted' and '--min_ppl_or_abort 1.5' in state()['reason']
 
-    def stopped(*args):
-        os.kill(os.getpid(), signal.SIGTERM)
-        return False, None
-
-    monkeypatch.setattr(driver, 'evaluate', stopped)
-    assert driver.main(train_flags(tmp_path)) == 143
+    assert drive(train_flags(tmp_path), evaluation=signalling(signal.SIGTERM)) == 143
     assert (state()['state'], state()['reason']) == ('stopped', 'by SIGTERM')
 
 
@@ -80,14 +91,14 @@ def test_driver_does_not_rewrite_a_long_history_all_the_time(tmp_path, monkeypat
         written.append(value['state'])
         clock[0] += 2.
 
-    monkeypatch.setattr(driver, 'write_json', slow_write)
-    monkeypatch.setattr(driver, 'time', SimpleNamespace(monotonic=lambda: clock[0]))
-    file = driver.StatusFile({'worker_status_output_directory': str(tmp_path), 'fappend': 'x'})
+    monkeypatch.setattr(status_file, 'write_json', slow_write)
+    monkeypatch.setattr(status_file, 'time', SimpleNamespace(monotonic=lambda: clock[0]))
+    file, state = status_file.StatusFile({}, PERPLEXITY, tmp_path / 'x_status.json'), RunState({}, PERPLEXITY, {})
     for _ in range(1000):
-        file.write({'history': []})
+        file.write(state)
         clock[0] += 1.
     assert 4 <= len(written) <= 6                          # 2 s in 200
-    file.write({'history': []}, 'stopped', 'at once')
+    file.write(state, 'stopped', 'at once')
     assert written[-1] == 'stopped'
 
 
@@ -131,6 +142,53 @@ def test_a_run_that_blew_up_has_diverged(last, said, shown):
     more = {'state': said, 'reason': 'it burst'} if said else {}
     run = parsed({'params': {}, 'history': history, **more})
     assert run['state'] == shown and run['reason'] == ('it burst' if said else None)
+
+
+def test_a_run_is_read_by_the_score_that_its_file_names():
+    run = parsed(scored([.5, 0., .75, .75, .7]))
+    assert run['score'] == {'name': 'accuracy', 'higher_is_better': True}
+    assert (run['best_val'], run['best_epoch'], run['val'], run['train']) == (.75, .3, .7, .35)
+    assert run['points']['val'] == [.5, 0, .75, .75, .7] and run['points']['train'] == [.25, 0, .375, .375, .35]
+    loss = {**ACCURACY, 'name': 'loss', 'higher_is_better': False}
+    assert parsed(scored([.5, 0., .75, .25, .7], loss))['best_val'] == .25
+    assert parsed(status(3))['score'] == {'name': 'perplexity', 'higher_is_better': False}
+    run = parsed(scored([-1., -1.]))                       # before the first evaluation
+    assert run['best_val'] is run['val'] is None and run['points']['val'] == [None, None]
+
+
+def test_a_report_that_repeats_an_evaluation_is_no_point_of_the_curve():
+    run = scored([.5, .5, .5])
+    run['history'][1]['evaluated'] = False
+    assert parsed(run)['points']['val'] == [.5, None, .5]
+
+
+def test_only_a_perplexity_diverges_by_its_values():
+    for values, score in (([.1, .9], ACCURACY), ([1., 9.], {**ACCURACY, 'name': 'loss', 'higher_is_better': False})):
+        assert parsed(scored(values, score))['state'] == 'running'
+        assert parsed(scored(values, score, state='aborted', reason='it burst'))['state'] == 'aborted'
+    perplexity = {**ACCURACY, 'name': 'perplexity', 'higher_is_better': False}
+    assert parsed(scored([1., 9.], perplexity))['state'] == 'diverged'
+
+
+@pytest.mark.parametrize('wrong', [
+    None, 'accuracy', 1, [], {}, {**ACCURACY, 'name': None}, {**ACCURACY, 'name': ''}, {**ACCURACY, 'name': '  '},
+    {**ACCURACY, 'name': 'x' * 61}, {**ACCURACY, 'name': 'a\nb'}, {**ACCURACY, 'name': 'a\u202eb'},
+    {**ACCURACY, 'val': 5}, {**ACCURACY, 'train': ['a']}, {**ACCURACY, 'higher_is_better': 1},
+    {name: value for name, value in ACCURACY.items() if name != 'val'}])
+def test_a_file_whose_score_is_not_valid_is_refused(wrong):
+    with pytest.raises(InputError, match='its "score" is not'):
+        parsed({**scored([.5]), 'score': wrong})
+
+
+@pytest.mark.parametrize('strange', [None, 'NaN', True, [], [1], {}, 10 ** 400, -1, math.nan, -math.inf])
+def test_values_of_a_score_may_be_of_any_kind(strange):
+    run = scored([.5, .6])
+    run['history'][1].update({'val_accuracy': strange, 'smooth_train_accuracy': strange, 'evaluated': strange})
+    run = parsed(run)
+    json.dumps(run, allow_nan=False)
+    assert run['best_val'] == .5 and run['points']['val'] == [.5, None]
+    odd = {**scored([.5]), 'score': {**ACCURACY, 'val': 'time', 'train': 'iter'}}    # keys of something else
+    assert parsed(odd)['best_val'] is parsed(odd)['train'] is None
 
 
 def test_fields_may_be_missing_null_or_of_any_kind():
@@ -399,6 +457,132 @@ def test_the_filter(page):
         assert page.locator('#shown').inner_text() == ('' if len(found) == 4 else f'{len(found)} of 4 runs')
 
 
+@pytest.fixture
+def mixed(folder):
+    """The four runs, and three that are judged by their accuracy, of which z is the best."""
+    for name, values in ('x', [.2, .5, .5]), ('y', [.1, .2, .3, .4]), ('z', [.25, .5, .9375]):
+        write(folder, f'net_{name}_status.json', scored(values, params={'solver': 'adam', 'batch_size': 10}))
+    return folder
+
+
+@pytest.fixture
+def mixed_page(browser, mixed):
+    with serving(monitor_routes(mixed)) as address, \
+            watched_page(browser, viewport={'width': 1200, 'height': 900}) as page:
+        page.goto(address)
+        page.wait_for_selector('#table tbody tr')
+        yield page
+        page.goto('about:blank')
+
+
+def titles(page):
+    return [text for text in page.locator('.charts figure:visible h2').all_inner_texts() if 'Time' not in text]
+
+
+OF_ACCURACY = ['Accuracy on val', 'Training accuracy, smoothed']
+OF_PERPLEXITY = ['Perplexity on val', 'Training perplexity, smoothed']
+
+
+def test_runs_of_each_score_are_ranked_and_drawn_among_themselves(mixed_page):
+    page = mixed_page
+    assert names(page) == ['net_z', 'net_x', 'net_y', 'host_b', 'host_c', 'host_a', 'host_d']
+    assert column(page, 'Score') == ['accuracy'] * 3 + ['perplexity'] * 4
+    assert column(page, 'Best val') == ['0.9375', '0.5000', '0.4000', '17.50', '19', '21', '60']
+    assert titles(page) == OF_ACCURACY + OF_PERPLEXITY
+    drawn = page.evaluate('charts.map(({chart}) => chart.curves.map(curve => curve.name).sort())')
+    nets, hosts = [f'net_{letter}' for letter in 'xyz'], [f'host_{letter}' for letter in 'abcd']
+    assert drawn == [nets, nets, hosts, hosts, [*hosts, *nets]]
+    assert [page.evaluate(f'charts[{i}].chart.uplot.scales.y.distr') for i in range(5)] == [1, 1, 3, 3, 3]
+    summary = page.locator('#summary').inner_text()
+    assert summary.endswith('of each score: net_z, accuracy 0.9375 on val; host_b, perplexity 17.50 on val')
+    assert ', best accuracy 0.9375, perplexity 17.50 – ' in page.title()
+    label = page.locator('.plot').first.get_attribute('aria-label')
+    assert label.startswith('Accuracy on val of 3 runs by epoch; net_z 0.9375; net_x 0.5000')
+    # the colours go to the best of each score, then to the second ones, …
+    assert set(page.evaluate('[...slots.keys()].map(key => runs.get(key).name)')) == {'net_z', 'net_x', 'net_y',
+                                                                                       'host_b', 'host_c'}
+
+
+def test_sorting_by_a_score_stays_within_it_and_by_anything_else_does_not(mixed_page):
+    page = mixed_page
+    heading = page.locator('#runs-title')
+    assert heading.inner_text() == 'Runs of each score, best first'
+    assert page.locator('[aria-sort=other]').inner_text().startswith('Best val')
+    page.get_by_role('button', name='Best val').click()
+    assert names(page) == ['net_y', 'net_x', 'net_z', 'host_d', 'host_a', 'host_c', 'host_b']
+    assert heading.inner_text() == 'Runs of each score, by Best val'
+    page.get_by_role('button', name='Training').click()
+    assert names(page) == ['net_z', 'net_x', 'net_y', 'host_a', 'host_b', 'host_c', 'host_d']
+    page.get_by_role('button', name='Run', exact=True).click()
+    assert names(page) == ['host_a', 'host_b', 'host_c', 'host_d', 'net_x', 'net_y', 'net_z']
+    page.get_by_role('button', name='Best val').click()
+    page.fill('#filter', 'net_')
+    assert names(page) == ['net_z', 'net_x', 'net_y'] and heading.inner_text() == 'Runs, best first'
+    assert page.locator('[aria-sort=descending]').inner_text().startswith('Best val')
+    page.get_by_role('button', name='Best val').click()
+    assert names(page) == ['net_y', 'net_x', 'net_z'] and page.locator('[aria-sort=ascending]').count() == 1
+
+
+def test_the_filter_knows_the_score_and_hides_the_charts_of_others(mixed_page):
+    page = mixed_page
+    of_both = OF_ACCURACY + OF_PERPLEXITY
+    for text, count, shown in (('score=accuracy', 3, OF_ACCURACY), ('perplexity', 4, OF_PERPLEXITY),
+                               ('score=acc solver=adam', 3, OF_ACCURACY), ('accuracy host', 0, of_both),
+                               ('', 7, of_both)):
+        page.fill('#filter', text)
+        assert len(names(page)) == count and titles(page) == shown, text
+    page.fill('#filter', 'score=perplexity')
+    page.get_by_role('button', name='Zoom in').click()     # of a chart that is shown
+    assert page.evaluate('charts[2].chart.zoom.x') == pytest.approx([.75, 2.25])
+
+
+def test_values_are_shown_with_the_name_of_their_score(mixed_page):
+    page = mixed_page
+    page.locator('.plot').first.focus()
+    page.keyboard.press('ArrowDown')
+    assert page.locator('.tip').first.inner_text().replace('\xa0', ' ').split('\n')[:2] == ['net_z', 'accuracy 0.9375']
+    page.keyboard.press('ArrowLeft')
+    spoken = page.locator('.charts figure').first.locator('[aria-live]').inner_text()
+    assert spoken.startswith('net_z, accuracy 0.5000, epoch')
+    page.keyboard.press('Enter')
+    assert page.locator('tr.picked .run').all_inner_texts() == ['net_z']
+    page.get_by_text('All values and settings of a run').click()
+    assert page.locator('#values caption').inner_text() == '3 of 3 reports, latest first; Val and Training: accuracy'
+    first = page.locator('#values tbody tr').first.locator('td').all_inner_texts()
+    assert first == ['0.30', '30', '2 min', '0.9375', '0.4688', '250 ms']
+
+
+def test_a_score_that_appears_later_gets_its_charts_in_order(page, folder):
+    shown = OF_PERPLEXITY
+    for name in 'recall sum', 'accuracy':
+        write(folder, f'{name}_status.json', scored([.5, .75], {**ACCURACY, 'name': name}))
+        look_again(page)
+        page.wait_for_selector(f'#table td:text-is("{name}")')
+        shown = sorted([*shown, f'{name.capitalize()} on val', f'Training {name}, smoothed'],
+                       key=lambda title: (title.replace('Training ', '').lower(), 'Training' in title))
+        assert titles(page) == shown
+    assert page.locator('.charts figure').last.inner_text().startswith('Time per batch')
+    (folder / 'accuracy_status.json').unlink()
+    look_again(page)
+    page.wait_for_selector('.notice:has-text("accuracy_status.json is no longer there")')
+    assert titles(page) == [*OF_PERPLEXITY, 'Recall sum on val', 'Training recall sum, smoothed']
+
+
+def test_of_many_scores_some_are_drawn_and_the_others_named(browser, tmp_path):
+    for i in range(8):
+        write(tmp_path, f'{i}_status.json', scored([.5, .75], {**ACCURACY, 'name': f'score {i} {HOSTILE[0]}'}))
+    with serving(monitor_routes(tmp_path)) as address, watched_page(browser) as page:
+        page.goto(address)
+        page.wait_for_selector('#table tbody tr')
+        assert len(titles(page)) == 12 and page.locator('body img, body script').count() == 0
+        left = page.locator('#undrawn').inner_text()
+        assert left.startswith('Filter by the score') and 'score 6 ' in left and 'score 7 ' in left and '5' not in left
+        assert HOSTILE[0] in titles(page)[0]
+        page.fill('#filter', '7')
+        assert [title[:7] for title in titles(page)] == ['Score 7', 'Trainin'] and page.locator('#undrawn').is_hidden()
+        page.goto('about:blank')
+
+
 def test_it_follows_the_files(page, folder):
     focused = page.get_by_role('button', name='host_a')
     focused.focus()
@@ -581,8 +765,8 @@ def test_a_monitor_that_was_ended_is_said(browser, folder):
     context.close()
 
 
-def test_contrast_is_aa_on_a_phone_and_nothing_is_wider_than_it(browser, folder):
-    with serving(monitor_routes(folder)) as address, \
+def test_contrast_is_aa_on_a_phone_and_nothing_is_wider_than_it(browser, mixed):
+    with serving(monitor_routes(mixed)) as address, \
             watched_page(browser, viewport={'width': 360, 'height': 740}) as page:
         page.goto(address)
         page.wait_for_selector('#table tbody tr')

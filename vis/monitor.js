@@ -1,31 +1,33 @@
 // The training monitor: asks /status.json which runs there are, fetches those that have changed, and shows them as
-// curves (curves.js) and as a table. Whatever comes from the files is inserted as text, never as markup.
+// curves (curves.js) and as a table. Each run has a score, such as a perplexity or an accuracy: it is only ranked and
+// drawn beside runs of the same score. Whatever comes from the files is inserted as text, never as markup.
 'use strict';
 
 const POLL_MILLISECONDS = 2000;
 const COLORS = 5;                  // runs with a colour and a name in the charts: the best ones, or the selected ones
 const SPANS = 150;                 // points of a curve of batch times, each the median of a span of reports
 const MOST_VALUES = 200;           // rows of the table of values
+const MOST_SCORES = 6;             // scores that get charts
 const AXES = {                     // choices for the x-axis: name in the menu, title of the axis, format of its ticks
   epoch: {name: 'epochs', title: 'epoch', format: number},
   iter: {name: 'iterations', title: 'iteration', format: number},
   hours: {name: 'time', title: 'hours since the first report', format: number},
 };
-const CHARTS = [
-  {metric: 'val', title: 'Perplexity on val', format: number},
-  {metric: 'train', title: 'Training perplexity, smoothed', format: number},
-  {metric: 'batch', title: 'Time per batch, running medians', format: duration},
-];
+const PERPLEXITY = {name: 'perplexity', higher_is_better: false};
 const STATES = {running: '▶', finished: '✓', stopped: '■', aborted: '✕', diverged: '↗', silent: '?'};
 const COLUMNS = [                  // of the table, before the settings: the value to sort by, the text of a cell
   {key: 'name', title: 'Run', value: run => run.name},
-  {key: 'best', title: 'Best val', value: run => run.best_val, text: run => number(run.best_val), count: true},
+  {key: 'score', title: 'Score', value: run => run.score.name, text: run => run.score.name},
+  {key: 'best', title: 'Best val', value: run => run.best_val, text: run => scored(run, run.best_val), count: true,
+   ofScore: true},
   {key: 'at', title: 'at epoch', value: run => run.best_epoch, text: run => number(run.best_epoch), count: true},
   {key: 'state', title: 'State', value: run => stateOf(run), cell: stateCell},
   {key: 'epoch', title: 'Epoch', value: run => run.epoch, cell: progressCell, count: true},
   {key: 'left', title: 'Left', value: timeLeft, text: run => duration(timeLeft(run)), count: true},
-  {key: 'train', title: 'Training', value: run => run.train, text: run => number(run.train), count: true},
-  {key: 'val', title: 'Last val', value: run => run.val, text: run => number(run.val), count: true},
+  {key: 'train', title: 'Training', value: run => run.train, text: run => scored(run, run.train), count: true,
+   ofScore: true},
+  {key: 'val', title: 'Last val', value: run => run.val, text: run => scored(run, run.val), count: true,
+   ofScore: true},
   {key: 'batch', title: 'Per batch', value: run => run.seconds_per_batch, text: run => duration(run.seconds_per_batch),
    count: true},
 ];
@@ -33,8 +35,9 @@ const COLUMNS = [                  // of the table, before the settings: the val
 const runs = new Map();            // number -> run: the data of status.json and worker/NUMBER.json; curves: see curveOf
 const picked = new Set();          // numbers of the selected runs
 const slots = new Map();           // number -> index of its colour, kept as long as the run has a colour
-const view = {filter: '', axis: 'epoch', log: true, sort: 'best', ascending: true, problems: '', hovered: null};
-const charts = [];
+// reverse: whether the order of the table is descending or, by a value of the score, worst first
+const view = {filter: '', axis: 'epoch', log: true, sort: 'best', reverse: false, problems: '', hovered: null};
+const charts = [];                 // as on the page: two of each score, {score: group, …}, and the one of batch times
 
 const find = id => document.getElementById(id);
 
@@ -45,6 +48,12 @@ function number(value) {
   const size = Math.abs(value);
   const digits = size >= 1000 || Number.isInteger(value) ? 0 : size >= 100 ? 1 : size >= .1 ? 2 : 5;
   return value.toLocaleString('en', {maximumFractionDigits: digits, minimumFractionDigits: digits === 5 ? 0 : digits});
+}
+
+// A value of a run's score: where higher is better up to 1, as of accuracies, with four digits.
+function scored({score}, value) {
+  if (!score.higher_is_better || value === null || Math.abs(value) > 1) return number(value);
+  return value.toLocaleString('en', {maximumFractionDigits: 4, minimumFractionDigits: 4});
 }
 
 function duration(seconds) {
@@ -69,6 +78,22 @@ function timeLeft(run) {
 
 function hasEnded(run) {
   return !['running', 'silent'].includes(stateOf(run));
+}
+
+// Scores. What a run may be compared with: runs of the same group.
+
+const groupOf = ({score}) => `${score.name} ${score.higher_is_better ? '↑' : '↓'}`;
+
+// The runs of each score, sorted by a value of it, best first: a Map of groups, by the scores' names.
+function byScore(list, value = run => run.best_val, reverse = false) {
+  const groups = new Map();
+  for (const run of sorted(list, groupOf)) {
+    if (!groups.has(groupOf(run))) groups.set(groupOf(run), []);
+    groups.get(groupOf(run)).push(run);
+  }
+  for (const [group, same] of groups)
+    groups.set(group, sorted(same, value, same[0].score.higher_is_better !== reverse));
+  return groups;
 }
 
 // The points of a run that have both values, sorted along an axis: {xs, ys, order}, where point i is report order[i].
@@ -96,15 +121,16 @@ function medians(order, values) {
   return found;
 }
 
-// Whether a run matches the filter: each word must occur in its name or state; setting=value compares numbers by value
-// and texts by their beginning.
+// Whether a run matches the filter: each word must occur in its name, state or score; setting=value compares numbers by
+// value and texts by their beginning.
 function matches(run, filter) {
+  const settings = {score: run.score.name, ...run.settings};
   return filter.toLowerCase().split(/\s+/).filter(Boolean).every(word => {
     const [, name, asked] = word.match(/^([^=]+)=(.*)$/) ?? [];
-    if (name === undefined) return `${run.name} ${stateOf(run)}`.toLowerCase().includes(word);
-    const setting = Object.keys(run.settings).find(key => key.toLowerCase() === name);
+    if (name === undefined) return `${run.name} ${stateOf(run)} ${run.score.name}`.toLowerCase().includes(word);
+    const setting = Object.keys(settings).find(key => key.toLowerCase() === name);
     if (setting === undefined) return false;
-    const value = run.settings[setting].toLowerCase();
+    const value = settings[setting].toLowerCase();
     return asked !== '' && Number(asked) === Number(value) || value.startsWith(asked) && Number.isNaN(Number(value));
   });
 }
@@ -120,9 +146,9 @@ function compare(a, b) {
 }
 
 // Runs sorted by a value; runs without it come last in either direction.
-function sorted(list, value, ascending) {
+function sorted(list, value, reverse = false) {
   const missing = run => isMissing(value(run));
-  return [...list].sort((a, b) => missing(a) - missing(b) || (ascending ? 1 : -1) * compare(value(a), value(b))
+  return [...list].sort((a, b) => missing(a) - missing(b) || (reverse ? -1 : 1) * compare(value(a), value(b))
                                   || compare(a.name, b.name));
 }
 
@@ -146,10 +172,12 @@ function shortNames(list) {
   return new Map(list.map(run => [run.number, run.name.slice(cut) || run.name]));
 }
 
-// Assign colours to the selected runs, or else to the best ones. A run that has a colour keeps it.
+// Assign colours to the selected runs, or else to the best ones of each score. A run that has a colour keeps it.
 function giveColors(list) {
   const chosen = list.filter(run => picked.has(run.number));
-  const strong = chosen.length ? chosen : sorted(list, run => run.best_val, true).filter(run => run.best_val);
+  const ranked = [...byScore(list.filter(run => run.best_val !== null)).values()].flatMap(
+    group => group.map((run, rank) => ({run, rank})));
+  const strong = chosen.length ? chosen : ranked.sort((a, b) => a.rank - b.rank).map(({run}) => run);
   const numbers = new Set(strong.slice(0, COLORS).map(run => run.number));
   for (const key of slots.keys()) if (!numbers.has(key)) slots.delete(key);
   for (const key of numbers) {
@@ -170,7 +198,8 @@ function colorOf(run) {
 function shownRuns() {
   const column = COLUMNS.find(other => other.key === view.sort);
   const value = column ? column.value : run => run.settings[view.sort.slice(1)];
-  return sorted([...runs.values()].filter(run => matches(run, view.filter)), value, view.ascending);
+  const list = [...runs.values()].filter(run => matches(run, view.filter));
+  return column?.ofScore ? [...byScore(list, value, view.reverse).values()].flat() : sorted(list, value, view.reverse);
 }
 
 // Update the whole page, or all but the curves if only time has passed.
@@ -188,13 +217,15 @@ function showSummary(list) {
   for (const run of runs.values()) counts[stateOf(run)] = (counts[stateOf(run)] ?? 0) + 1;
   const present = Object.keys(STATES).filter(state => counts[state]);
   const states = present.map(state => `${counts[state]} ${state}`).join(', ');
-  const best = sorted(runs.values(), run => run.best_val, true)[0];
+  const best = [...byScore(runs.values()).values()].map(group => group[0]).filter(run => run.best_val !== null);
+  const values = best.map(run => [run, run.score.name, scored(run, run.best_val)]);
+  const ranked = values.map(([run, score, value]) => `${run.name}, ${score} ${value} on val`).join('; ');
   setText(find('summary'), runs.size
     ? `${runs.size} ${runs.size === 1 ? 'run' : 'runs'} in ${view.folder}: ${states}`
-      + (best.best_val ? `; the best is ${best.name}, perplexity ${number(best.best_val)} on val` : '')
+      + (ranked ? `; the best ${best.length === 1 ? 'is' : 'of each score:'} ${ranked}` : '')
     : `No status file in ${view.folder} yet: a training run writes one when it starts. This page waits for it.`);
-  document.title = runs.size ? `${states}${best.best_val ? `, best ${number(best.best_val)}` : ''} – Training monitor`
-                             : 'Training monitor';
+  const short = values.map(([, score, value]) => best.length === 1 ? value : `${score} ${value}`).join(', ');
+  document.title = runs.size ? `${states}${short ? `, best ${short}` : ''} – Training monitor` : 'Training monitor';
   setText(find('shown'), list.length < runs.size ? `${list.length} of ${runs.size} runs` : '');
   find('unpick').hidden = !picked.size;
 }
@@ -205,19 +236,61 @@ function setText(node, text) {
 
 function showCharts(list) {
   const names = shortNames(list), axis = AXES[view.axis];
-  const order = [...list].sort((a, b) => slots.has(b.number) - slots.has(a.number)
-                                         || compare(a.best_val, b.best_val));
+  const order = [...byScore(list).values()].flat().sort((a, b) => slots.has(b.number) - slots.has(a.number));
   showLegend(order.filter(run => slots.has(run.number)), names);
-  for (const {chart, metric, title, about} of charts) {
-    const curves = order.map(run => ({
+  arrangeCharts(list);
+  for (const {chart, score, metric, title, about, linear} of charts) {
+    const curves = order.filter(run => score === null || score === groupOf(run)).map(run => ({
       key: run.number, run, name: run.name, label: slots.has(run.number) ? names.get(run.number) : null,
       color: colorOf(run), strong: slots.has(run.number), ...curveOf(run, metric, view.axis)}));
     const drawn = curves.filter(curve => curve.xs.length);
-    const last = drawn.slice(0, COLORS).map(curve => `${curve.name} ${chart.options.format(curve.ys.at(-1))}`);
+    const last = drawn.slice(0, COLORS).map(({name, run, ys}) => `${name} ${valueOf(metric, run, ys.at(-1))}`);
     setText(about, drawn.length ? '' : 'nothing reported yet');
     chart.plot.setAttribute('aria-label', [`${title} of ${drawn.length} runs by ${axis.title}`, ...last].join('; '));
-    chart.update(curves, {log: view.log, xTitle: axis.title, xFormat: axis.format});
+    chart.update(curves, {log: view.log && !linear, xTitle: axis.title, xFormat: axis.format});
   }
+}
+
+// Show two charts for each score of the runs in list, in the order of the scores' names. If it is empty, those of all
+// runs, or before there are any, of perplexity.
+function arrangeCharts(list) {
+  const some = list.length ? list : runs.size ? [...runs.values()] : [{score: PERPLEXITY}];
+  const scores = new Map(some.map(run => [groupOf(run), run.score])), wanted = [...scores.keys()].sort();
+  const drawn = wanted.slice(0, MOST_SCORES), left = wanted.slice(MOST_SCORES).map(group => scores.get(group).name);
+  for (const group of drawn)
+    if (charts.every(({score}) => score !== group)) addScoreCharts(group, scores.get(group));
+  for (const {score, figure} of charts) figure.hidden = score !== null && !drawn.includes(score);
+  setText(find('undrawn'), left.length ? `Filter by the score to see the curves of: ${left.join(', ')}.` : '');
+}
+
+function addScoreCharts(score, {name, higher_is_better: linear}) {
+  addChart({score, metric: 'val', title: `${name[0].toUpperCase()}${name.slice(1)} on val`, format: number, linear});
+  addChart({score, metric: 'train', title: `Training ${name}, smoothed`, format: number, linear});
+}
+
+// A chart, after those of the same score and before those of scores with later names; score null: the last one.
+// format: of the marks of its vertical axis.
+function addChart({score, metric, title, format, linear}) {
+  const about = element('span', {class: 'soft small'});
+  const figure = element('figure', {class: 'card'},
+                         element('figcaption', {}, element('h2', {class: 'text'}, title), about));
+  const at = charts.findIndex(other => other.score === null || score !== null && other.score > score);
+  find('charts').insertBefore(figure, charts[at]?.figure ?? null);
+  const chart = new CurveChart(figure, {
+    format, describe: (curve, index) => describe(metric, curve, index), onPick: pick,
+    onHover: key => point(key, chart),
+    onZoom: x => {
+      for (const other of charts)
+        if (other.chart !== chart) other.chart.setZoom(x, x ? other.chart.zoom.y : null, false);
+    },
+  });
+  charts.splice(at < 0 ? charts.length : at, 0, {chart, score, metric, title, about, figure, linear});
+}
+
+// The chart by which the buttons zoom all: the first that shows a curve.
+function zoomed() {
+  const drawn = ({chart, figure}) => !figure.hidden && chart.curves.some(curve => curve.xs.length);
+  return (charts.find(drawn) ?? charts[0]).chart;
 }
 
 // A legend of the coloured curves, for charts too narrow for labels.
@@ -232,13 +305,17 @@ function showLegend(list, names) {
   }));
 }
 
-function describe(metric, format, curve, index) {
+function valueOf(metric, run, value) {
+  return metric === 'batch' ? duration(value) : scored(run, value);
+}
+
+function describe(metric, curve, index) {
   const {run} = curve, at = curve.order[index], {points} = run;
   const where = [points.epoch[at] === null ? null : `epoch ${number(points.epoch[at])}`,
                  points.iter[at] === null ? null : `iteration ${number(points.iter[at])}`,
                  points.hours[at] === null ? null : duration(points.hours[at] * 3600)]
     .map(text => text?.replaceAll(' ', '\u00a0'));                            // lines may break only between them
-  const value = `${metric === 'batch' ? '' : 'perplexity '}${format(curve.ys[index])}`;
+  const value = `${metric === 'batch' ? '' : `${run.score.name} `}${valueOf(metric, run, curve.ys[index])}`;
   return [run.name, value, where.filter(Boolean).join(' · ')];
 }
 
@@ -250,7 +327,7 @@ function showTable(list) {
   const {differ, same} = settingsOf(list);
   const columns = [...COLUMNS, ...differ.map(name => ({
     key: `=${name}`, title: name, value: run => run.settings[name], text: run => run.settings[name] ?? '–'}))];
-  showHead(columns);
+  showHead(columns, list);
   const body = find('table').tBodies[0] ?? find('table').createTBody();
   for (const [key, row] of rows) if (!runs.has(key)) { row.remove(); rows.delete(key); }
   const wanted = list.map(run => {
@@ -264,13 +341,15 @@ function showTable(list) {
     body.replaceChildren(...wanted);
     focused?.focus();
   }
-  const by = columns.find(column => column.key === view.sort)?.title ?? 'name';
-  setText(find('runs-title'), view.sort === 'best' && view.ascending ? 'Runs, best first' : `Runs, by ${by}`);
+  const by = columns.find(column => column.key === view.sort) ?? COLUMNS[0];
+  const each = by.ofScore && new Set(list.map(groupOf)).size > 1 ? 'Runs of each score' : 'Runs';
+  const isBest = view.sort === 'best' && !view.reverse;
+  setText(find('runs-title'), `${each}, ${isBest ? 'best first' : `by ${by.title}`}`);
   fillSettings(find('same').querySelector('dl'), same);
   find('same').hidden = list.length < 2 || !same.length;
 }
 
-function showHead(columns) {
+function showHead(columns, list) {
   const table = find('table'), head = table.tHead ?? table.createTHead(), row = head.rows[0] ?? head.insertRow();
   const keys = columns.map(column => column.key).join(' ');
   if (row.dataset.keys !== keys) {
@@ -279,14 +358,17 @@ function showHead(columns) {
       ...(column.count ? {class: 'count'} : {})},
       element('button', {type: 'button', class: 'text', onclick: () => sortBy(column.key)}, column.title))));
   }
+  const ofScore = columns.some(column => column.key === view.sort && column.ofScore);
+  const falling = new Set(list.map(run => (ofScore && run.score.higher_is_better) !== view.reverse));
+  const order = falling.size > 1 ? 'other' : falling.has(true) ? 'descending' : 'ascending';
   for (const cell of row.cells) {
-    if (cell.dataset.key === view.sort) cell.setAttribute('aria-sort', view.ascending ? 'ascending' : 'descending');
+    if (cell.dataset.key === view.sort) cell.setAttribute('aria-sort', order);
     else cell.removeAttribute('aria-sort');
   }
 }
 
 function sortBy(key) {
-  view.ascending = view.sort === key ? !view.ascending : true;
+  view.reverse = view.sort === key && !view.reverse;
   view.sort = key;
   show();
 }
@@ -347,7 +429,7 @@ function fillSettings(list, pairs) {
 // The values of one run as a table: an alternative to the charts, for screen readers and exact numbers.
 
 function showValues(list) {
-  const panel = find('values'), menu = find('values-run'), ranked = sorted(list, run => run.name, true);
+  const panel = find('values'), menu = find('values-run'), ranked = sorted(list, run => run.name);
   const text = ranked.map(run => `${run.number} ${run.name}`).join('\n');
   panel.hidden = !list.length;
   if (menu.dataset.said !== text) {
@@ -366,12 +448,13 @@ function showValues(list) {
   table.dataset.said = said;
   const columns = [['epoch', 'Epoch', number], ['iter', 'Iteration', number],
                    ['hours', 'Since the first report', hours => duration(hours === null ? null : hours * 3600)],
-                   ['val', 'Val', number], ['train', 'Training', number], ['batch', 'Per batch', duration]];
+                   ['val', 'Val', value => scored(run, value)], ['train', 'Training', value => scored(run, value)],
+                   ['batch', 'Per batch', duration]];
   const {points} = run, all = [...points.iter.keys()], step = Math.ceil(all.length / MOST_VALUES);
   const kept = all.filter(i => i % step === 0 || i === all.length - 1).reverse();
   table.replaceChildren(
     element('caption', {class: 'soft'},
-      `${kept.length} of ${all.length} reports, latest first; Val and Training are perplexities`),
+      `${kept.length} of ${all.length} reports, latest first; Val and Training: ${run.score.name}`),
     element('thead', {}, element('tr', {}, ...columns.map(
       ([, title]) => element('th', {scope: 'col', class: 'count'}, title)))),
     element('tbody', {}, ...kept.map(i => element('tr', {}, ...columns.map(([key, , format]) =>
@@ -396,28 +479,15 @@ function point(key, from = null) {
 
 function setUp() {
   find('tools').append(schemeButton());
-  for (const {metric, title, format} of CHARTS) {
-    const about = element('span', {class: 'soft small'});
-    const figure = element('figure', {class: 'card'}, element('figcaption', {}, element('h2', {}, title), about));
-    find('charts').append(figure);
-    const chart = new CurveChart(figure, {
-      format, describe: (curve, index) => describe(metric, format, curve, index), onPick: pick,
-      onHover: key => point(key, chart),
-      onZoom: x => {
-        for (const other of charts)
-          if (other.chart !== chart) other.chart.setZoom(x, x ? other.chart.zoom.y : null, false);
-      },
-    });
-    charts.push({chart, metric, title, about});
-  }
+  addChart({score: null, metric: 'batch', title: 'Time per batch, running medians', format: duration, linear: false});
   for (const [key, {name}] of Object.entries(AXES)) find('axis').append(element('option', {value: key}, name));
   find('controls').addEventListener('submit', event => event.preventDefault());
   find('filter').addEventListener('input', event => { view.filter = event.target.value; show(); });
   find('axis').addEventListener('change', event => { view.axis = event.target.value; show(); });
   find('log').addEventListener('change', event => { view.log = event.target.checked; show(); });
-  find('zoom-in').addEventListener('click', () => charts[0].chart.zoomBy(.5));
-  find('zoom-out').addEventListener('click', () => charts[0].chart.zoomBy(2));
-  find('zoom-all').addEventListener('click', () => charts[0].chart.setZoom(null, null));
+  find('zoom-in').addEventListener('click', () => zoomed().zoomBy(.5));
+  find('zoom-out').addEventListener('click', () => zoomed().zoomBy(2));
+  find('zoom-all').addEventListener('click', () => zoomed().setZoom(null, null));
   find('unpick').addEventListener('click', () => { picked.clear(); show(); find('filter').focus(); });
   find('values').addEventListener('toggle', () => show());
   find('values-run').addEventListener('change', () => show());

@@ -24,6 +24,8 @@ MOST_BYTES = 2 ** 25           # of a file: months of reports
 MOST_POINTS = 5000             # of a curve on the page; a longer history is thinned out
 MOST_SETTINGS = 200
 MOST_TEXT = 300                # characters of a setting or a reason
+MOST_NAME = 60                 # characters of a score's name, and of its keys
+PERPLEXITY = {'name': 'perplexity', 'val': 'val_ppl2', 'train': 'smooth_train_ppl2', 'higher_is_better': False}
 RECENT = 20                    # reports from which the speed of a run is estimated
 SILENT_GAPS = 5                # a run counts as silent after this many times its usual interval between reports,
 LEAST_SILENT_SECONDS = 300     # but not before this time
@@ -111,10 +113,10 @@ def parse_status(content):
     """The bytes of a status file -> what the page shows of its run.
 
     Returns {settings: {name: text}, state: one of STATES or 'diverged', reason, iter, max_iter, epoch, max_epoch,
-    best_val, best_epoch, val, train, seconds_per_batch, seconds_left, silent_after, silent_end, problem, points: {iter,
-    epoch, hours, batch, train, val}}, with None for what is missing. val and train are perplexities; points.val is None
-    where the report repeats the previous evaluation. After silent_after seconds without a report, the state of a
-    running run becomes silent_end.
+    score: {name, higher_is_better}, best_val, best_epoch, val, train, seconds_per_batch, seconds_left, silent_after,
+    silent_end, problem, points: {iter, epoch, hours, batch, train, val}}, with None for what is missing. val and train
+    are values of the score; points.val is None where the report repeats the previous evaluation. After silent_after
+    seconds without a report, the state of a running run becomes silent_end.
     Raises InputError, worded to follow the file's name, if the bytes are not a status file.
     """
     if not content.strip():
@@ -125,14 +127,18 @@ def parse_status(content):
         raise InputError(f'is not JSON, or only partly written ({str(error)[:100]})') from None
     if not isinstance(status, dict) or not isinstance(status.get('history'), list):
         raise InputError('is not a status file: expected a JSON object with a list "history"')
-    rows = [row_of(entry) for entry in status['history'] if isinstance(entry, dict)]
+    score = score_of(status)
+    rows = [row_of(entry, score) for entry in status['history'] if isinstance(entry, dict)]
     unusable = len(status['history']) - len(rows)
-    last = rows[-1] if rows else row_of({})
+    last = rows[-1] if rows else row_of({}, score)
     speed = pace(rows)
-    best = min((row for row in rows if row['val']), key=lambda row: row['val'], default=row_of({}))
+    best_of = max if score['higher_is_better'] else min
+    best = best_of((row for row in rows if row['val'] is not None), key=lambda row: row['val'],
+                   default=row_of({}, score))
     return {
         'settings': settings_of(status.get('params')),
-        'state': state_of(status, rows),
+        'score': {key: score[key] for key in ('name', 'higher_is_better')},
+        'state': state_of(status, rows, score),
         'reason': text_of(status['reason']) if status.get('reason') else None,
         **{key: last[key] for key in ('iter', 'max_iter', 'epoch', 'max_epoch', 'val', 'train')},
         'best_val': best['val'], 'best_epoch': best['epoch'],
@@ -144,17 +150,40 @@ def parse_status(content):
     }
 
 
-def row_of(entry):
+def score_of(status):
+    """What the run is judged by, as runs/status.py writes it: {name, val, train, higher_is_better}, checked.
+
+    Files of NeuralTalk, and older ones, do not give it: perplexity. Raises InputError if what they give is none.
+    """
+    score = status.get('score', PERPLEXITY)
+    texts = [score.get(key) for key in ('name', 'val', 'train')] if isinstance(score, dict) else [None]
+    right = all(isinstance(text, str) and text.strip() and text.isprintable() and len(text) <= MOST_NAME
+                for text in texts)
+    if not right or not isinstance(score.get('higher_is_better'), bool):
+        raise InputError('is not a status file: its "score" is not an object with "name", "val", "train", short texts, '
+                         'and "higher_is_better", true or false')
+    return score
+
+
+def row_of(entry, score):
     """One entry of a history as numbers, None for what is missing or not a number; time in seconds since 1970."""
     iteration, most = pair(entry.get('iter'))
     epoch, most_epochs = pair(entry.get('epoch'))
-    smooth = entry.get('smooth_train_ppl2')
-    train = entry.get('train_ppl2') if smooth is None else smooth
-    val = entry.get('val_ppl2')    # as in NeuralTalk: the vocabulary's size, an integer, until the first evaluation
+    smooth = entry.get(score['train'])
+    train = entry.get(score['train'].removeprefix('smooth_')) if smooth is None else smooth
+    val = entry.get(score['val'])
+    if score == PERPLEXITY and isinstance(val, int):
+        val = None    # as in NeuralTalk: the vocabulary's size, an integer, until the first evaluation
     return {'iter': iteration, 'max_iter': most, 'epoch': epoch, 'max_epoch': most_epochs,
             'time': seconds_of(entry.get('time')), 'batch': above_zero(entry.get('time_per_batch')),
-            'train': above_zero(train), 'val': None if isinstance(val, int) else above_zero(val),
+            'train': value_of(train, score), 'val': value_of(val, score), 'evaluated': entry.get('evaluated') is True,
             'exploded': isinstance(train, float) and not math.isfinite(train)}
+
+
+def value_of(value, score):
+    """A value of the score, or None: it is -1 until the first evaluation. Only where higher is better it may be 0."""
+    value = number(value)
+    return 0. if value == 0 and score['higher_is_better'] else above_zero(value)
 
 
 def number(value):
@@ -167,7 +196,7 @@ def number(value):
 
 
 def above_zero(value):
-    """A finite float above 0, or None: driver.py's perplexity is -1 until the first evaluation."""
+    """A finite float above 0, or None."""
     value = number(value)
     return value if value and value > 0 else None
 
@@ -200,16 +229,18 @@ def settings_of(params):
     return {text_of(name): text_of(value) for name, value in list(params.items())[:MOST_SETTINGS]}
 
 
-def state_of(status, rows):
-    """One of STATES, or 'diverged' if the training perplexity exploded.
+def state_of(status, rows, score):
+    """One of STATES, or 'diverged' if the score is a perplexity, and that of training exploded.
 
     NeuralTalk's files do not give a state and count iterations from 0: a run has finished after its last iteration.
     """
-    last = rows[-1] if rows else row_of({})
+    last = rows[-1] if rows else row_of({}, score)
     done = None not in (last['iter'], last['max_iter']) and last['iter'] + 1 >= last['max_iter']
     state = status.get('state')
     if state not in STATES:
         state = 'finished' if done else 'running'
+    if score['name'] != PERPLEXITY['name']:
+        return state
     trained = [row['train'] for row in rows if row['train']]
     exploded = last['exploded'] or (trained and trained[-1] > 2 * trained[0])
     return 'diverged' if exploded and state in ('running', 'aborted') else state
@@ -226,7 +257,7 @@ def pace(rows):
     usual = statistics.median(seconds for seconds, _ in steps) if steps else 0.
     counted = [step for step in steps if step[0] <= 10 * usual]    # without the pause before a run was resumed
     each = sum(seconds for seconds, _ in counted) / sum(done for _, done in counted) if counted else batch
-    last = rows[-1] if rows else row_of({})
+    last = rows[-1] if rows else row_of({}, PERPLEXITY)
     left = None
     if each and None not in (last['iter'], last['max_iter']):
         left = each * max(0., last['max_iter'] - last['iter'])
@@ -247,5 +278,6 @@ def points_of(rows):
     points = {key: [row[key] for row in kept] for key in ('iter', 'epoch', 'batch', 'train')}
     points['hours'] = [None if row['time'] is None else (row['time'] - start) / 3600 for row in kept]
     before = [None, *(row['val'] for row in kept)]
-    points['val'] = [row['val'] if row['val'] != old else None for row, old in zip(kept, before, strict=False)]
+    points['val'] = [row['val'] if row['evaluated'] or row['val'] != old else None
+                     for row, old in zip(kept, before, strict=False)]
     return points
