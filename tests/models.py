@@ -11,6 +11,8 @@ from imagernn.corpus.vocab import START, build_vocab, lookup_table
 VARIANTS = {
     'lstm': {'generator': 'lstm', 'tanhC_version': 0},
     'lstm_tanhC': {'generator': 'lstm', 'tanhC_version': 1},
+    'lstm_every': {'generator': 'lstm', 'image_at': 'every', 'tanhC_version': 1},
+    'lstm_both': {'generator': 'lstm', 'image_at': 'both', 'tanhC_version': 0},
     'rnn': {'generator': 'rnn', 'rnn_relu_encoders': 0, 'rnn_feed_once': 0},
     'rnn_relu': {'generator': 'rnn', 'rnn_relu_encoders': 1, 'rnn_feed_once': 0},
     'rnn_once': {'generator': 'rnn', 'rnn_relu_encoders': 0, 'rnn_feed_once': 1},
@@ -19,8 +21,11 @@ VARIANTS = {
 # as unequal as each generator's equations allow
 SIZES = {
     'lstm': {'image_encoding_size': 5, 'word_encoding_size': 5, 'hidden_size': 3},
+    'lstm_every': {'image_encoding_size': 4, 'word_encoding_size': 6, 'hidden_size': 3},
     'rnn': {'image_encoding_size': 4, 'word_encoding_size': 6, 'hidden_size': 4},
 }
+# the variants of NeuralTalk itself
+NEURALTALK = [name for name, flags in VARIANTS.items() if 'image_at' not in flags]
 D, V = 7, 11
 # unequal lengths, one empty, one of a single word, two equal, repeated words; the second word list is the longest
 SENTENCES = [[3, 1], [2, 5, 5, 9, 1, 4], [], [7], [10, 8, 6], [1, 1]]
@@ -39,7 +44,7 @@ class Rows:
 
 def make_params(variant, **more):
     flags = VARIANTS[variant]
-    return {**flags, **SIZES[flags['generator']], 'regc': .01, **more}
+    return {**flags, **SIZES.get(variant, SIZES[flags['generator']]), 'regc': .01, **more}
 
 
 def make_model(params, seed, dtype=np.float64):

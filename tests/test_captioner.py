@@ -165,6 +165,7 @@ def test_the_dtype_is_that_of_the_parameters(params, dtype):
 def test_weight_decay_is_half_the_squares_of_the_weights_over_the_batch_size(params):
     model, batch = make_model(params, seed=11), pack_pairs(PAIRS)
     weights = {'lstm': ['We', 'Ws', 'WLSTM', 'Wd'], 'rnn': ['We', 'Ws', 'Whh', 'Wxh', 'Wd']}[params['generator']]
+    weights += ['Wimage'] if 'image_at' in params else []
     logprobs, _ = forward(batch, model, params)
     cost, stats = cost_of(logprobs, len(PAIRS), model, {**params, 'regc': .3})
     assert_close(stats['reg_cost'], .15 * sum((model[name] ** 2).sum() for name in weights) / len(PAIRS))

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from models import VARIANTS, Rows, batch_of, make_provider, vocab_of
+from models import NEURALTALK, Rows, batch_of, make_provider, vocab_of
 
 from imagernn.captioning.evaluate import split_perplexity
 from imagernn.captioning.model import cost_and_grads, encode_images, init_model, make_tick, regularized
@@ -102,7 +102,7 @@ def test_the_vocabulary_and_the_first_bias_are_those_of_the_original(golden):
     np.testing.assert_allclose(bias_init_vector, data['bias_init_vector'], rtol=1e-12)
 
 
-@pytest.mark.parametrize('variant', VARIANTS)
+@pytest.mark.parametrize('variant', NEURALTALK)
 def test_a_model_has_the_parameters_of_the_original(golden, variant):
     config, weights = golden.data['configs'][variant], stored(golden, variant, 'model')
     bias_init_vector = np.array(golden.data['bias_init_vector'])
@@ -113,7 +113,7 @@ def test_a_model_has_the_parameters_of_the_original(golden, variant):
 
 
 @pytest.mark.parametrize('dtype', TOLERANCE)
-@pytest.mark.parametrize('variant', VARIANTS)
+@pytest.mark.parametrize('variant', NEURALTALK)
 def test_cost_and_every_gradient(golden, variant, dtype):
     model, params = load_model(golden, variant, dtype), golden.data['configs'][variant]['params']
     grads = assert_costs(golden, variant, model, params, dtype)
@@ -148,7 +148,7 @@ def test_three_steps_of_the_solver(golden, variant, rule):
 
 
 @pytest.mark.parametrize('dtype', TOLERANCE)
-@pytest.mark.parametrize('variant', VARIANTS)
+@pytest.mark.parametrize('variant', NEURALTALK)
 def test_perplexity_of_all_sentences_of_the_test_images(golden, variant, dtype):
     pairs = [{'image': {'imgid': imgid}, 'sentence': {'tokens': tokens}}
              for imgid in golden.data['test_imgids'] for tokens in golden.test_sentences[str(imgid)]]
@@ -161,7 +161,7 @@ def test_perplexity_of_all_sentences_of_the_test_images(golden, variant, dtype):
 
 @pytest.mark.parametrize('dtype', TOLERANCE)
 @pytest.mark.parametrize('beam_size', BEAM_SIZES)
-@pytest.mark.parametrize('variant', VARIANTS)
+@pytest.mark.parametrize('variant', NEURALTALK)
 def test_captions_word_for_word(golden, variant, beam_size, dtype):
     params = golden.data['configs'][variant]['params']
     assert_predictions(golden, variant, load_model(golden, variant, dtype), params, beam_size, dtype)

@@ -128,6 +128,22 @@ def test_recurrent_layer_through_its_start_and_its_last_state(rng, name, batch_s
           [dX.copy(), *(dstart[i] for i in given), *(grad.copy() for grad in grads.values())], num_checks=4)
 
 
+@pytest.mark.parametrize('batch_sizes', [[4, 3, 3, 1], [1]], ids=str)
+def test_lstm_through_a_context_that_is_added_at_every_step(rng, batch_sizes):
+    model = {'WLSTM': rng.normal(size=(1 + E + H, 4 * H))}
+    X, weights = rng.normal(size=(sum(batch_sizes), E)), rng.normal(size=(sum(batch_sizes), H))
+    start = rng.normal(size=(batch_sizes[0], H)), None, rng.normal(size=(batch_sizes[0], 4 * H))
+    _, last, cache = lstm.forward(X, batch_sizes, model, {}, start)
+    assert last[2] is start[2]
+
+    def f():
+        hidden, last, _ = lstm.forward(X, batch_sizes, model, {}, start)
+        return float(np.vdot(hidden, weights) + last[2].sum())
+
+    dX, dstart, grads = lstm.backward(weights, cache, (0, 0, 1))
+    check(f, [X, start[0], start[2], model['WLSTM']], [dX.copy(), dstart[0], dstart[2], grads['WLSTM'].copy()])
+
+
 @pytest.mark.parametrize('name', RECURRENT)
 def test_a_sequence_in_two_pieces_is_the_sequence_in_one(rng, name):
     """The state that is carried over continues where the first piece ended, and tick takes the same steps."""

@@ -8,9 +8,9 @@ from imagernn.nn.blas import NUM_THREADS
 from imagernn.runs.flags import check_run_params, require_above_zero, require_between, require_shares
 
 # what a checkpoint's arrays were made for: a run that starts or resumes from one cannot choose these
-MODEL_PARAMS = ('generator', *SIZES, 'tanhC_version', 'rnn_relu_encoders', 'rnn_feed_once')
+MODEL_PARAMS = ('generator', *SIZES, 'image_at', 'tanhC_version', 'rnn_relu_encoders', 'rnn_feed_once')
 # what a run that resumes cannot choose either
-RUN_PARAMS = ('dataset', 'seed', 'word_count_threshold', 'batch_size')
+RUN_PARAMS = ('dataset', 'val_share', 'seed', 'word_count_threshold', 'batch_size')
 MAX_BEAM_SIZE = 10_000
 MAX_THREADS = 1000
 SIZE_LIMITS = (1, 10 ** 5)
@@ -28,6 +28,19 @@ def add_data_flags(parser):
              'vgg_feats.mat, vgg_feats.h5 and vgg_feats.npy.')
     add('--word_count_threshold', type=int, default=5,
         help='Words that occur less often in the training sentences are dropped. Lower it for a small data set.')
+    add('--val_share', type=float, default=0.,
+        help='For a data set without a val split: the share of the training images, such as .1, that becomes one. The '
+             'seed determines which.')
+    add_on_error_flag(add)
+    add('--allow_changed_data', action='store_true',
+        help='With --resume: resume although the sentences, the pictures or the features have changed since.')
+
+
+def add_on_error_flag(add):
+    """For any script that reads the features of a data set. add: add_argument of a group of flags."""
+    add('--on_error', choices=('skip', 'stop'), default='skip',
+        help='What to do about images without features, because their pictures could not be extracted: "skip" leaves '
+             'them out with a warning, "stop" ends with an error.')
 
 
 def add_model_flags(parser):
@@ -39,6 +52,9 @@ def add_model_flags(parser):
     add('--word_encoding_size', type=int, default=256, help='The size of an encoded word.')
     add('--hidden_size', type=int, default=256,
         help='The size of the hidden state. 512 learns better and takes longer.')
+    add('--image_at', choices=('first', 'every', 'both'), default='first',
+        help='Where the LSTM sees the image: as its first input, as in NeuralTalk, at every step, or both, which gives '
+             'better captions. (The RNN sees it at every step; see --rnn_feed_once.)')
     add('--tanhC_version', type=int, default=0, help='1: the LSTM computes h = o·tanh(c) in place of o·c.')
     add('--rnn_relu_encoders', type=int, default=0, help='1: the RNN has a ReLU on both encodings.')
     add('--rnn_feed_once', type=int, default=0,
@@ -77,10 +93,13 @@ def check_training_flags(params):
     check_run_params(params)
     require_between(params, {'batch_size': BATCH_LIMITS, 'eval_batch_size': BATCH_LIMITS, 'regc': (0, math.inf),
                              'word_count_threshold': (1, math.inf), **dict.fromkeys(SIZES, SIZE_LIMITS)})
-    require_shares(params, ('drop_prob_encoder', 'drop_prob_decoder'))
+    require_shares(params, ('drop_prob_encoder', 'drop_prob_decoder', 'val_share'))
     require_above_zero(params, ('eval_period',))
     if params['eval_max_images'] == 0:
         raise InputError('--eval_max_images 0: nothing to evaluate on; give a number, or -1 for all')
+    if params['generator'] != 'lstm' and params['image_at'] != 'first':
+        raise InputError(f'--image_at {params["image_at"]}: is a flag of the LSTM; the RNN sees the image at every step, '
+                         'or at the first one with --rnn_feed_once 1')
     try:
         require_sizes(params, {name: params[name] for name in SIZES})
     except ValueError as error:

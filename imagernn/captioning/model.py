@@ -40,33 +40,60 @@ SIZES = ('image_encoding_size', 'word_encoding_size', 'hidden_size')
 # ---- how the image enters -------------------------------------------------------------------------------------------
 
 def lstm_forward(Xi, Xs, batch_sizes, model, params, scratch):
-    """The image is the first input, before START (Vinyals et al. 2015); what comes out at its step is discarded.
+    """As in NeuralTalk the image is the first input, before START (Vinyals et al. 2015); what comes out is discarded.
 
-    Xi (N, E) encoded images, Xs (P, E) encoded words -> H (P, H), the hidden state after each word, cache.
+    With image_at 'every' it is seen at every step instead, through its own rows of the input weights, Wimage; with
+    'both' it is both. Xi (N, E) encoded images, Xs (P, F) encoded words -> H (P, H), the hidden state after each word,
+    cache.
     """
+    first, every = sees_image(params)
     N = len(Xi)
-    X = scratch('image and words', (N + len(Xs), Xs.shape[1]), Xs.dtype)
-    X[:N] = Xi
-    X[N:] = Xs
-    H, _, cache = lstm.forward(X, [N, *batch_sizes], model, params, scratch=scratch)
-    return H[N:], (N, cache, scratch)
+    start = None
+    if every:
+        start = None, None, Xi @ model['Wimage']                                # (N, 4H), added at every step
+    X = Xs
+    if first:
+        batch_sizes = [N, *batch_sizes]
+        X = scratch('image and words', (N + len(Xs), Xs.shape[1]), Xs.dtype)
+        X[:N] = Xi
+        X[N:] = Xs
+    H, _, cache = lstm.forward(X, batch_sizes, model, params, start, scratch)
+    return H[N:] if first else H, (Xi, model.get('Wimage'), first, every, cache, scratch)
 
 
 def lstm_backward(dH, cache):
-    """dH (P, H) -> dXi (N, E), dXs (P, E), grads."""
-    N, cache, scratch = cache
-    dH_all = scratch('dH of image and words', (N + len(dH), dH.shape[1]), dH.dtype)
-    dH_all[:N] = 0
-    dH_all[N:] = dH
-    dX, _, grads = lstm.backward(dH_all, cache)
-    return dX[:N], dX[N:], grads
+    """dH (P, H) -> dXi (N, E), dXs (P, F), grads."""
+    Xi, Wimage, first, every, cache, scratch = cache
+    N = len(Xi)
+    if first:
+        dH_all = scratch('dH of image and words', (N + len(dH), dH.shape[1]), dH.dtype)
+        dH_all[:N] = 0
+        dH_all[N:] = dH
+        dH = dH_all
+    dX, dstart, grads = lstm.backward(dH, cache)
+    dXi, dXs = (dX[:N], dX[N:]) if first else (0, dX)
+    if every:
+        dsums = dstart[2]                                                       # (N, 4H)
+        grads['Wimage'] = Xi.T @ dsums
+        dXi = dXi + dsums @ Wimage.T
+    return dXi, dXs, grads
 
 
 def lstm_start(Xi, model, params):
-    """The state before START: that after the image's step, from encoded images Xi (n, E)."""
-    zeros = lstm.zero_state(len(Xi), model, Xi.dtype)
-    _, state = lstm.tick(lstm.project(Xi, model, params), zeros, model, params)
+    """The state before START, from encoded images Xi (n, E)."""
+    first, every = sees_image(params)
+    state = lstm.zero_state(len(Xi), model, Xi.dtype)
+    if every:
+        state = *state, Xi @ model['Wimage']
+    if first:
+        _, state = lstm.tick(lstm.project(Xi, model, params), state, model, params)
     return state
+
+
+def sees_image(params):
+    """Whether the LSTM sees the image as its first input, and whether at every step."""
+    where = params.get('image_at', 'first')
+    return where in ('first', 'both'), where in ('every', 'both')
 
 
 def rnn_forward(Xi, Xs, batch_sizes, model, params, scratch):
@@ -127,8 +154,14 @@ def get_generator(params):
 def shapes(params, D, sizes, V):
     """Parameter name -> shape, for features of size D, the three SIZES and V words."""
     E, F, H = (sizes[name] for name in SIZES)
-    return {'We': (D, E), 'be': (1, E), 'Ws': (V, F), **get_generator(params).layer.shapes(F, H),
+    image = {'Wimage': (E, 4 * H)} if has_image_rows(params) else {}
+    return {'We': (D, E), 'be': (1, E), 'Ws': (V, F), **get_generator(params).layer.shapes(F, H), **image,
             'Wd': (H, V), 'bd': (1, V)}
+
+
+def has_image_rows(params):
+    """Whether the model has input weights of the image's own: the LSTM's that sees it at every step."""
+    return params['generator'] == 'lstm' and sees_image(params)[1]
 
 
 def require_sizes(params, sizes):
@@ -136,10 +169,17 @@ def require_sizes(params, sizes):
     for name, size in sizes.items():
         if size < 1:
             raise ValueError(f'--{name} {size}: must be at least 1')
-    one, other = get_generator(params).equal_sizes
+    one, other = equal_sizes(params)
     if sizes[one] != sizes[other]:
         raise ValueError(f'--{one} {sizes[one]} and --{other} {sizes[other]}: the {params["generator"]} generator '
                          'needs them to be equal; set both to the same value')
+
+
+def equal_sizes(params):
+    """The two of SIZES that must be equal; the same one twice where none must."""
+    if params['generator'] == 'lstm' and not sees_image(params)[0]:
+        return 'hidden_size', 'hidden_size'
+    return get_generator(params).equal_sizes
 
 
 def init_model(params, D, bias_init_vector, rng, dtype=np.float32):
@@ -156,6 +196,7 @@ def init_model(params, D, bias_init_vector, rng, dtype=np.float32):
              'be': np.zeros((1, E)),
              'Ws': rng.uniform(-.1, .1, (V, F)),
              **generator.layer.init(F, H, rng),
+             **({'Wimage': rng.uniform(-.1, .1, (E, 4 * H))} if has_image_rows(params) else {}),
              'Wd': rng.uniform(-.1, .1, (H, V)) * generator.decoder_scale,
              'bd': rng.uniform(-.1, .1, (1, V))}    # drawn for the sake of the random stream, which runs rely on
     model['bd'][:] = bias_init_vector
@@ -176,7 +217,7 @@ def check_model(model, params, V):
     D, E = model['We'].shape
     sizes = dict(zip(SIZES, (E, model['Ws'].shape[1], model['Wd'].shape[0]), strict=True))
     wrong = [name for name, shape in shapes(params, D, sizes, V).items() if model[name].shape != shape]
-    one, other = get_generator(params).equal_sizes
+    one, other = equal_sizes(params)
     if wrong or sizes[one] != sizes[other]:
         found = ', '.join(f'{name} {model[name].shape}' for name in wrong or ('We', 'Ws', 'Wd'))
         raise ValueError(f'its parameters do not fit each other or its {V} words: {found}')
@@ -184,7 +225,8 @@ def check_model(model, params, V):
 
 def regularized(params):
     """Names of the parameters that weight decay acts on."""
-    return ('We', 'Ws', *get_generator(params).layer.REGULARIZE, 'Wd')
+    image = ('Wimage',) if has_image_rows(params) else ()
+    return ('We', 'Ws', *get_generator(params).layer.REGULARIZE, *image, 'Wd')
 
 
 # ---- cost and gradients ---------------------------------------------------------------------------------------------

@@ -4,8 +4,9 @@ Knows no image, no words and no decoder: vectors come in, hidden states go out. 
 written for one sentence, a step at a time; read that first. Both follow NeuralTalk (Vinyals et al., "Show and Tell",
 2015): c = i·g + f·c' and h = o·c, or h = o·tanh(c) with the flag tanhC_version.
 
-A state is (h, c), two arrays (N, H) whose rows are the sentences. WLSTM (1 + E + H, 4H) holds all weights: its rows are
-bias, input and hidden state, its columns the gates i, f, o, g.
+A state is (h, c), two arrays (N, H) whose rows are the sentences; or (h, c, context), where context (N, 4H) is added to
+the sums of the gates at every step. WLSTM (1 + E + H, 4H) holds all weights: its rows are bias, input and hidden state,
+its columns the gates i, f, o, g.
 """
 
 import numpy as np
@@ -31,8 +32,8 @@ def init(E, H, rng):
 def forward(X, batch_sizes, model, params, start=None, scratch=None):
     """All steps of a packed batch.
 
-    X (P, E): inputs, packed time-major by batch_sizes (T,). start: the state before the first step, (h, c), each
-    (N, H); a part that is None, or no start at all, is zeros.
+    X (P, E): inputs, packed time-major by batch_sizes (T,). start: the state before the first step; a part that is
+    None, or no start at all, is zeros.
     Returns H (P, H), the hidden state after each step; last, the state of each sentence after its last step; and the
     cache for backward. H lives in scratch: it is valid until the next forward pass with the same scratch.
     """
@@ -40,7 +41,7 @@ def forward(X, batch_sizes, model, params, start=None, scratch=None):
     WLSTM, dtype = model['WLSTM'], X.dtype
     P, E = X.shape
     N, H = int(batch_sizes[0]), WLSTM.shape[1] // 4
-    h0, c0 = start or (None, None)
+    h0, c0, context = (*(start or ()), None, None, None)[:3]
     Wh = WLSTM[1 + E:]                                                          # (H, 4H)
 
     # the inputs' share of all gates in one product; the share of h' follows step by step
@@ -63,21 +64,23 @@ def forward(X, batch_sizes, model, params, start=None, scratch=None):
         Xin[rows, 1 + E:] = Hs[before]
         if before.start > 0 or h0 is not None:                                  # else h' is 0
             gates[rows] += np.matmul(Hs[before], Wh, out=recurrent[:now.stop - now.start])
+        if context is not None:
+            gates[rows] += context[:now.stop - now.start]
         _step(gates[rows], C[before], C[now], Hs[now], _rows(tanhC, now))
 
     ends = N + last_rows(batch_sizes)
-    last = Hs[ends], C[ends]
-    return Hs[N:], last, (Xin, gates, C, tanhC, WLSTM, steps, h0 is None, c0 is None, scratch)
+    last = (Hs[ends], C[ends]) if context is None else (Hs[ends], C[ends], context)
+    return Hs[N:], last, (Xin, gates, C, tanhC, WLSTM, steps, h0 is None, c0 is None, context is None, scratch)
 
 
 def backward(dH, cache, dlast=None):
     """The mirror of forward.
 
-    dH (P, H): the gradient by H. dlast: the gradient by last, (dh, dc), or None for zeros.
-    Returns dX (P, E); dstart, (dh, dc), each (N, H), or None where start was zeros; and grads {'WLSTM'}.
-    dX and the gradient live in scratch.
+    dH (P, H): the gradient by H. dlast: the gradient by last, or None for zeros.
+    Returns dX (P, E); dstart, the gradient by start, whose parts are None where those of start were zeros; and grads
+    {'WLSTM'}. dX and the gradient live in scratch.
     """
-    Xin, gates, C, tanhC, WLSTM, steps, no_h0, no_c0, scratch = cache
+    Xin, gates, C, tanhC, WLSTM, steps, no_h0, no_c0, no_context, scratch = cache
     N, dtype = len(C) - len(Xin), dH.dtype
     P, H = dH.shape
     E = Xin.shape[1] - 1 - H
@@ -87,18 +90,23 @@ def backward(dH, cache, dlast=None):
     # the gradient by the state, running backward; the rows of sentences that end earlier wait with their dlast
     dh = scratch('dh', (N, H), dtype)
     dc = scratch('dc', (N, H), dtype)
-    dh[:], dc[:] = dlast or (0, 0)
+    dh[:], dc[:], dcontext_last = (*(dlast or (0, 0)), 0)[:3]
+    dcontext = None if no_context else np.zeros((N, 4 * H), dtype)
     for before, now in reversed(steps):
         n = now.stop - now.start
         rows = slice(now.start - N, now.stop - N)
         dh[:n] += dH[rows]
         _step_backward(dh[:n], dc[:n], gates[rows], C[before], C[now], _rows(tanhC, now), dgates[rows])
+        if dcontext is not None:
+            dcontext[:n] += dgates[rows]
         if before.start > 0 or not no_h0:
             np.matmul(dgates[rows], WhT, out=dh[:n])
 
     dX = np.matmul(dgates, WLSTM[1:1 + E].T, out=scratch('dX', (P, E), dtype))
     dWLSTM = np.matmul(Xin.T, dgates, out=scratch('dWLSTM', WLSTM.shape, dtype))
     dstart = None if no_h0 else dh.copy(), None if no_c0 else dc.copy()
+    if dcontext is not None:
+        dstart = *dstart, dcontext + dcontext_last
     return dX, dstart, {'WLSTM': dWLSTM}
 
 
@@ -112,15 +120,17 @@ def project(X, model, params):
 def tick(sums, state, model, params):
     """One step, the very step that training takes.
 
-    sums (n, 4H): project() of the inputs; they are overwritten. state: (h, c), each (n, H).
+    sums (n, 4H): project() of the inputs; they are overwritten. state: as above, n rows.
     Returns h (n, H) and the new state.
     """
-    h_before, c_before = state
+    h_before, c_before, *context = state
     H = h_before.shape[1]
     sums += h_before @ model['WLSTM'][-H:]
+    for each in context:
+        sums += each
     c, h = np.empty_like(c_before), np.empty_like(h_before)
     _step(sums, c_before, c, h, np.empty_like(c) if params.get('tanhC_version') else None)
-    return h, (h, c)
+    return h, (h, c, *context)
 
 
 def zero_state(n, model, dtype):
