@@ -129,3 +129,33 @@ print(at_loading['OPENBLAS_NUM_THREADS'], at_loading['MKL_NUM_THREADS'], os.envi
       'MKL_NUM_THREADS' in os.environ)
 '''
     assert run_python(code, OPENBLAS_NUM_THREADS='7') == ['1', '1', '7', 'False']
+
+
+@pytest.mark.parametrize('before', ['', 'import importlib.util; importlib.util.find_spec("numpy")'])
+def test_numpy_is_held_to_one_thread_whoever_loads_it(before):
+    """imagernn does not load it; the user's own import, or another package's, does."""
+    code = f'''
+import os, sys
+import imagernn
+assert 'numpy' not in sys.modules
+{before}
+import numpy
+print(len(os.listdir('/proc/self/task')), 'OPENBLAS_NUM_THREADS' in os.environ)
+print(sum(type(finder).__module__ == 'imagernn.nn.blas' for finder in sys.meta_path), numpy.__spec__.name)
+'''
+    threads, left, finders, name = run_python(code)
+    assert (left, finders, name) == ('False', '0', 'numpy')
+    if sys.platform == 'linux':
+        assert threads == '1'
+
+
+def test_where_numpy_is_loaded_already_nothing_changes():
+    code = '''
+import os, sys
+import numpy
+before = len(os.listdir('/proc/self/task'))
+import imagernn
+print(len(os.listdir('/proc/self/task')) == before, any('blas' in type(finder).__module__ for finder in sys.meta_path))
+'''
+    if sys.platform == 'linux':
+        assert run_python(code) == ['True', 'False']

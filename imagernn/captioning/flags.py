@@ -2,7 +2,7 @@
 
 import math
 
-from imagernn.captioning.model import GENERATORS, SIZES, require_sizes
+from imagernn.captioning.names import GENERATOR_NAMES, SIZES
 from imagernn.errors import InputError
 from imagernn.nn.blas import NUM_THREADS
 from imagernn.runs.flags import check_run_params, require_above_zero, require_between, require_shares
@@ -46,7 +46,7 @@ def add_on_error_flag(add):
 def add_model_flags(parser):
     """The model's architecture."""
     add = parser.add_argument_group('model').add_argument
-    add('--generator', choices=tuple(GENERATORS), default='lstm', help='The recurrent layer.')
+    add('--generator', choices=GENERATOR_NAMES, default='lstm', help='The recurrent layer.')
     add('--image_encoding_size', type=int, default=256,
         help='The size of the encoded image: for the LSTM equal to word_encoding_size, for the RNN to hidden_size.')
     add('--word_encoding_size', type=int, default=256, help='The size of an encoded word.')
@@ -100,6 +100,7 @@ def check_training_flags(params):
     if params['generator'] != 'lstm' and params['image_at'] != 'first':
         raise InputError(f'--image_at {params["image_at"]}: is a flag of the LSTM; the RNN sees the image at every step, '
                          'or at the first one with --rnn_feed_once 1')
+    from imagernn.captioning.model import require_sizes  # here, so that --help does without numpy
     try:
         require_sizes(params, {name: params[name] for name in SIZES})
     except ValueError as error:

@@ -12,6 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from imagernn.captioning.batch import deal
+from imagernn.captioning.names import SIZES
 from imagernn.metrics.perplexity import perplexity
 from imagernn.nn import lstm, rnn
 from imagernn.nn.layers import (
@@ -33,9 +34,6 @@ from imagernn.nn.layers import (
 from imagernn.nn.scratch import Scratch
 from imagernn.nn.sharing import add_up
 from imagernn.nn.workers import Workers
-
-SIZES = ('image_encoding_size', 'word_encoding_size', 'hidden_size')
-
 
 # ---- how the image enters -------------------------------------------------------------------------------------------
 

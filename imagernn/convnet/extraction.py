@@ -8,12 +8,12 @@ from typing import NamedTuple
 
 import numpy as np
 
+from imagernn.convnet.inputs import BATCH_SIZE
 from imagernn.convnet.preprocess import prepare
 from imagernn.convnet.weights import load_network
 from imagernn.errors import InputError
 from imagernn.formats.pictures import load_picture
 
-BATCH_SIZE = 32
 GRID_OUTPUTS = ('pool5', 'grid')    # a network's last convolutional grid has one of these names
 
 

@@ -1,6 +1,7 @@
 """RGB pixels -> the input that each pretrained network expects.
 
-Knows the size, the channel order, the mean and the scale that each network was trained with. Knows nothing of files.
+The size, the channel order, the mean and the scale are those that each network was trained with: see inputs.py. Knows
+nothing of files.
 """
 
 import json
@@ -8,12 +9,8 @@ import json
 import numpy as np
 from PIL import Image
 
+from imagernn.convnet.inputs import PREPROCESSING
 from imagernn.errors import InputError
-
-RESIZE = {'size': 224, 'resize': 'Pillow bicubic, antialiased, the aspect ratio not kept'}
-VGG = {**RESIZE, 'channels': 'BGR', 'mean': [103.939, 116.779, 123.68], 'scale': 1.}    # Simonyan & Zisserman 2015
-LITE0 = {**RESIZE, 'channels': 'RGB', 'mean': [127., 127., 127.], 'scale': 128.}
-PREPROCESSING = {'vgg16': VGG, 'vgg19': VGG, 'lite0': LITE0}    # a network's input is (pixels - mean) / scale
 
 
 def prepare(picture, network_name):

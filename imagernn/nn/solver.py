@@ -4,6 +4,8 @@ import math
 
 import numpy as np
 
+from imagernn.nn.names import CLIPS, SOLVERS
+
 BLOCK = 1 << 16    # elements updated at a time: weights, gradients and caches of a block stay in the processor's cache
 
 
@@ -90,8 +92,6 @@ RULES = {
     'rmsprop': (rmsprop, ('squares',)),
     'adam': (adam, ('means', 'squares')),
 }
-SOLVERS = ('vanilla', 'adagrad', 'adadelta', 'rmsprop', 'adam')
-CLIPS = ('value', 'norm')
 
 
 class OtherSolver(ValueError):

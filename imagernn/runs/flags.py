@@ -6,7 +6,7 @@ from pathlib import Path
 
 from imagernn.errors import InputError
 from imagernn.nn.blas import NUM_THREADS
-from imagernn.nn.solver import CLIPS, SOLVERS
+from imagernn.nn.names import CLIPS, SOLVERS
 
 MOST_THREADS = 4    # by default: a batch of 100 in more parts makes small matrices
 FOLDERS = ('checkpoint_output_directory', 'worker_status_output_directory', 'output_directory')    # of a run's files
