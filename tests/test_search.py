@@ -32,6 +32,10 @@ def beam_search(*args, **options):
     return as_pairs(searches.beam_search(*args, **options))
 
 
+def pooled_beam_search(*args, **options):
+    return as_pairs(searches.pooled_beam_search(*args, **options))
+
+
 def greedy_search(*args, **options):
     return as_pairs(searches.greedy_search(*args, **options))
 
@@ -334,3 +338,42 @@ def test_scores_are_added_up_in_double_precision():
                   sample_search(tick, state, np.random.default_rng(0), 1e-3, 100)):
         score, words = found[0][0]
         assert words == [1] * 100 and score == pytest.approx(expected, rel=1e-14)
+
+
+# ---- beam search with a pool
+
+@pytest.mark.parametrize('length_penalty', [0., .5, 1., 2.])
+@pytest.mark.parametrize('seed', range(4))
+def test_a_pool_that_is_wide_enough_finds_the_best_sentences_by_their_ranking(seed, length_penalty):
+    table = Table(seed, V=4)
+    for image in range(2):
+        expected = sorted(every_sentence(table.of(image), 4, 4),
+                          key=lambda found: -found[0] / len(found[1]) ** length_penalty)
+        found, = pooled_beam_search(table.tick, table.images(1, first=image), 200, max_length=4,
+                                    length_penalty=length_penalty, nbest=10)
+        assert found == expected[:10]
+
+
+@pytest.mark.parametrize('length_penalty', [0., 1.])
+@pytest.mark.parametrize('beam_size', [1, 3, 10])
+def test_images_are_searched_alone_as_together_in_a_pool(beam_size, length_penalty):
+    table = Table(3, V=40)
+    together = pooled_beam_search(table.tick, table.images(6), beam_size, nbest=1, length_penalty=length_penalty)
+    alone = [pooled_beam_search(table.tick, table.images(1, first=image), beam_size, nbest=1,
+                                length_penalty=length_penalty)[0] for image in range(6)]
+    assert together == alone and all(len(found) == 1 for found in together)
+
+
+def test_asking_for_few_ends_a_pool_sooner_with_the_same_best():
+    one, all_of_them = Table(5, V=30, end=1.), Table(5, V=30, end=1.)
+    few = pooled_beam_search(one.tick, one.images(8), 10, nbest=1)
+    many = pooled_beam_search(all_of_them.tick, all_of_them.images(8), 10)
+    assert [found[0] for found in few] == [found[0] for found in many]
+    assert sum(one.rows) < sum(all_of_them.rows)
+
+
+def test_the_penalty_makes_sentences_longer():
+    table = Table(7, V=30, end=1.)
+    lengths = [sum(len(found[0][1]) for found in pooled_beam_search(
+        table.tick, table.images(30), 10, nbest=1, length_penalty=penalty)) for penalty in (0., 1.)]
+    assert lengths[0] < lengths[1]

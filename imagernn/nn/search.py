@@ -118,6 +118,48 @@ def beam_search(tick, state, beam_size, max_length=MAX_LENGTH, nbest=None):
     return _read_back(history, item, score, n)
 
 
+def pooled_beam_search(tick, state, beam_size, max_length=MAX_LENGTH, nbest=None, length_penalty=0.):
+    """Beam search that keeps finished sentences in a pool, beside beam_size live beams.
+
+    Sentences are ranked by logprob / length ** length_penalty (END counts in the length), which keeps long ones from
+    losing for their length alone. Of the continuations at each step, an END among the beam_size best goes to the pool.
+    An item is finished when no live beam can still come among its nbest best (default: beam_size).
+    (The rules of fairseq, Ott et al. 2019; NeuralTalk's own search is beam_search.)
+    """
+    nbest, n = nbest or beam_size, len(state[0])
+    item, score, last = np.arange(n), np.zeros(n), np.zeros(n, np.int64)    # of the live beams
+    words, logprobs = np.zeros((n, max_length), np.int64), np.zeros((n, max_length))
+    pools = [[] for _ in range(n)]    # of each item: (ranking score, Sentence)
+    for step in range(max_length):
+        # the continuations of each item, best first; twice as many as beams, because some of them end
+        found, state = tick(last, state)
+        row, word = _candidates(found, item, score, 2 * beam_size)
+        next_score = score[row] + found[row, word]
+        best = _first_of_each(item[row], (-next_score, word), 2 * beam_size)
+        row, word, score = row[best], word[best], next_score[best]
+        item, words, logprobs = item[row], words[row], logprobs[row]
+        words[:, step], logprobs[:, step] = word, found[row, word]
+
+        # those that end go to the pool, the best of the others live on
+        ends = (word == 0) | (step == max_length - 1)
+        for beam in np.flatnonzero(ends & (_rank_in_group(item) < beam_size)):
+            rank, length = score[beam] / (step + 1) ** length_penalty, slice(step + 1)
+            pools[item[beam]].append((rank, Sentence(float(score[beam]), words[beam, length].tolist(),
+                                                     logprobs[beam, length].tolist())))
+        live = np.flatnonzero(~ends)
+        live = live[_first_of_each(item[live], (-score[live],), beam_size)]
+
+        # an item is finished when its pool cannot improve: a live beam's logprob can only fall
+        enough = np.array([sorted(rank for rank, _ in pool)[-nbest] if len(pool) >= nbest else -np.inf
+                           for pool in pools])
+        live = live[score[live] / max_length ** length_penalty > enough[item[live]]]
+        if not len(live):
+            break
+        item, score, last, words, logprobs = item[live], score[live], word[live], words[live], logprobs[live]
+        state = tuple(rows[row[live]] for rows in state)
+    return [[sentence for _, sentence in sorted(pool, key=lambda found: -found[0])[:nbest]] for pool in pools]
+
+
 def _candidates(logprobs, item, score, beam_size):
     """Row and word of all continuations that may be among an item's best beam_size, and few others.
 
