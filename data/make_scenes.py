@@ -14,14 +14,38 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-from PIL import Image, ImageDraw
-from scipy.io import savemat
-from tqdm import tqdm
+if __name__ == '__main__':
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))    # a checkout need not be installed
 
-from imagernn.corpus.dataset_writer import make_dataset
-from imagernn.errors import InputError, script
-from imagernn.formats.json_files import write_json
+from imagernn.errors import InputError, loading, script
+
+
+def build_parser():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+
+    group = parser.add_argument_group('data')
+    group.add_argument('--images', type=int, default=3000,
+        help='How many pictures to draw, with five sentences each. Lower it for a quick try (default: %(default)s).')
+    group.add_argument('--seed', type=int, default=0,
+        help='The seed that determines all pictures, sentences and splits. Change it for another data set '
+             '(default: %(default)s).')
+
+    group = parser.add_argument_group('output')
+    group.add_argument('--output', type=Path, default=Path('data/scenes'),
+        help='The folder to create (default: %(default)s).')
+    group.add_argument('--force', action='store_true',
+        help='Replace the folder if this script made it. Without it, a complete folder is left as it is.')
+    return parser
+
+
+with loading(__name__, build_parser):    # --help does not wait for these
+    import numpy as np
+    from PIL import Image, ImageDraw
+    from scipy.io import savemat
+    from tqdm import tqdm
+
+    from imagernn.corpus.dataset_writer import make_dataset
+    from imagernn.formats.json_files import write_json
 
 MADE_BY = 'data/make_scenes.py'
 SIDE = 160          # pictures are SIDE × SIDE pixels
@@ -846,24 +870,6 @@ def replace_folder(new, old):
     new.rename(old)
     if attic:
         shutil.rmtree(attic)
-
-
-def build_parser():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-
-    group = parser.add_argument_group('data')
-    group.add_argument('--images', type=int, default=3000,
-        help='How many pictures to draw, with five sentences each. Lower it for a quick try (default: %(default)s).')
-    group.add_argument('--seed', type=int, default=0,
-        help='The seed that determines all pictures, sentences and splits. Change it for another data set '
-             '(default: %(default)s).')
-
-    group = parser.add_argument_group('output')
-    group.add_argument('--output', type=Path, default=Path('data/scenes'),
-        help='The folder to create (default: %(default)s).')
-    group.add_argument('--force', action='store_true',
-        help='Replace the folder if this script made it. Without it, a complete folder is left as it is.')
-    return parser
 
 
 @script

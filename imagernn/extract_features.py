@@ -8,35 +8,9 @@ import argparse
 import sys
 from pathlib import Path
 
-from tqdm import tqdm
-
-from imagernn.convnet.extraction import (
-    BATCH_SIZE,
-    blank_features,
-    chosen_layer,
-    extract,
-    open_network,
-    parse_regions,
-)
-from imagernn.convnet.networks import ARCHITECTURES
-from imagernn.convnet.preprocess import PREPROCESSING, description
-from imagernn.convnet.sources import read_source, shortened
-from imagernn.convnet.weights import LITE0_PACKAGE
-from imagernn.corpus.feature_writer import (
-    MAT_BYTES,
-    completeness,
-    create_file,
-    feature_file,
-    finish,
-    require_same_settings,
-    write_rows,
-)
-from imagernn.errors import InputError, script
-from imagernn.formats.writing import refuse_to_replace, require_writable
+from imagernn.convnet.inputs import BATCH_SIZE, PREPROCESSING
+from imagernn.errors import InputError, loading, script
 from imagernn.nn.blas import NUM_THREADS
-from imagernn.nn.workers import Workers
-
-OUTPUT_NAMES = {'vgg16': 'vgg_feats.h5'}    # the name that driver.py looks for; other networks: <network>_feats.h5
 
 
 def build_parser():
@@ -85,6 +59,29 @@ def build_parser():
     group.add_argument('--num_threads', type=int, default=NUM_THREADS,
         help='How many threads share the pictures. Lower it to leave cores to other programs (default: %(default)s).')
     return parser
+
+
+with loading(__name__, build_parser):    # --help does not wait for these
+    from tqdm import tqdm
+
+    from imagernn.convnet.extraction import blank_features, chosen_layer, extract, open_network, parse_regions
+    from imagernn.convnet.networks import ARCHITECTURES
+    from imagernn.convnet.preprocess import description
+    from imagernn.convnet.sources import read_source, shortened
+    from imagernn.convnet.weights import LITE0_PACKAGE
+    from imagernn.corpus.feature_writer import (
+        MAT_BYTES,
+        completeness,
+        create_file,
+        feature_file,
+        finish,
+        require_same_settings,
+        write_rows,
+    )
+    from imagernn.formats.writing import refuse_to_replace, require_writable
+    from imagernn.nn.workers import Workers
+
+OUTPUT_NAMES = {'vgg16': 'vgg_feats.h5'}    # the name that driver.py looks for; other networks: <network>_feats.h5
 
 
 def checked_params(argv):

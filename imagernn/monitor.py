@@ -10,12 +10,7 @@ import json
 import sys
 from pathlib import Path
 
-from imagernn.errors import InputError, script
-from imagernn.web.server import page_routes, serve
-from imagernn.web.status_folder import StatusFolder
-
-FILES = ('common.css', 'common.js', 'monitor.css', 'monitor.js', 'curves.js', 'vendor/uPlot-1.6.32.iife.min.js',
-         'vendor/uPlot-1.6.32.min.css')
+from imagernn.errors import InputError, loading, script
 
 
 def build_parser():
@@ -29,6 +24,14 @@ def build_parser():
     parser.add_argument('--no_browser', action='store_true',
         help='Print the address of the page without opening a browser, for example on a remote computer.')
     return parser
+
+
+with loading(__name__, build_parser):    # --help does not wait for these
+    from imagernn.web.server import page_routes, serve
+    from imagernn.web.status_folder import StatusFolder
+
+FILES = ('common.css', 'common.js', 'monitor.css', 'monitor.js', 'curves.js', 'vendor/uPlot-1.6.32.iife.min.js',
+         'vendor/uPlot-1.6.32.min.css')
 
 
 @script

@@ -7,18 +7,7 @@ resumed run needs: the state of the solver and of the random stream, and the his
 import argparse
 import sys
 
-import numpy as np
-
-from imagernn.captioning.load import KIND, check_feature_size, load_captioner
-from imagernn.corpus.features import open_features
-from imagernn.errors import InputError, command, script
-from imagernn.formats.writing import refuse_to_replace
-from imagernn.runs.checkpoint_file import save_checkpoint
-
-KEPT = ('wordtoix', 'ixtoword', 'it', 'epoch', 'perplexity', 'features')
-# flags that only mean something on the machine of the training
-LOCAL_PARAMS = ('data_root', 'checkpoint_output_directory', 'worker_status_output_directory', 'init_model_from',
-                'resume')
+from imagernn.errors import InputError, command, loading, script
 
 
 def build_parser():
@@ -29,6 +18,20 @@ def build_parser():
                         help='A feature file that imagernn extract wrote with the network of the training. Give it '
                              'when the checkpoint does not name that network.')
     return parser
+
+
+with loading(__name__, build_parser):    # --help does not wait for these
+    import numpy as np
+
+    from imagernn.captioning.load import KIND, check_feature_size, load_captioner
+    from imagernn.corpus.features import open_features
+    from imagernn.formats.writing import refuse_to_replace
+    from imagernn.runs.checkpoint_file import save_checkpoint
+
+KEPT = ('wordtoix', 'ixtoword', 'it', 'epoch', 'perplexity', 'features')
+# flags that only mean something on the machine of the training
+LOCAL_PARAMS = ('data_root', 'checkpoint_output_directory', 'worker_status_output_directory', 'init_model_from',
+                'resume')
 
 
 @script

@@ -8,21 +8,8 @@ import argparse
 import sys
 from pathlib import Path
 
-import numpy as np
-
-from imagernn.convnet.extraction import extract, open_network
-from imagernn.convnet.sources import expanded
-from imagernn.errors import InputError, script
+from imagernn.errors import InputError, loading, script
 from imagernn.nn.blas import NUM_THREADS
-from imagernn.nn.workers import Workers
-
-CLASSES = Path(__file__).with_name('imagenet_classes.txt')
-
-
-def class_names():
-    """The names of ImageNet's 1,000 classes, in the order of the networks' output 'prob'."""
-    lines = CLASSES.read_text(encoding='utf-8').splitlines()
-    return [line for line in lines if not line.startswith('#')]
 
 
 def build_parser():
@@ -38,6 +25,22 @@ def build_parser():
     add('--num_threads', type=int, default=NUM_THREADS,
         help='How many threads share the pictures. Lower it to leave cores to other programs (default: %(default)s).')
     return parser
+
+
+with loading(__name__, build_parser):    # --help does not wait for these
+    import numpy as np
+
+    from imagernn.convnet.extraction import extract, open_network
+    from imagernn.convnet.sources import expanded
+    from imagernn.nn.workers import Workers
+
+CLASSES = Path(__file__).with_name('imagenet_classes.txt')
+
+
+def class_names():
+    """The names of ImageNet's 1,000 classes, in the order of the networks' output 'prob'."""
+    lines = CLASSES.read_text(encoding='utf-8').splitlines()
+    return [line for line in lines if not line.startswith('#')]
 
 
 @script

@@ -13,30 +13,8 @@ import sys
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
-from PIL import Image
-from tqdm import tqdm
-
-from imagernn.convnet.plots import write_activations, write_filters, write_learning_curve
-from imagernn.convnet.small import (
-    Labelled,
-    Sizes,
-    check_model,
-    cost_and_grads,
-    cost_of,
-    forward,
-    init_model,
-    predict,
-)
-from imagernn.errors import InputError, command, install_command, script
-from imagernn.formats.pictures import load_picture
-from imagernn.formats.writing import replacing, require_writable
-from imagernn.nn.schedules import cosine
-from imagernn.nn.solver import SOLVERS, Solver
-from imagernn.nn.workers import Workers
-from imagernn.runs.checkpoint_file import load_checkpoint
-from imagernn.runs.checkpoints import newest_resumable
-from imagernn.runs.divergence import cost_not_finite
+from imagernn.errors import InputError, command, install_command, loading, script
+from imagernn.nn.names import SOLVERS
 from imagernn.runs.flags import (
     add_output_flags,
     add_system_flags,
@@ -47,9 +25,87 @@ from imagernn.runs.flags import (
     require_shares,
     sound_params,
 )
-from imagernn.runs.run import Run
-from imagernn.runs.state import ACCURACY, RunState, require_resumable, resumed
-from imagernn.runs.terminal import say
+
+# what the flags of each data set are where they are not given
+RECIPES = {
+    'digits': {'filters': [32, 64], 'last_pool': '2x2', 'drop_prob': .5, 'max_epochs': 15, 'batch_size': 25,
+               'learning_rate': 2e-3},
+    'scenes': {'filters': [16, 32, 64, 64], 'last_pool': 'all', 'drop_prob': .2, 'max_epochs': 20, 'batch_size': 10,
+               'learning_rate': 1e-3},
+}
+
+
+def build_parser():
+    parser = argparse.ArgumentParser(prog='imagernn train-convnet',
+                                     description='Train a small VGGNet from scratch.',
+                                     formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+
+    def by_data(add, *names, help, **options):
+        """A flag whose default is that of the data set's recipe."""
+        values = (f'{data} {str(recipe[names[-1][2:]]).strip("[]").replace(",", "")}'
+                  for data, recipe in RECIPES.items())
+        add(*names, default=argparse.SUPPRESS, help=f'{help} (default: {", ".join(values)})', **options)
+
+    add = parser.add_argument_group('data').add_argument
+    add('-d', '--data', '--dataset', dest='dataset', choices=tuple(RECIPES), default='digits',
+        help='What to train on: scikit-learn\'s digits, or the scenes of make-scenes.')
+    add('--data_root', default='data', help='The folder that holds scenes/.')
+    add('--size', type=int, default=64, help='Scenes are read as pictures of size × size pixels.')
+
+    add = parser.add_argument_group('model').add_argument
+    by_data(add, '--filters', type=int, nargs='+',
+            help='The number of filters of each stage of two convolutions; each stage halves the picture.')
+    add('--hidden_size', type=int, default=128, help='The size of the fully connected layer.')
+    by_data(add, '--last_pool', choices=('2x2', 'all'),
+            help='What the last max pool takes; all makes it indifferent where in the picture a thing is.')
+
+    add = parser.add_argument_group('training, regularization and evaluation').add_argument
+    by_data(add, '-m', '--max_epochs', type=float, help='Passes over the training pictures.')
+    by_data(add, '-b', '--batch_size', type=int, help='Pictures per batch.')
+    by_data(add, '--drop_prob', type=float, help='Dropout of the fully connected layer.')
+    add('-p', '--eval_period', type=float, default=1, help='Epochs between evaluations on val.')
+
+    add = parser.add_argument_group('optimizer').add_argument
+    add('--solver', choices=SOLVERS, default='adam', help='The update rule.')
+    by_data(add, '-l', '--learning_rate', type=float,
+            help='The step size at first; it falls along a cosine to 0. Lower it when the cost explodes.')
+
+    output = add_output_flags(parser, short_o=False)
+    output.add_argument('-o', '--output_directory', default='',
+        help='The folder for the weights and the plots; by default demo/convnet_ and the name of the data.')
+    add_system_flags(parser)
+    # not the default of driver.py, which may train on the same scenes
+    parser.set_defaults(fappend='convnet')
+    return parser
+
+
+with loading(__name__, build_parser):    # --help does not wait for these
+    import numpy as np
+    from PIL import Image
+    from tqdm import tqdm
+
+    from imagernn.convnet.plots import write_activations, write_filters, write_learning_curve
+    from imagernn.convnet.small import (
+        Labelled,
+        Sizes,
+        check_model,
+        cost_and_grads,
+        cost_of,
+        forward,
+        init_model,
+        predict,
+    )
+    from imagernn.formats.pictures import load_picture
+    from imagernn.formats.writing import replacing, require_writable
+    from imagernn.nn.schedules import cosine
+    from imagernn.nn.solver import Solver
+    from imagernn.nn.workers import Workers
+    from imagernn.runs.checkpoint_file import load_checkpoint
+    from imagernn.runs.checkpoints import newest_resumable
+    from imagernn.runs.divergence import cost_not_finite
+    from imagernn.runs.run import Run
+    from imagernn.runs.state import ACCURACY, RunState, require_resumable, resumed
+    from imagernn.runs.terminal import say
 
 KIND = 'convnet'
 SPLITS = ('train', 'val', 'test')
@@ -130,61 +186,11 @@ def taken(labelled, which):
     return Labelled(labelled.pictures[which], {head: classes[which] for head, classes in labelled.labels.items()})
 
 
-# how each data set is read, and what its flags are where they are not given
+# how each data set is read
 READERS = {'digits': read_digits, 'scenes': read_scenes}
-RECIPES = {
-    'digits': {'filters': [32, 64], 'last_pool': '2x2', 'drop_prob': .5, 'max_epochs': 15, 'batch_size': 25,
-               'learning_rate': 2e-3},
-    'scenes': {'filters': [16, 32, 64, 64], 'last_pool': 'all', 'drop_prob': .2, 'max_epochs': 20, 'batch_size': 10,
-               'learning_rate': 1e-3},
-}
 
 
 # ---- the flags ------------------------------------------------------------------------------------------------------
-
-def build_parser():
-    parser = argparse.ArgumentParser(prog='imagernn train-convnet',
-                                     description='Train a small VGGNet from scratch.',
-                                     formatter_class=argparse.ArgumentDefaultsHelpFormatter)
-
-    def by_data(add, *names, help, **options):
-        """A flag whose default is that of the data set's recipe."""
-        values = (f'{data} {str(recipe[names[-1][2:]]).strip("[]").replace(",", "")}'
-                  for data, recipe in RECIPES.items())
-        add(*names, default=argparse.SUPPRESS, help=f'{help} (default: {", ".join(values)})', **options)
-
-    add = parser.add_argument_group('data').add_argument
-    add('-d', '--data', '--dataset', dest='dataset', choices=tuple(READERS), default='digits',
-        help='What to train on: scikit-learn\'s digits, or the scenes of make-scenes.')
-    add('--data_root', default='data', help='The folder that holds scenes/.')
-    add('--size', type=int, default=64, help='Scenes are read as pictures of size × size pixels.')
-
-    add = parser.add_argument_group('model').add_argument
-    by_data(add, '--filters', type=int, nargs='+',
-            help='The number of filters of each stage of two convolutions; each stage halves the picture.')
-    add('--hidden_size', type=int, default=128, help='The size of the fully connected layer.')
-    by_data(add, '--last_pool', choices=('2x2', 'all'),
-            help='What the last max pool takes; all makes it indifferent where in the picture a thing is.')
-
-    add = parser.add_argument_group('training, regularization and evaluation').add_argument
-    by_data(add, '-m', '--max_epochs', type=float, help='Passes over the training pictures.')
-    by_data(add, '-b', '--batch_size', type=int, help='Pictures per batch.')
-    by_data(add, '--drop_prob', type=float, help='Dropout of the fully connected layer.')
-    add('-p', '--eval_period', type=float, default=1, help='Epochs between evaluations on val.')
-
-    add = parser.add_argument_group('optimizer').add_argument
-    add('--solver', choices=SOLVERS, default='adam', help='The update rule.')
-    by_data(add, '-l', '--learning_rate', type=float,
-            help='The step size at first; it falls along a cosine to 0. Lower it when the cost explodes.')
-
-    output = add_output_flags(parser, short_o=False)
-    output.add_argument('-o', '--output_directory', default='',
-        help='The folder for the weights and the plots; by default demo/convnet_ and the name of the data.')
-    add_system_flags(parser)
-    # not the default of driver.py, which may train on the same scenes
-    parser.set_defaults(fappend='convnet')
-    return parser
-
 
 def main_params(argv):
     """The command line as a dict, checked; and the checkpoint that the run resumes from, or None."""

@@ -3,11 +3,11 @@
 Knows what must be true of every entry. Knows nothing of features, splits that are asked for, or models.
 """
 
+from imagernn.corpus.names import SPLITS
 from imagernn.corpus.token_store import build_store, fingerprint, load_store, save_store
 from imagernn.errors import InputError
 from imagernn.formats.json_files import contents_of, json_type, parsed
 
-SPLITS = ('train', 'val', 'test', 'restval')
 STORE_NAME = 'dataset.cache.npz'    # beside dataset.json, which may be changed or replaced at any time
 STORE_FROM = 16 << 20               # bytes of dataset.json: a smaller one is read each time, in about a second
 MAX_NESTING = 100                   # of fields that are kept as they are
