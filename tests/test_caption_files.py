@@ -61,6 +61,58 @@ def test_ids_may_be_written_as_strings_and_be_names_of_files(files):
     assert [row[:2] for row in aligned(files(r=named, a=COCO))[0]] == [('c.jpg', 'C'), ('g.jpg', 'G')]
 
 
+FORMS = ['{}', '{:012}', 'COCO_val2014_{:012}']
+
+
+@pytest.mark.parametrize('form', [*FORMS, 'COCO_val2014_{:012}.jpg', '{:012}.jpg'])
+def test_results_may_spell_the_numbers_of_coco_in_any_of_its_forms(files, form):
+    spelled = [{**entry, 'image_id': form.format(entry['image_id'])} for entry in RESULTS]
+    expected = [('', ['A cat.']), ('a dog', ['A dog.', 'Two dogs.'])]
+    assert [row[1:] for row in aligned(files(r=spelled, a=COCO))[0]] == expected
+    by_cocoid = [row[1:] for row in aligned(files(r=spelled, d=DATASET))[0]]
+    assert by_cocoid == [('a dog', ['a dog']), ('', ['A cat.'])]
+
+
+@pytest.mark.parametrize('images', ['{}', '{:012}'])
+@pytest.mark.parametrize('form', FORMS)
+def test_annotations_may_spell_them_so_too(files, form, images):
+    spelled = {'images': [{**image, 'id': images.format(image['id'])} for image in COCO['images']],
+               'annotations': [{**entry, 'image_id': form.format(entry['image_id'])} for entry in COCO['annotations']]}
+    expected = [('', ['A cat.']), ('a dog', ['A dog.', 'Two dogs.'])]
+    assert [row[1:] for row in aligned(files(r=RESULTS, a=spelled))[0]] == expected
+    del spelled['images']
+    assert sorted(row[1:] for row in aligned(files(r=RESULTS, a=spelled))[0]) == expected
+
+
+def test_pictures_of_2014_are_those_of_2017(files):
+    struct = {'imgblobs': [{'img_path': f'val2014/COCO_val2014_{number:012}.jpg', 'candidate': {'text': text}}
+                           for number, text in ((7, 'a dog'), (3, 'a cat'))]}
+    later = {**COCO, 'images': [{'id': number, 'file_name': f'{number:012}.jpg'} for number in (3, 5, 7)]}
+    assert [row[:2] for row in aligned(files(s=struct, a=later))[0]] == [
+        ('COCO_val2014_000000000003.jpg', 'a cat'), ('COCO_val2014_000000000007.jpg', 'a dog')]
+
+
+def test_a_number_that_two_ids_may_mean_is_matched_as_it_is_spelled(files):
+    both = [*RESULTS, {'image_id': '03', 'caption': 'x'}]
+    with pytest.raises(InputError, match="r: 1 of its 3 images have no references in .*, such as '03'"):
+        aligned(files(r=both, a=COCO))
+    twice = {'images': [{'id': '3'}, {'id': '03'}], 'annotations': [{'image_id': '0003', 'caption': 'x'}]}
+    with pytest.raises(InputError, match='annotations of image_id 0003, which is not in the list'):
+        aligned(files(r=RESULTS, a=twice))
+    photos = {'imgblobs': [{'img_path': '3.jpg', 'candidate': {'text': 'a beach'}}]}    # not COCO's, only numbered
+    with pytest.raises(InputError, match='shares no image'):
+        aligned(files(s=photos, a=COCO))
+
+
+def test_results_as_json_lines(files):
+    lines = ''.join(f'{json.dumps(entry)}\n' for entry in RESULTS)
+    expected = aligned(files(r=RESULTS, a=COCO))
+    for text in lines, lines.replace('\n', '\r\n'), lines.rstrip(), lines.replace('\n', '\n\n'):
+        assert aligned(files(r=text, a=COCO)) == expected
+    with pytest.raises(InputError, match='r: is not valid JSON at line 2, column 14'):
+        aligned(files(r=lines.replace('"image_id": 3', '"image_id": x'), a=COCO))
+
+
 def test_a_dataset_by_any_of_its_ids(files):
     by_cocoid = [(7, 'a dog', ['a dog']), (3, '', ['A cat.'])]     # 'raw' where there is one, else the tokens
     assert aligned(files(r=RESULTS, d=DATASET))[0] == by_cocoid
@@ -115,8 +167,16 @@ def test_training_captions(files):
 def test_missing_images_are_an_error_or_a_note(files):
     one, extra = [RESULTS[0]], [*RESULTS, {'image_id': 5, 'caption': 'x'}, {'image_id': '8', 'caption': 'x'}]
     coco, one, extra = files(a=COCO, one=one, extra=extra)
+    rows, notes = aligned([one, coco])      # as the official evaluation does with COCO's annotations
+    assert rows == [(7, 'a dog', ['A dog.', 'Two dogs.'])]
+    assert 'one: has no caption for 1 of the 2 images of ' in notes[0] and notes[0].endswith('these are left out')
+    assert aligned([one, one, coco]) == ([(7, 'a dog', 'a dog', ['A dog.', 'Two dogs.'])], notes * 2)
+    two, = files(two=RESULTS)
     with pytest.raises(InputError, match='one: has no caption for 1 of the 2 images of .*/a, such as 3; .*--allow_m'):
-        aligned([one, coco])
+        aligned([one, two, coco])           # a comparison in which one system has captions that another lacks
+    dataset, = files(d=DATASET)
+    with pytest.raises(InputError, match='one: has no caption for 1 of the 2 images of .*/d .*--allow_m'):
+        aligned([one, dataset])
     with pytest.raises(InputError, match='extra: 2 of its 4 images have no references in .*/a, such as 5; '):
         aligned([extra, coco])
     rows, notes = aligned([one, extra, coco], allow_missing=True)

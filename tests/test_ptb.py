@@ -125,14 +125,16 @@ for part in ('a', '5', ' ', '-', 'a.', 'a-', 'A&', 'a@', '<a ', 'é', '\\xad', '
 
 @pytest.mark.parametrize('how, tokens', [
     ('ptb', ['two', 'dogs', "n't", 'run/jump', 't-shirts']),
-    ('karpathy', ['two', 'dogs', 'nt', 'run', 'jump', 'tshirts']),
+    ('karpathy', ['two', 'dogs', 'nt', 'run', 'jump', 't', 'shirts']),
+    ('words', ['two', 'dogs', 'nt', 'run', 'jump', 't', 'shirts']),
     ('none', ['Two', 'dogs', "n't", 'run/jump,', 'T-shirts', '.']),
 ])
 def test_tokenize(how, tokens):
     assert tokenize(["Two dogs  n't run/jump, T-shirts ."], how) == [tokens]
 
 
-@pytest.mark.parametrize('captions, how, named', [(['a'], 'PTB', 'ptb, karpathy, none'), ('a dog', 'ptb', 'a list')])
+@pytest.mark.parametrize('captions, how, named', [
+    (['a'], 'PTB', 'ptb, karpathy, words, none'), ('a dog', 'ptb', 'a list')])
 def test_tokenize_names_what_it_accepts(captions, how, named):
     with pytest.raises(ValueError, match=named):
         tokenize(captions, how)

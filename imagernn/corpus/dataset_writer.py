@@ -1,31 +1,50 @@
 """Captions of images -> a dataset.json in NeuralTalk's layout.
 
-Knows the layout of the file, and tokenizes captions as NeuralTalk's data sets were. Knows none of the formats in which
-data sets are published: data/prepare_*.py read those.
+Knows the layout of the file, what is lost when captions become tokens, and how to draw a split. Knows none of the
+formats in which data sets are published: data/prepare_*.py read those.
 """
 
+import hashlib
 from pathlib import Path
 
-from imagernn.corpus.dataset_file import SPLITS
-from imagernn.corpus.tokenize import karpathy_tokenize
+from imagernn.corpus.names import SPLITS
+from imagernn.corpus.tokenize import TOKENIZERS, notes_on_letters, tokenize
+from imagernn.errors import InputError
 from imagernn.formats.json_files import write_json
 
 
-def make_dataset(name, images):
+def add_tokenizer_flag(group):
+    """--tokenizer, for scripts that make a data set."""
+    group.add_argument('--tokenizer', choices=tuple(TOKENIZERS), default='karpathy',
+        help='How captions are split into words. karpathy, for English, gives the tokens of Karpathy\'s published data '
+             'sets: lower case, no apostrophes, everything outside a-z, 0-9, # and & separates words. words, for other '
+             'languages, keeps letters and digits of every script; each Chinese or Japanese character becomes a word. '
+             'ptb splits as the COCO evaluation does ("dog \'s"). none splits at white space: use it for text that is '
+             'divided into words already (default: %(default)s).')
+
+
+def make_dataset(name, images, tokenizer='karpathy'):
     """Build the contents of a dataset.json from a pair (fields, captions) for each image.
 
-    fields: a dict with filename, split and anything else to keep; captions: a list of strings. imgid and sentid count
-    from 0 in the given order. Captions without a word are left out, and so are images without captions.
-    Returns the dict, and a list of notes on what was left out.
+    fields: a dict with filename, split and anything else to keep; captions: a list of strings. tokenizer: a key of
+    TOKENIZERS. imgid and sentid count from 0 in the given order. Captions without a word are left out, and so are
+    images without captions.
+    Returns the dict, and a list of notes on what was left out or lost.
+    Raises InputError if the tokenizer loses most letters of all captions, as karpathy does with Chinese, and if no
+    caption has a word.
     """
+    images = [(fields, list(map(str.strip, captions))) for fields, captions in images]
+    raws = [raw for _, captions in images for raw in captions]
+    all_tokens = tokenize(raws, tokenizer)
+    notes = notes_on_letters(raws, all_tokens, tokenizer)
+    tokens_of = iter(all_tokens)
     entries = []
     num_sentences = num_wordless = num_bare = 0
     for fields, captions in images:
         imgid = len(entries)
         sentences = []
-        for raw in map(str.strip, captions):
-            tokens = karpathy_tokenize(raw)
-            if tokens:
+        for raw in captions:
+            if tokens := next(tokens_of):
                 sentid = num_sentences + len(sentences)
                 sentences.append({'tokens': tokens, 'raw': raw, 'imgid': imgid, 'sentid': sentid})
         num_wordless += len(captions) - len(sentences)
@@ -34,9 +53,22 @@ def make_dataset(name, images):
             continue
         num_sentences += len(sentences)
         entries.append({**fields, 'imgid': imgid, 'sentids': [s['sentid'] for s in sentences], 'sentences': sentences})
-    notes = [f'left out: {count} {what}' for count, what in
-             ((num_wordless, 'captions without a word'), (num_bare, 'images without a caption')) if count]
+    if not entries:
+        raise InputError(f'none of the {num_wordless:,} captions has a word; name the file with the captions')
+    notes += [f'left out: {count} {what}' for count, what in
+              ((num_wordless, 'captions without a word'), (num_bare, 'images without a caption')) if count]
     return {'dataset': name, 'images': entries}, notes
+
+
+def draw_splits(keys, val, test, seed):
+    """Draw a split: a dict of key -> 'train', 'val' or 'test', in the order of keys.
+
+    Sorted by the SHA-256 digest of "<seed> <key>", the first `val` keys are val, the next `test` are test, and the rest
+    are train. So it does not depend on the order of keys. There must be more of them than val + test.
+    """
+    order = sorted(keys, key=lambda key: hashlib.sha256(f'{seed} {key}'.encode()).digest())
+    held_out = dict.fromkeys(order[:val], 'val') | dict.fromkeys(order[val:val + test], 'test')
+    return {key: held_out.get(key, 'train') for key in keys}
 
 
 def write_dataset(folder, dataset):

@@ -1,4 +1,4 @@
-"""Captions -> tokens: as the COCO evaluation makes them, as NeuralTalk's data sets were made, or split at white space.
+"""Captions -> tokens: as the COCO evaluation makes them, as Karpathy's data sets were made, and for any other language.
 
 Knows the rules of the Penn Treebank tokenizer that the official evaluation (coco-caption; package pycocoevalcap) runs.
 Knows nothing of vocabularies or scores.
@@ -26,11 +26,15 @@ Knows nothing of vocabularies or scores.
 # - Lone surrogates are dropped here. They stop the official evaluation.
 
 import re
+import unicodedata
 from functools import cache
 from itertools import groupby
 
+from imagernn.errors import InputError
+
 # What coco-caption removes. It holds no brackets: once lower-cased, "-lrb-" is a token like any other.
 PUNCTUATION = frozenset(("''", "'", '``', '`', '.', '?', '!', ',', ':', '-', '--', '...', ';'))
+APOSTROPHES_AND_JOINERS = "'’\xad\u200c\u200d"    # the last three, invisible in print, stand inside words
 
 
 def tokenize(captions, how):
@@ -63,18 +67,68 @@ def ptb_tokenize(captions):
 
 
 def karpathy_tokenize(caption):
-    """The words of a caption in lower case and without punctuation, as a list of strings.
+    """The words of a caption as in the data sets that Karpathy published, a list of str.
 
-    Commas, slashes, double dashes and white space separate words. Within a word only letters and digits are kept:
-    "Tri-colored dogs' tub/shower." gives tricolored, dogs, tub, shower. These are exactly the tokens of all 40,000
-    sentences in NeuralTalk's Flickr8K.
+    The caption is lower-cased, apostrophes are deleted, and every run of characters outside [a-z0-9#&] separates words:
+    "The dog's t-shirt." gives the, dogs, t, shirt. Letters other than a to z are lost; see notes_on_letters. These are
+    exactly the tokens of all 40,000 sentences of his Flickr8K.
     """
-    return re.sub(r'[^\w\s]|_', '', re.sub(r'[,/]|--', ' ', caption.lower())).split()
+    return re.sub('[^a-z0-9#&]+', ' ', caption.lower().replace("'", '')).split()
+
+
+def words_tokenize(caption):
+    """The words of a caption in any language, a list of str: runs of letters, accents and digits, in lower case.
+
+    Apostrophes are deleted: "The dog's t-shirt." gives the, dogs, t, shirt. Each Chinese or Japanese character is a
+    word, because these languages put no spaces between words; text that was divided into words before needs the
+    tokenizer 'none'.
+    """
+    return ''.join(map(_as_part_of_a_word, unicodedata.normalize('NFC', caption).lower())).split()
+
+
+@cache
+def _as_part_of_a_word(character):
+    if character in APOSTROPHES_AND_JOINERS:
+        return ''
+    if unicodedata.category(character)[0] not in 'LMN':    # letters, marks such as accents, numbers
+        return ' '
+    alone = unicodedata.name(character, '').startswith(('CJK ', 'HIRAGANA ', 'KATAKANA'))
+    return f' {character} ' if alone else character
+
+
+def notes_on_letters(captions, all_tokens, tokenizer):
+    """A list of at most one note: in how many captions the tokenizer loses letters, and in how many most of them.
+
+    captions: a list of str; all_tokens: what tokenize makes of them; tokenizer: by which key of TOKENIZERS. A letter is
+    one of any alphabet. Raises InputError if more than half of the letters of all captions are lost.
+    """
+
+    def letters(text):
+        return sum(map(str.isalpha, text))
+
+    lost = {}    # number of a caption -> how many letters it loses; no tokenizer loses those of ASCII
+    for number, caption in enumerate(captions):
+        if not caption.isascii() and (count := letters(caption) - letters(''.join(all_tokens[number]))) > 0:
+            lost[number] = count
+    if not lost:
+        return []
+    mostly = [number for number, count in lost.items() if 2 * count > letters(captions[number])]
+    shown = [*mostly, *lost][0]
+    share = sum(lost.values()) / sum(map(letters, captions))
+    example = f'"{captions[shown]:.60}" becomes "{" ".join(all_tokens[shown]):.60}"'
+    advice = 'choose --tokenizer words, which keeps letters of every script'
+    if share > .5:
+        raise InputError(f'the tokenizer {tokenizer} would lose {100 * share:.0f} % of the letters of the captions: '
+                         f'{example}; {advice}, or none if the text is divided into words by spaces')
+    most = f', {len(mostly):,} of them most of their letters' if mostly else ''
+    return [f'{len(lost):,} of {len(captions):,} captions lose letters that the tokenizer {tokenizer} does not '
+            f'keep{most}: {example}; to keep them, {advice}']
 
 
 TOKENIZERS = {
     'ptb': ptb_tokenize,
     'karpathy': lambda captions: [karpathy_tokenize(caption) for caption in captions],
+    'words': lambda captions: [words_tokenize(caption) for caption in captions],
     'none': lambda captions: [caption.split() for caption in captions],
 }
 

@@ -3,7 +3,7 @@
 Recognizes a file's format from its contents, validates it, and matches results with references image by image. Knows
 nothing of tokens or scores.
 
-Results:    COCO's results format   [{"image_id": 42, "caption": "a dog runs"}, …]
+Results:    COCO's results format   [{"image_id": 42, "caption": "a dog runs"}, …], or an object on each line (.jsonl)
             result_struct.json      {"imgblobs": [{"img_path", "imgid", "candidate": {"text"}, "references"}, …]}
 References: COCO's annotations      {"images": [{"id", "file_name"}, …], "annotations": [{"image_id", "caption"}, …]}
             dataset.json, a split   {"images": [{"filename", "imgid", "split", "sentences": [{"raw"}]}, …]}
@@ -17,6 +17,7 @@ from typing import NamedTuple
 
 from imagernn.errors import InputError
 
+COCO_ID = re.compile(r'(\d{1,18})|(?:COCO_(?:train|val|test)20\d\d_)?(\d{12})(?:\.jpg)?', re.ASCII)
 FORMATS = ('expected results (COCO\'s list of {"image_id", "caption"}, or a result_struct.json with "imgblobs") or '
            'references (COCO\'s annotations, or a dataset.json)')
 
@@ -27,6 +28,7 @@ class CaptionSet(NamedTuple):
     path: str          # for messages; it may name several files
     captions: list     # n lists of str: one caption each for results, at least one for references
     ids: dict          # kind of id -> n ids; empty for plain text, whose images are identified by their order
+    partly: bool = False    # whether results may cover a part of these references: as in COCO's evaluation, of COCO's
 
 
 def read_captions(paths, references=(), split=None):
@@ -101,13 +103,28 @@ def parse(path):
     if not (str(path).lower().endswith('.json') or re.match(r'\s*(\[\s*[{\]]|\{\s*["}])', text)):
         return 'text', [line.removesuffix('\r') for line in text.removesuffix('\n').split('\n')]
     try:
-        data = json.loads(text)
+        data = objects_on_lines(text) or json.loads(text)
     except json.JSONDecodeError as error:
         raise InputError(f'{path}: is not valid JSON at line {error.lineno}, column {error.colno}: {error.msg}; '
                          'correct that place, or create the file again') from None
     except (ValueError, RecursionError) as error:      # for example 5,000 digits, or brackets nested 10,000 deep
         raise InputError(f'{path}: cannot be read as JSON ({error}); create the file again') from None
     return json_kind(path, data), data
+
+
+def objects_on_lines(text):
+    """A list of the objects in JSON Lines, where each line is one; [] if that is not what the text is."""
+    lines = text.split('\n')
+    if sum(map(bool, lines)) < 2 or not all(line[0] == '{' and line.rstrip()[-1] == '}' for line in lines if line):
+        return []
+    found, start = [], 0
+    for line in lines:
+        try:
+            found += [json.loads(line)] if line else []
+        except json.JSONDecodeError as error:
+            raise json.JSONDecodeError(error.msg, text, start + error.pos) from None    # its place in the whole text
+        start += len(line) + 1
+    return found
 
 
 def json_kind(path, data):
@@ -176,7 +193,7 @@ def joined_references(files, split):
     ids = {kind: [one for some in read for one in some.ids[kind]] for kind in read[0].ids}
     for kind in ids.keys() - {'filename'} or ids:
         check_unique(path, kind, ids[kind])
-    return CaptionSet(path, [image for some in read for image in some.captions], ids)
+    return CaptionSet(path, [image for some in read for image in some.captions], ids, read[0].partly)
 
 
 def text_references(files):
@@ -194,7 +211,10 @@ def text_references(files):
 
 
 def coco_annotations(path, data, _=None):
-    """COCO's annotations. Images without a caption are skipped, since results for them cannot be scored."""
+    """COCO's annotations. Images without a caption are skipped, since results for them cannot be scored.
+
+    An image_id may be written in another way than the id in the list "images": "000000000139" is 139.
+    """
     by_id = {}    # id of an image -> its captions
     named = {}    # id of an image -> (id as it is in the file, file name)
     for index, entry in enumerate(nonempty(path, 'annotations', data['annotations'])):
@@ -207,12 +227,27 @@ def coco_annotations(path, data, _=None):
         if str(one) in named:
             raise InputError(f'{path}: images[{index}]: id {one!r:.60} is a duplicate; expected each image once')
         named[str(one)] = one, image.get('file_name', str(one))
+    by_id = respelled(by_id, named)
     if strangers := by_id.keys() - named.keys():
         raise InputError(f'{path}: has annotations of image_id {min(strangers):.60}, which is not in the list '
                          '"images"; remove them, or download the file again')
     kept = [one for one in named if one in by_id]
-    return CaptionSet(path, [by_id[one] for one in kept],
-                    {'cocoid': [named[one][0] for one in kept], 'filename': [named[one][1] for one in kept]})
+    ids = {'cocoid': [named[one][0] for one in kept], 'filename': [named[one][1] for one in kept]}
+    return CaptionSet(path, [by_id[one] for one in kept], ids, partly=True)
+
+
+def respelled(by_id, named):
+    """by_id, id -> list of captions, with the ids as they are spelled in named, which are found by their numbers."""
+    if by_id.keys() <= named.keys():
+        return by_id
+    spelled = {}    # number -> the ids that it may stand for
+    for one in named:
+        spelled.setdefault(coco_number(one), []).append(one)
+    found = {}
+    for one, captions in by_id.items():
+        candidates = [one] if one in named or coco_number(one) is None else spelled.get(coco_number(one), [])
+        found.setdefault(candidates[0] if len(candidates) == 1 else one, []).extend(captions)
+    return found
 
 
 def dataset(path, data, split):
@@ -281,21 +316,26 @@ def align(results, references, allow_missing=False):
     results: a list of CaptionSet. references: a CaptionSet.
     Returns captions, references, ids, notes: for each of the results a list of n captions; n lists of references; n
     ids; and a list of notes on the images that were left out.
-    Raises InputError that names an image missing on either side; with allow_missing, only if no image is left.
+    Raises InputError that names an image missing on either side; with allow_missing, only if no image is left. Images
+    of COCO's annotations may be missing in the results if all results lack the same ones.
     """
     places = [match(some, references) for some in results]
-    notes = []
+    covered = {tuple(place is not None for place in found) for found in places}
+    may_lack = references.partly and len(covered) == 1    # all results have the same images
+    notes, problems = [], []
     for some, found in zip(results, places, strict=True):
         lacking = [index for index, place in enumerate(found) if place is None]
         strangers = sorted(set(range(len(some.captions))) - set(found) - {None})
         if lacking:
             notes.append(f'{some.path}: has no caption for {len(lacking):,} of the {len(found):,} images of '
                          f'{references.path}, such as {ids_of(references)[lacking[0]]!r:.60}')
+            problems += [] if may_lack else notes[-1:]
         if strangers:
             notes.append(f'{some.path}: {len(strangers):,} of its {len(some.captions):,} images have no references in '
                          f'{references.path}, such as {ids_of(some)[strangers[0]]!r:.60}')
-    if notes and not allow_missing:
-        raise InputError(f'{notes[0]}; correct the file, or score only the images in common with --allow_missing')
+            problems += notes[-1:]
+    if problems and not allow_missing:
+        raise InputError(f'{problems[0]}; correct the file, or score only the images in common with --allow_missing')
     kept = [index for index in range(len(references.captions)) if all(found[index] is not None for found in places)]
     if not kept:
         raise InputError(f'{" and ".join(some.path for some in results)}: have no image in common; '
@@ -315,8 +355,9 @@ def ids_of(captions):
 def match(results, references):
     """For each image of the references its index in results, or None, by the kind of id that most images share.
 
-    If either is plain text, images are matched by their order. The ids 42 and "42" are the same. Raises InputError if
-    no image matches.
+    If either is plain text, images are matched by their order. The ids 42 and "42" are the same, and if that matches
+    more images and each number occurs once, so are 42, "000000000042" and "COCO_val2014_000000000042.jpg". Raises
+    InputError if no image matches.
     """
     if not (results.ids and references.ids):
         here, there = len(results.captions), len(references.captions)
@@ -326,9 +367,11 @@ def match(results, references):
         return list(range(here))
     best = None
     most = 0
-    for kind in results.ids:
-        places = {str(one): place for place, one in enumerate(results.ids[kind])}
-        wanted = [str(one) for one in references.ids.get(kind, ())]
+    spellings = [(str, kind, kind) for kind in results.ids]
+    spellings += [(number_or_name, kind, 'cocoid') for kind in ('cocoid', 'filename') if kind in results.ids]
+    for spelled, kind, other_kind in spellings:
+        places = {spelled(one): place for place, one in enumerate(results.ids[kind])}
+        wanted = [spelled(one) for one in references.ids.get(other_kind, ())]
         shared = len(places.keys() & set(wanted))
         if shared > most and len(places) == len(results.captions) and len(set(wanted)) == len(wanted):
             best, most = [places.get(one) for one in wanted], shared
@@ -337,6 +380,23 @@ def match(results, references):
                          f'{ids_of(results)[0]!r:.60}, and the references have ids such as '
                          f'{ids_of(references)[0]!r:.60}; name the references for these images')
     return best
+
+
+def coco_number(one):
+    """The number of an image of COCO as an int, from 42, "42", "000000000042" or "COCO_val2014_000000000042".
+
+    A file name of such a form gives it, too; anything else gives None.
+    """
+    if type(one) is not str:
+        return one if type(one) is int else None    # not a bool
+    found = COCO_ID.fullmatch(one)
+    return found and int(found[1] or found[2])
+
+
+def number_or_name(one):
+    """coco_number as a str, or the id itself as a str if it has none."""
+    number = coco_number(one)
+    return str(one if number is None else number)
 
 
 # ---- checks
