@@ -22,20 +22,8 @@ from pathlib import Path
 if __name__ == '__main__':
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))    # a checkout need not be installed
 
-import imagernn.nn.blas  # noqa: F401  before numpy
-
-# isort: split
-from imagernn.corpus.tokenize import tokenize
-from imagernn.errors import InputError, command, script
-from imagernn.formats.caption_files import align, read_captions, read_training
-from imagernn.formats.json_files import write_json
-from imagernn.formats.writing import refuse_to_replace, require_writable, write_text
-from imagernn.metrics import MeteorUnavailable, caption_statistics, compare, intervals, per_image, scores_of
-
-LABELS = {'ROUGE_L': 'ROUGE-L', 'CIDEr': 'CIDEr-D', 'CIDEr_plain': 'CIDEr'}    # pycocoevalcap's name: printed name
-MAX_DRAWS = 1_000_000
-CONTROLS = {code: ' ' for code in (*range(32), 127)}    # many CSV readers stop at NUL, for example
-FORMULA = tuple('=+-@＝＋－＠')    # a spreadsheet takes these for the start of a formula
+from imagernn.corpus.tokenize import TOKENIZERS, notes_on_letters, tokenize
+from imagernn.errors import InputError, command, loading, script
 
 
 def build_parser():
@@ -51,16 +39,18 @@ def build_parser():
                         'choose settings.')
     add('--allow_missing', action='store_true',
         help='Score only the images that all files contain and report how many are left out. Without it, an image that '
-             'is missing in one file is an error.')
+             "is missing in one file is an error; but results may cover a part of the images of COCO's annotations, as "
+             'in the official evaluation.')
     add('--training', nargs='+', default=[], metavar='FILE',
         help='Captions that the system was trained on, in the formats of references. Use it to see which share of the '
              'captions is novel. Of a dataset.json, the split train is read.')
 
     add = parser.add_argument_group('scores').add_argument
-    add('--tokenizer', choices=('ptb', 'karpathy', 'none'), default='ptb',
+    add('--tokenizer', choices=tuple(TOKENIZERS), default='ptb',
         help='How captions are split into words (default: ptb). ptb does it as the official COCO evaluation does: use '
-             "it for any score that you publish. karpathy keeps only letters and digits, as in NeuralTalk's data sets. "
-             'none splits at white space: use it for captions that are tokenized already.')
+             "it for any score that you publish. karpathy keeps only a to z, digits, # and &, as in Karpathy's data "
+             'sets. words keeps letters and digits of every script; each Chinese or Japanese character is a word. none '
+             'splits at white space: use it for captions that are tokenized already.')
     add('--meteor', action='store_true',
         help='Compute METEOR too. It needs Java and the extra [metrics], and about a minute for 10,000 images.')
 
@@ -80,6 +70,18 @@ def build_parser():
     return parser
 
 
+with loading(__name__, build_parser):    # --help does not wait for these
+    from imagernn.formats.caption_files import align, read_captions, read_training
+    from imagernn.formats.json_files import write_json
+    from imagernn.formats.writing import refuse_to_replace, require_writable, write_text
+    from imagernn.metrics import MeteorUnavailable, caption_statistics, compare, intervals, per_image, scores_of
+
+LABELS = {'ROUGE_L': 'ROUGE-L', 'CIDEr': 'CIDEr-D', 'CIDEr_plain': 'CIDEr'}    # pycocoevalcap's name: printed name
+MAX_DRAWS = 1_000_000
+CONTROLS = {code: ' ' for code in (*range(32), 127)}    # many CSV readers stop at NUL, for example
+FORMULA = tuple('=+-@＝＋－＠')    # a spreadsheet takes these for the start of a formula
+
+
 @script
 def main(argv=None):
     args = build_parser().parse_intermixed_args(argv)
@@ -88,6 +90,8 @@ def main(argv=None):
     captions, reference_captions, ids, notes = align(results, references, args.allow_missing)
     candidates = [tokenize(some, args.tokenizer) for some in captions]
     reference_tokens = tokenize_lists(reference_captions, args.tokenizer)
+    notes += notes_on_letters([text for some in [*captions, *reference_captions] for text in some],
+                              [tokens for some in [*candidates, *reference_tokens] for tokens in some], args.tokenizer)
     training = {' '.join(tokens) for tokens in tokenize(read_training(args.training), args.tokenizer)}
     statistics = [statistics_of(some, reference_tokens, args.meteor) for some in candidates]
 

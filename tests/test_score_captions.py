@@ -100,9 +100,21 @@ def test_the_tokenizer_can_be_chosen(folder):
     Path('captions.txt').write_text("A dog's, run\nx\n")
     Path('ref0.txt').write_text("A DOG's run.\ny\n")
     precision = {how: report('captions.txt', 'ref0.txt', '--tokenizer', how)['results'][0]['scores']['multi_bleu_1']
-                 for how in ('ptb', 'karpathy', 'none')}
+                 for how in ('ptb', 'karpathy', 'words', 'none')}
     # 4 of a, dog, 's, run, x; 3 of a, dogs, run, x; 1 of A, dog's, and so on
-    assert precision == pytest.approx({'ptb': 80, 'karpathy': 75, 'none': 25})
+    assert precision == pytest.approx({'ptb': 80, 'karpathy': 75, 'words': 75, 'none': 25})
+
+
+def test_a_note_says_that_a_tokenizer_loses_letters(folder, capsys):
+    Path('captions.txt').write_text('两只狗。\na dog\n', encoding='utf-8')
+    Path('ref0.txt').write_text('三只狗。\nein Hündchen\n', encoding='utf-8')
+    found = {how: report('captions.txt', 'ref0.txt', '--tokenizer', how) for how in ('ptb', 'karpathy', 'words')}
+    assert found['ptb']['notes'] == found['words']['notes'] == []
+    assert found['karpathy']['notes'] == [
+        '3 of 4 captions lose letters that the tokenizer karpathy does not keep, 2 of them most of their letters: '
+        '"两只狗。" becomes ""; to keep them, choose --tokenizer words, which keeps letters of every script']
+    assert found['words']['results'][0]['scores']['multi_bleu_1'] == pytest.approx(40)    # 只, 狗 of five words
+    assert 'captions lose letters' in capsys.readouterr().out
 
 
 def test_scores_and_intervals_are_those_of_the_metrics(folder):
@@ -163,12 +175,26 @@ def test_statistics_of_the_captions_by_themselves(folder, capsys):
 def test_allow_missing_scores_the_common_images_and_reports_the_others(folder, capsys):
     write('one.json', [{'image_id': '5', 'caption': SAID[0]}, {'image_id': 6, 'caption': 'x'}])
     assert score_captions.main(['one.json', 'coco.json']) == 2
+    assert 'one.json: 1 of its 2 images have no references in coco.json, such as 6;' in capsys.readouterr().err
+    assert score_captions.main(['results.json', 'one.json', 'coco.json']) == 2
     assert 'one.json: has no caption for 1 of the 2 images of coco.json, such as 4;' in capsys.readouterr().err
     found = report('one.json', 'results.json', 'coco.json', '--allow_missing')
     assert found['images'] == 1 and len(found['notes']) == 2
     assert found['results'][0]['scores'] == found['results'][1]['scores']
     assert '1 images, 2 references from coco.json' in (out := capsys.readouterr().out)
     assert 'one.json: 1 of its 2 images have no references in coco.json, such as 6; these are left out' in out
+
+
+def test_results_that_cover_a_part_of_cocos_annotations_are_scored(folder, capsys):
+    """As the official evaluation scores the 5,000 test images of Karpathy's split with captions_val2014.json."""
+    write('part.json', [{'image_id': 'COCO_val2014_000000000005', 'caption': SAID[0]}])
+    run('part.json', 'coco.json')
+    out = capsys.readouterr().out.splitlines()
+    assert out[:2] == ['1 images, 2 references from coco.json, tokenizer ptb',
+                       'part.json: has no caption for 1 of the 2 images of coco.json, such as 4; these are left out']
+    write('one.json', {'annotations': [{'image_id': 5, 'caption': caption} for caption in REFERENCES[0]]})
+    part, alone = (report('part.json', name)['results'][0]['scores'] for name in ('coco.json', 'one.json'))
+    assert part == alone
 
 
 # ---------------------------------------------------------------------------------------------- files
