@@ -275,9 +275,10 @@ def forward(batch, model, params, dropout=EVERYTHING, scratch=None):
 
 
 def backward(scale, cache, params):
-    """The gradients of -scale · sum(logprobs) by every parameter, the large ones in scratch. Overwrites the cache.
+    """The gradients of -sum(scale · logprobs) by every parameter, the large ones in scratch. Overwrites the cache.
 
-    The gradient by Ws is SparseRows: only words that occur have one.
+    scale is one number, or a weight for each word (P,). The gradient by Ws is SparseRows: only words that occur have
+    one.
     """
     (image_cache, image_rows, image_mask, word_cache, word_mask, recurrent_cache, hidden_mask, decoder_cache,
      scratch) = cache
@@ -310,24 +311,34 @@ def cost_of(logprobs, N, model, params):
 def cost_and_grads(batch, model, params, rng=None, workers=None):
     """The cost of a Batch, its gradients by every parameter (names and shapes of model), and cost_of's stats.
 
-    rng draws the dropout; without one nothing is dropped. Each of the workers' threads takes a part of the sentences
-    forward and back, then all of them add up the gradients. These live in the workers' memory: they are valid until
-    the next call. The number of threads changes nothing but the rounding.
+    rng draws the dropout; without one nothing is dropped. The gradients live in the workers' memory: they are valid
+    until the next call. The number of threads changes nothing but the rounding.
     """
-    workers = workers or Workers()
     N = len(batch.image_rows)
     dropout = draw_dropout(batch, model, params, rng)
+    logprobs, grads = logprobs_and_grads(batch, model, params, 1 / N, dropout, workers)
+    cost, stats = cost_of(logprobs, N, model, params)
+    return cost, grads, stats
+
+
+def logprobs_and_grads(batch, model, params, weights, dropout=EVERYTHING, workers=None):
+    """ln p of each target word of a Batch (P,), in the order of the threads' parts; and the gradients of
+    -sum(weights · ln p), plus those of the regularization, by every parameter.
+
+    weights: one number, or one for each word (P,) in the order of the batch. Each of the workers' threads takes a part
+    of the sentences forward and back, then all of them add up the gradients.
+    """
+    workers = workers or Workers()
 
     def run(part_and_scratch):
         (part, sentences, rows), scratch = part_and_scratch
         logprobs, cache = forward(part, model, params, dropout.part(sentences, rows), scratch)
-        return logprobs, backward(1 / N, cache, params)
+        return logprobs, backward(weights if np.ndim(weights) == 0 else weights[rows], cache, params)
 
     parts = deal(batch, len(workers.scratches))
     logprobs, grads = zip(*workers.run(run, list(zip(parts, workers.scratches, strict=False))), strict=True)
-    cost, stats = cost_of(np.concatenate(logprobs), N, model, params)
-    decay = dict.fromkeys(regularized(params), params.get('regc', 0) / N)
-    return cost, add_up(grads, model, decay, workers), stats
+    decay = dict.fromkeys(regularized(params), params.get('regc', 0) / len(batch.image_rows))
+    return np.concatenate(logprobs), add_up(grads, model, decay, workers)
 
 
 # ---- decoding -------------------------------------------------------------------------------------------------------

@@ -27,10 +27,11 @@ def cider(candidates, references):
     return float(per_caption.mean()), per_caption
 
 
-def cider_scores(captions, ngrams):
+def cider_scores(captions, ngrams, frequencies=None):
     """CIDEr-D and CIDEr of each image: two arrays (n,), both on the scale of cider.
 
-    captions: Captions; ngrams: the result of count_ngrams for them.
+    captions: Captions; ngrams: the result of count_ngrams for them; frequencies: for each n, the inverse document
+    frequency of every n-gram, by default that in the references of these captions (inverse_frequencies).
     CIDEr is the cosine between the tf-idf vectors of candidate and reference, averaged over references and over
     n = 1 to 4. CIDEr-D clips the candidate's values to the reference's and penalizes a difference in length. The factor
     10 belongs to the paper's CIDEr-D; the paper's CIDEr has none, but the authors' program (github.com/vrama91/cider)
@@ -41,8 +42,10 @@ def cider_scores(captions, ngrams):
     candidate = np.flatnonzero(captions.is_candidate)[image]  # (C,) the candidate of the same image
     clipped = np.zeros(len(image))  # (C,) CIDEr-D between caption and candidate, summed over n
     plain = np.zeros(len(image))  # (C,) the same for CIDEr
-    for found in ngrams:
-        values = found.count * inverse_frequencies(captions, found)[found.ngram]  # (K,) tf-idf
+    if frequencies is None:
+        frequencies = [inverse_frequencies(captions, found) for found in ngrams]
+    for found, inverse in zip(ngrams, frequencies, strict=True):
+        values = found.count * inverse[found.ngram]  # (K,) tf-idf
         own = candidate_values(captions, found, values)  # (K,)
         norms = np.sqrt(np.bincount(found.caption, values**2, len(image)))  # (C,)
         norms = norms * norms[candidate]

@@ -32,6 +32,7 @@ class Ngrams(NamedTuple):
     caption: np.ndarray  # (K,) index of the caption
     count: np.ndarray  # (K,) how often the caption contains the n-gram
     starts: np.ndarray  # (G,) index of the first entry of each group
+    first: np.ndarray  # for each n-gram, where in Captions.words it occurs first
 
 
 def read_captions(candidates, references):
@@ -73,7 +74,7 @@ def count_ngrams(captions):
         ngram = numbers[entries]
         caption = caption_of[places[entries]]
         starts = np.flatnonzero(begins(ngram) | begins(captions.image[caption]))
-        counted.append(Ngrams(ngram, caption, np.diff(entries, append=len(places)), starts))
+        counted.append(Ngrams(ngram, caption, np.diff(entries, append=len(places)), starts, places[new]))
     return counted
 
 

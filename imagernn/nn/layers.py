@@ -120,9 +120,10 @@ def softmax_cost_forward(x, W, b, targets, scratch):
 
 
 def softmax_cost_backward(scale, cache, out=None):
-    """Gradients of -scale · sum(logprobs) -> dx (P, H), in out where it is given; dW (H, V), in scratch; db (1, V).
+    """Gradients of -sum(scale · logprobs) -> dx (P, H), in out where it is given; dW (H, V), in scratch; db (1, V).
 
-    With y = x·W + b, the gradient by y is dy = scale · (softmax(y) - onehot(targets)). The cache is overwritten.
+    scale is one number, or a weight for each word (P,). With y = x·W + b, the gradient by y is
+    dy = scale · (softmax(y) - onehot(targets)). The cache is overwritten.
     """
     x, W, targets, expy, sums, scratch = cache
     dy, row_scale = expy, scale / sums                                          # (P, V), (P,): their product is dy
