@@ -40,7 +40,7 @@ ADVICE = {    # what to do about an error of the operating system while a file i
     errno.ELOOP: ('its links lead in a circle: name the file itself',) * 2,
     errno.EMFILE: ('close other programs, or raise the limit on open files (ulimit -n)',) * 2,
     errno.ENFILE: ('close other programs, or raise the limit on open files (ulimit -n)',) * 2,
-    errno.ENOMEM: ('close other programs, or use smaller sizes or batches',) * 2,
+    errno.ENOMEM: ('close other programs, raise the limit on memory (ulimit -v), or use smaller sizes or batches',) * 2,
     errno.EINVAL: ('check its name: the file system does not allow it',) * 2,
     errno.EILSEQ: ('check its name: the file system does not allow it',) * 2,
     errno.EIO: ('check the disk or the network, or use a copy elsewhere', 'check the disk or the network, or name '
@@ -49,6 +49,7 @@ ADVICE = {    # what to do about an error of the operating system while a file i
                      errno.EHOSTUNREACH), (CONNECT,) * 2),
     **dict.fromkeys((errno.EBUSY, errno.ETXTBSY, errno.EAGAIN, errno.EDEADLK, errno.ENOLCK), (CLOSE,) * 2),
 }
+MAY_BE_DAMAGE = {errno.EINVAL, errno.EFBIG, errno.EILSEQ}    # of addresses and names that a damaged file holds
 LONGEST_NAME, LONGEST_PATH = 255, 4095    # in bytes, on common file systems
 
 
@@ -57,6 +58,22 @@ class InputError(Exception):
 
     The message names the file or flag, the offending value, what was expected and what to do.
     """
+
+
+class NotChecked(OSError):
+    """That a file could not be checked, because of a limit or because the process that read it ended.
+
+    This says nothing about what is in the file. advice: what to do about it.
+    """
+
+    def __init__(self, reason, advice):
+        super().__init__(reason)
+        self.advice = advice
+
+
+def from_system(error):
+    """Whether an exception is of the operating system or of a limit, and not one that a damaged file can cause."""
+    return isinstance(error, NotChecked) or isinstance(error, OSError) and error.errno in ADVICE.keys() - MAY_BE_DAMAGE
 
 
 def command(name):
@@ -101,6 +118,8 @@ def unwritable(path, error):
 
 def _advice(error, path, writing=False):
     """What to do about an OSError: the end of a message."""
+    if isinstance(error, NotChecked):
+        return error.advice
     if error.errno == errno.ENAMETOOLONG:
         return _shorten(path)
     if error.errno == errno.ENOENT and not writing:

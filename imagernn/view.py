@@ -8,23 +8,8 @@ import argparse
 import json
 import sys
 
-from imagernn.errors import InputError, script
-from imagernn.formats.writing import refuse_to_replace, require_writable
-from imagernn.web.results_page import (
-    FILES,
-    PAGE,
-    THUMBNAIL,
-    default_places,
-    find_picture,
-    note_problems,
-    page_data,
-    read_result,
-    thumbnail,
-    write_page,
-)
-from imagernn.web.server import page_routes, serve
-
-SERVED_SIZE = 800    # pixels of the longer side of a served picture
+from imagernn.errors import InputError, loading, script
+from imagernn.web import THUMBNAIL
 
 
 def build_parser():
@@ -35,9 +20,9 @@ def build_parser():
         help='A file with captions, as the evaluation and the captioning of photos write it. Give two files with the '
              'same pictures to compare their captions.')
     group.add_argument('--root', default=None,
-        help='The folder of the pictures. Relative paths are looked up in it first, and no picture outside it is '
-             'shown. Set it if pictures are missing from the page (default: the folder of the result file and the '
-             'working directory).')
+        help='The folder of the pictures. Relative paths are looked up in it first, pictures of a file from another '
+             'computer are found in it by the end of their path, and no picture outside it is shown. Set it if '
+             'pictures are missing from the page (default: the folder of the result file and the working directory).')
 
     group = parser.add_argument_group('output')
     group.add_argument('--export', default=None, metavar='FILE.html',
@@ -54,6 +39,25 @@ def build_parser():
     group.add_argument('--no_browser', action='store_true',
         help='Print the address of the page without opening a browser, for example on a remote computer.')
     return parser
+
+
+with loading(__name__, build_parser):    # --help does not wait for these
+    from imagernn.formats.writing import refuse_to_replace, require_writable
+    from imagernn.web.results_page import (
+        FILES,
+        PAGE,
+        default_places,
+        find_picture,
+        find_pictures,
+        note_problems,
+        page_data,
+        read_result,
+        thumbnail,
+        write_page,
+    )
+    from imagernn.web.server import page_routes, serve
+
+SERVED_SIZE = 800    # pixels of the longer side of a served picture
 
 
 @script
@@ -81,27 +85,27 @@ def main(argv=None):
 
 def routes(results, places):
     """The routes of the page, for web.server: its files, its data, and the pictures that may be shown."""
-    found = [find_picture(image['img_path'], places) for image in results[0].images]
+    found = find_pictures([image['img_path'] for image in results[0].images], places)
     urls = [(None if problem else f'/picture/{i}', problem) for i, (_, problem) in enumerate(found)]
     note_problems([problem for _, problem in found])
     data = json.dumps(page_data(results, urls)).encode()
     served = {**page_routes(PAGE, *FILES), '/results.json': lambda: ('application/json', data)}
-    for image, (url, _) in zip(results[0].images, urls, strict=True):
+    for (path, _), (url, _) in zip(found, urls, strict=True):
         if url:
-            served[url] = lambda name=image['img_path']: picture_or_reason(name, places)
+            served[url] = lambda name=str(path): picture_or_reason(name, places)
     return served
 
 
-def picture_or_reason(img_path, places):
-    """The picture as (content type, bytes), or as a text that says what is wrong with it.
+def picture_or_reason(path, places):
+    """The picture at a path as (content type, bytes), or as a text that says what is wrong with it.
 
     The path is resolved again for each request, so that a link which changed meanwhile is not followed out of the
     folders that may be shown.
     """
-    path, problem = find_picture(img_path, places)
+    real, problem = find_picture(path, places)
     try:
-        if path:
-            return 'image/jpeg', thumbnail(path, SERVED_SIZE)
+        if real:
+            return 'image/jpeg', thumbnail(real, SERVED_SIZE)
     except InputError as error:
         problem = str(error)
     return 'text/plain; charset=utf-8', problem.encode('utf-8', 'backslashreplace')

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from imagernn.corpus.features import READERS
-from imagernn.errors import InputError
+from imagernn.errors import InputError, unreadable
 from imagernn.formats.json_files import load_json
+from imagernn.formats.names import path_inside, picture_name
 from imagernn.formats.pictures import SUFFIXES
 
 NAMES_SHOWN = 10    # a message lists no more names than this
@@ -20,7 +21,7 @@ class Source(NamedTuple):
 
     folder: Path    # where the feature file goes unless another place is named
     names: list     # as the source spells them
-    paths: list     # of the picture files
+    paths: list     # of the picture files; Refused for a name that leads out of the folder of the pictures
 
 
 def read_source(source):
@@ -43,7 +44,7 @@ def read_source(source):
     if source.suffix.lower() == '.json':
         return _read_dataset(source)
     names = read_tasks(source)
-    return Source(source.parent, names, [source.parent / name for name in names])
+    return Source(source.parent, names, [path_inside(source.parent, name) for name in names])
 
 
 def pictures_in(folder):
@@ -78,9 +79,11 @@ def read_tasks(path):
     """
     try:
         lines = path.read_text(encoding='utf-8-sig').split('\n')    # splitlines would also split inside odd names
+    except FileNotFoundError:
+        raise InputError(f'{path}: there is no such file; expected a text file that lists the pictures, one file name '
+                         'per line, in the order of the features') from None
     except OSError as error:
-        raise InputError(f'{path}: cannot be read ({error.strerror}); expected a text file that lists the pictures, '
-                         'one file name per line, in the order of the features') from None
+        raise unreadable(path, error) from None
     except UnicodeDecodeError as error:
         raise InputError(f'{path}: not UTF-8 at byte {error.start}; expected a text file that lists the pictures, one '
                          'file name per line: save it as UTF-8, or name another file') from None
@@ -102,7 +105,7 @@ def _read_dataset(path):
     for number, image in enumerate(images):
         try:
             row = image['imgid']
-            name = str(Path(image.get('filepath', ''), image['filename']))
+            name = picture_name(image)
         except (TypeError, KeyError):
             row, name = None, ''
         if type(row) is not int or row < 0 or row in name_of:
@@ -117,4 +120,4 @@ def _read_dataset(path):
     if not folder.is_dir():
         raise InputError(f'{folder}: there is no such folder; put the pictures of {path} there')
     names = [name_of.get(row, '') for row in range(num_rows)]
-    return Source(path.parent, names, [folder / name for name in names])
+    return Source(path.parent, names, [path_inside(folder, name) for name in names])

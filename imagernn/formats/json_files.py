@@ -6,7 +6,7 @@ Knows that the top level of every file read here is an object; knows nothing of 
 import json
 import math
 
-from imagernn.errors import InputError
+from imagernn.errors import InputError, unreadable
 from imagernn.formats.writing import write_text
 
 
@@ -34,7 +34,7 @@ def contents_of(path):
     try:
         return path.read_bytes()
     except OSError as error:
-        raise InputError(f'{path}: cannot be read ({error.strerror}). Check its name and permissions.') from None
+        raise unreadable(path, error) from None
 
 
 def parsed(path, contents):

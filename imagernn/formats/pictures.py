@@ -11,7 +11,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from imagernn.errors import InputError
+from imagernn.errors import InputError, unreadable
+from imagernn.formats.names import Refused
 
 FORMATS = ('JPEG', 'PNG', 'GIF', 'WEBP', 'BMP', 'TIFF', 'PPM', 'JPEG2000', 'AVIF', 'MPO', 'DIB')    # Pillow's names
 SUFFIXES = ('.jpg', '.jpeg', '.jpe', '.jfif', '.png', '.gif', '.webp', '.bmp', '.dib', '.tif', '.tiff', '.ppm', '.pgm',
@@ -38,8 +39,13 @@ def load_picture(path):
     file is recognized from its contents.
     Raises InputError that names the file and what is wrong: the picture is missing, truncated, of an unsupported kind,
     or has more than 50 million pixels (JPEG: 110 million), since a few bytes can decompress to fill the memory.
+    A Refused path is not opened; its problem is the message.
     A large JPEG is always decoded at full size: at a reduced one, which Pillow offers, its features would differ.
     """
+    if isinstance(path, Refused):
+        raise InputError(path.problem)
+    if not str(path):
+        raise InputError('the name of a picture is empty; name a picture')
     path = Path(path)
     _require_file(path)
     try:
@@ -57,6 +63,8 @@ def load_picture(path):
     except Image.DecompressionBombError as error:
         raise InputError(f'{path}: is too large ({error}); make it smaller') from None
     except Exception as error:    # decoders raise anything from SyntaxError to struct.error for a damaged file
+        if isinstance(error, OSError) and error.errno:    # of the operating system, not of a decoder
+            raise unreadable(path, error) from None
         reason = ' '.join(str(error).split()) or type(error).__name__
         raise InputError(f'{path}: cannot be read as a picture ({reason:.200}); it may be truncated or damaged: '
                          'copy it again, or save it as JPEG or PNG') from None
@@ -73,9 +81,10 @@ def _require_file(path):
     """Raise InputError unless path is a regular file that is not empty. Reading from a pipe could block forever."""
     try:
         found = path.stat()
-    except (OSError, ValueError) as error:    # ValueError: a name that cannot exist
-        raise InputError(f'{path}: cannot be read ({getattr(error, "strerror", None) or error}); '
-                         'check its name and permissions') from None
+    except OSError as error:
+        raise unreadable(path, error) from None
+    except ValueError as error:    # a name that cannot exist
+        raise InputError(f'{path}: cannot be read ({error}); correct its name') from None
     if stat.S_ISDIR(found.st_mode):
         raise InputError(f'{path}: is a folder, not a picture; name a picture')
     if not stat.S_ISREG(found.st_mode):

@@ -14,7 +14,7 @@ import sys
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from imagernn.errors import InputError
+from imagernn.errors import InputError, unwritable, web_address
 
 try:
     import fcntl
@@ -32,6 +32,7 @@ def replacing(path):
     process is killed. Follows links; writes directly to a device such as /dev/null. Raises InputError that names path
     in place of any OSError.
     """
+    _require_name(path)
     try:
         target = Path(os.path.realpath(path))
         if target.exists() and not target.is_file():
@@ -54,12 +55,12 @@ def replacing(path):
             raise
         _sync_folder(target.parent)
     except OSError as error:
-        raise InputError(f'{path}: cannot be written ({error.strerror or error}); '
-                         'free some disk space, make the folder writable, or name another place') from error
+        raise unwritable(path, error) from error
 
 
 def require_writable(path):
     """Raise InputError if path cannot be written: before hours of work, not after. Creates its folder."""
+    _require_name(path)
     try:
         target = Path(os.path.realpath(path))
         if target.is_dir():
@@ -70,8 +71,15 @@ def require_writable(path):
             temporary.touch(exist_ok=False)
             temporary.unlink()
     except OSError as error:
-        raise InputError(f'{path}: cannot be written ({error.strerror or error}); '
-                         'make the folder writable, or name another place') from error
+        raise unwritable(path, error) from error
+
+
+def _require_name(path):
+    """Raise InputError if path is empty or a web address: it would be the current folder, or a new one called https:"""
+    if not str(path):
+        raise InputError('the name of the file to write is empty; name a file')
+    if address := web_address(path):
+        raise InputError(f'{address}: is a web address, where nothing can be written; name a file')
 
 
 def _temporary(target):
@@ -121,7 +129,7 @@ def remove_leftovers(folder, pattern):
 def claimed(path, advice):
     """Reserve path, a file or the common beginning of several file names, for this process during the with-block.
 
-    Raises InputError, ending with the advice advice, if a running process has reserved it. The claim is a lock on the
+    Raises InputError, ending with this advice, if a running process has reserved it. The claim is a lock on the
     file .<name>.lock, which the operating system releases when its process ends, however it ends. On a file system
     without locks nothing is reserved, and a note on stderr reports that.
     """
@@ -135,8 +143,7 @@ def claimed(path, advice):
             owner = f' ({lock.read_text(encoding="utf-8", errors="replace")[:200].strip()})'
         raise InputError(f'{path}: is in use by a run that is alive{owner}; {advice}') from None
     except OSError as error:
-        raise InputError(f'{lock}: cannot be written ({error.strerror or error}); '
-                         'make the folder writable, or name another place') from error
+        raise unwritable(lock, error) from error
     try:
         yield
     finally:

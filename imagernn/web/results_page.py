@@ -13,21 +13,22 @@ import os
 import re
 import shlex
 import sys
-from pathlib import Path, PurePath
+from pathlib import Path
 from typing import NamedTuple
 
 from PIL import Image
 from tqdm import tqdm
 
-from imagernn.errors import InputError, command
+from imagernn.errors import InputError, command, web_address
 from imagernn.formats.caption_files import field, nonempty, parse
+from imagernn.formats.names import parts_of, stays_inside
 from imagernn.formats.pictures import load_picture
 from imagernn.formats.writing import write_text
+from imagernn.web import THUMBNAIL
 from imagernn.web.server import VIS
 
 PAGE = 'results.html'
 FILES = ('common.css', 'results.css', 'common.js', 'results.js', 'search.js')    # what it loads
-THUMBNAIL = 400      # pixels of the longer side of a picture in an exported page
 JPEG_QUALITY = 75
 
 
@@ -46,6 +47,8 @@ class Places(NamedTuple):
 
     bases: tuple           # folders that a relative path may start from; the first in which it exists is used
     roots: tuple | None    # folders outside which no file is read; None: any file may be read
+    advice: str | None = None         # for a picture that cannot be shown; None: how to use view's --root
+    searched: Path | None = None      # the folder to search for a picture that is not there, by the end of its path
 
 
 ANYWHERE = Places((Path(),), None)
@@ -111,18 +114,75 @@ def _numbers(values):
 
 # ---- pictures
 
+def find_pictures(img_paths, places):
+    """For each of several pictures what find_picture gives; those that are not there are searched for by name.
+
+    That is how the pictures of a result file from another computer are found, if places.searched is the folder that
+    holds them: a picture there whose path has the most last parts in common with img_path is taken, if there is just
+    one. A note on stderr counts them.
+    """
+    found = [find_picture(img_path, places) for img_path in img_paths]
+    missing = [i for i, img_path in enumerate(img_paths) if found[i][0] is None and not _exists(img_path, places)]
+    if places.searched is None or not missing:
+        return found
+    wanted = {(parts_of(img_paths[i]) or [''])[-1] for i in missing}
+    files = {}    # file name -> the paths of the files in the folder that have it
+    for folder, _, names in os.walk(places.searched):
+        for name in wanted.intersection(names):
+            files.setdefault(name, []).append(Path(folder, name))
+    matches = {i: _longest_match(img_paths[i], files, places) for i in missing}
+    found = [matches.get(i, one) for i, one in enumerate(found)]
+    if moved := [i for i, (path, _) in matches.items() if path]:
+        print(f'note: {len(moved):,} pictures are not at their paths, and were found by the end of the path in '
+              f'{places.searched}; the first: {img_paths[moved[0]]} as {found[moved[0]][0]}', file=sys.stderr)
+    return found
+
+
 def find_picture(img_path, places):
-    """Look for a picture -> its path with all links resolved, None; or None, what is wrong with it."""
+    """Look for a picture at its path -> that path with all links resolved, None; or None, what is wrong with it."""
+    advice = places.advice or 'name the folder of the pictures with --root'
+    if address := web_address(img_path):
+        return None, f'{address}: is a web address, which is not opened; download the picture, and {advice}'
     try:
         path = next((path for base in places.bases if os.path.lexists(path := Path(base, img_path))), None)
         real = path and path.resolve(strict=True)
     except (OSError, ValueError, RuntimeError) as error:    # a broken or circular link, a zero byte, no permission
         return None, f'{img_path}: cannot be found ({getattr(error, "strerror", None) or error})'
     if real is None:
-        return None, f'{img_path}: is not there; name the folder of the pictures with --root'
-    if places.roots is not None and not any(real.is_relative_to(root) for root in places.roots):
-        return None, f'{img_path}: is outside the folders that may be shown; add --root {shlex.quote(str(real.parent))}'
+        return None, f'{img_path}: is not there; {advice}'
+    if places.roots is not None and not any(stays_inside(real, root) for root in places.roots):
+        advice = places.advice or f'{"give" if places.searched else "add"} --root {shlex.quote(str(real.parent))}'
+        return None, f'{img_path}: is outside the folders that may be shown; {advice}'
     return real, None
+
+
+def _exists(img_path, places):
+    """Whether there is a file at the path of a picture, even one that must not be shown."""
+    try:
+        return any(os.path.lexists(Path(base, img_path)) for base in places.bases)
+    except ValueError:    # a null character
+        return False
+
+
+def _longest_match(img_path, files, places):
+    """Of the files with the name of a picture, the one whose path ends most as img_path does; as find_picture."""
+    parts = parts_of(img_path)
+    candidates = {path: _num_common(path.parts, parts) for path in files.get((parts or [''])[-1], ())}
+    longest = max(candidates.values(), default=0)
+    best = sorted(path for path, number in candidates.items() if number == longest)
+    if not best:
+        return None, (f'{img_path}: is neither at its path nor, under its name, in {places.searched}; '
+                      'name the folder that holds it with --root')
+    if len(best) > 1:
+        return None, (f'{img_path}: is not at its path, and {places.searched} holds {len(best)} pictures of that name, '
+                      f'such as {best[0]} and {best[1]}; name a folder that holds one of them with --root')
+    return find_picture(str(best[0].absolute()), places)
+
+
+def _num_common(one, other):
+    """How many last parts two paths have in common."""
+    return next((i for i, (a, b) in enumerate(zip(reversed(one), reversed(other), strict=False)) if a != b),
+                min(len(one), len(other)))
 
 
 def thumbnail(path, size):
@@ -141,12 +201,13 @@ def note_problems(problems):
               file=sys.stderr)
 
 
-def view_command(path, img_paths, base='.'):
+def view_command(path, img_paths, base='.', roots=None):
     """The command that shows the result file at path, with --root if its pictures need it.
 
-    img_paths: the paths of its pictures. base: the folder that they are relative to.
+    img_paths: the paths of its pictures. base: the folder that they are relative to. roots: as in Places; a picture
+    outside of them is no reason to add --root.
     """
-    real = [find_picture(name, Places((base,), None))[0] for name in img_paths]
+    real = [find_picture(name, Places((base,), roots))[0] for name in img_paths]
     parents = [str(picture.parent) for picture in real if picture]
     view = f'{command("view")} {shlex.quote(str(path))}'
     for root in (None, base, *([os.path.commonpath(parents)] if parents else [])):
@@ -162,7 +223,8 @@ def default_places(path, root=None):
         raise InputError(f'--root {root}: is not a folder; name the folder of the pictures')
     folders = [Path(path).parent, Path.cwd()]
     roots = folders if root is None else [Path(root)]
-    return Places(tuple(folders if root is None else [Path(root), *folders]), tuple(one.resolve() for one in roots))
+    roots = tuple(one.resolve() for one in roots)
+    return Places(tuple(folders), roots) if root is None else Places((Path(root), *folders), roots, searched=roots[0])
 
 
 # ---- the page
@@ -193,7 +255,7 @@ def same_images(one, other):
     """
     best = []
     most = 0
-    for name_of in (str, lambda path: PurePath(path).name):
+    for name_of in (str, lambda path: (parts_of(path) or [''])[-1]):
         names, others = ([name_of(image['img_path']) for image in result.images] for result in (one, other))
         there = dict(zip(others, other.images, strict=True))
         found = [there.get(name) for name in names]
@@ -234,15 +296,15 @@ def _shown(value):
 
 def write_page(path, results, places, size=THUMBNAIL):
     """Write the page of one Result or of two as a single file, with thumbnails of at most `size` pixels inside."""
-    pictures = [_embedded(image['img_path'], places, size)
-                for image in tqdm(results[0].images, desc='thumbnails', unit='picture', disable=None, leave=False)]
+    found = find_pictures([image['img_path'] for image in results[0].images], places)
+    pictures = [_embedded(path, problem, size)
+                for path, problem in tqdm(found, desc='thumbnails', unit='picture', disable=None, leave=False)]
     note_problems([problem for _, problem in pictures])
     write_text(path, single_file(page_data(results, pictures)))
 
 
-def _embedded(img_path, places, size):
-    """A picture as a data URL, None; or None, what is wrong with it."""
-    picture, problem = find_picture(img_path, places)
+def _embedded(picture, problem, size):
+    """What find_picture gave, with the picture as a data URL in place of its path."""
     if problem:
         return None, problem
     try:

@@ -1,0 +1,80 @@
+"""Names in other people's files: which file of ours a name leads to, and whether it stays in the folder it belongs to.
+
+A dataset.json, a tasks.txt or a result file may come from somebody else, so that a name in it is only a wish. Whatever
+opens, copies or shows a file by such a name asks path_inside or stays_inside first. Opens no file itself.
+"""
+
+import os
+import re
+from pathlib import Path, PureWindowsPath
+
+from imagernn.errors import web_address
+
+
+class Refused(type(Path())):
+    """The path of a file that must not be opened, in place of a Path. problem: a message with the reason and advice."""
+
+    problem = ''
+
+
+def path_inside(folder, name):
+    """The path of the file called name in folder -> Path, or Refused if that would lead out of the folder.
+
+    A name leads out of it by being absolute, by `..`, or through a link in the folder; the folder may itself be a link.
+    Backslashes, which Windows writes, separate folders unless a file has them in its name. A file that does not exist
+    is no reason to refuse its name.
+    """
+    if address := web_address(name):
+        return _refused(folder, name, f'{address}: is a web address; download the picture to {folder}, and write its '
+                                      'name instead')
+    path = Path(folder, name)
+    if '\\' in name and not os.path.lexists(path.as_posix()):
+        if PureWindowsPath(name).drive:
+            return _refused(folder, name, f'{name}: is a path on another computer; copy the picture to {folder}, and '
+                                          'write its name instead')
+        path = Path(folder, name.replace('\\', '/'))
+    if not stays_inside(path, folder):
+        return _refused(folder, name, f'{path}: {_how_it_leads_out(path, folder)}')
+    if path.is_relative_to(folder) and '..' not in path.relative_to(folder).parts:
+        return path
+    return Path(folder, Path(os.path.realpath(path)).relative_to(os.path.realpath(folder)))
+
+
+def stays_inside(path, folder):
+    """Whether a path, with all links resolved, is in folder or is the folder itself. The file need not exist."""
+    try:
+        return Path(os.path.realpath(path)).is_relative_to(os.path.realpath(folder))
+    except ValueError:    # a null character: no such file can exist, as whoever opens it reports
+        return '..' not in Path(path).parts and Path(path).is_relative_to(folder)
+
+
+def picture_name(image):
+    """The name of an image's picture in the folder imgs/ of a data set: [filepath/]filename.
+
+    image: its dict in dataset.json. A filename that begins with the filepath, as COCO's "val2017/x.jpg" may, is the
+    whole name.
+    """
+    folder, name = image.get('filepath', ''), image['filename']
+    if folder and parts_of(name)[:-1][:len(parts_of(folder))] == parts_of(folder):
+        folder = ''
+    return str(Path(folder, name))
+
+
+def parts_of(name):
+    """A path from any system as a list of its parts, without the root, a drive or empty parts."""
+    parts = re.split(r'[\\/]', re.sub(r'^[A-Za-z][A-Za-z0-9+.-]*:(?=[\\/])', '', name))    # C:\\ or https://
+    return [part for part in parts if part not in ('', '.')]
+
+
+def _refused(folder, name, problem):
+    path = Refused(folder, name)
+    path.problem = problem
+    return path
+
+
+def _how_it_leads_out(path, folder):
+    """Why path_inside refuses a path, and what to do, for a message."""
+    if Path(os.path.normpath(path)).is_relative_to(os.path.normpath(folder)):
+        return (f'is reached by a link out of {folder}, and such a link is not followed; move the pictures there, or '
+                f'make {folder} itself the link')
+    return f'is outside of {folder}, and is not opened; move the picture there, or correct its name'
