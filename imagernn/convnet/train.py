@@ -95,6 +95,7 @@ with loading(__name__, build_parser):    # --help does not wait for these
         init_model,
         predict,
     )
+    from imagernn.formats.names import path_inside, picture_name
     from imagernn.formats.pictures import load_picture
     from imagernn.formats.writing import replacing, require_writable
     from imagernn.nn.schedules import cosine
@@ -160,7 +161,7 @@ def read_scenes(params):
         groups = [image['scene']['groups'][0] for image in alike]
         labels = {'object': [group['kind'] for group in groups], 'colour': [group['colour'] for group in groups]}
         split_of = np.array([image['split'] for image in alike])
-        paths = [folder / 'imgs' / image['filename'] for image in alike]
+        paths = [path_inside(folder / 'imgs', picture_name(image)) for image in alike]
     except FileNotFoundError:
         raise InputError(f'--data scenes: there is no {folder / "dataset.json"}; {make}') from None
     except (ValueError, KeyError, TypeError, IndexError) as error:
