@@ -9,15 +9,18 @@ import itertools
 import json
 import math
 import os
+import re
 import signal
 import sys
 import warnings
 import zlib
+from contextlib import contextmanager
+from shlex import quote
 
 import h5py
 import numpy as np
 
-from imagernn.errors import InputError
+from imagernn.errors import InputError, NotChecked, from_system, unreadable
 
 MAX_RATIO = 100              # a compressed dataset may decompress to this many times its size in the file,
 ALWAYS_ALLOWED = 16 << 20    # or to this many bytes, whichever is more
@@ -31,6 +34,19 @@ FLETCHER32 = h5py.h5z.FILTER_FLETCHER32    # appends a checksum of four bytes to
 MAX_SECONDS = 4              # of processor time
 MAX_WAIT = 60                # seconds that may pass
 MAX_MEMORY = 1 << 29         # bytes beyond what this process uses already
+# why a child gives no answer, although that says nothing about the file, and what to do
+LARGER = 'copy it again or, if it has millions of small chunks, store it in larger ones'
+TOO_LARGE = f'to describe it takes the HDF5 library more than {MAX_MEMORY >> 20} MB of memory', LARGER
+NO_MEMORY = ('there is not enough memory to read it', 'close other programs, or raise the limit on memory (ulimit -v, '
+                                                       'ulimit -d)')
+ENDINGS = {    # by the signal that ends it
+    'SIGPROF': (f'the HDF5 library does not finish reading it in {MAX_SECONDS} s of processor time', LARGER),
+    'SIGALRM': (f'it could not be read in {MAX_WAIT} s', 'see whether its disk or network is slow, and try again'),
+    'SIGXCPU': ('the limit on processor time ended the process that reads it', 'raise that limit (ulimit -t)'),
+    'SIGKILL': ('the process that reads it was killed, as happens when memory runs out', 'close other programs, and '
+                                                                                          'try again'),
+}
+CRASHES = ('SIGSEGV', 'SIGBUS', 'SIGABRT', 'SIGFPE', 'SIGILL')
 
 
 def looks_like_hdf5(path):
@@ -51,52 +67,157 @@ def looks_like_hdf5(path):
 def in_child(function):
     """Call function() in a child process and return what it returns: JSON values, tuples as lists.
 
-    Raises InputError if function() does, and ValueError for any other exception, a crash, or a need for more memory or
-    time than the limits above. The child is forked on Linux; on other systems function() runs in this process.
+    Raises InputError if function() does; an OSError, often NotChecked, if a limit, the system or the end of the child
+    is the reason that there is no answer, which says nothing about the file; and ValueError for any other exception and
+    for a crash. The child is forked on Linux; on other systems function() runs in this process.
     Other threads may be running: Python, h5py and the C library reset their locks in the child, and a child that hangs
     nevertheless is ended by its time limit.
     """
     if sys.platform != 'linux':
         return json.loads(json.dumps(function()))
+    memory, limited = _memory_limits()
     reading, writing = os.pipe()
-    with warnings.catch_warnings():
-        warnings.simplefilter('ignore', DeprecationWarning)    # Python 3.12 and later warn of other threads
-        child = os.fork()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter('ignore', DeprecationWarning)    # Python 3.12 and later warn of other threads
+            child = os.fork()
+    except OSError as error:
+        os.close(reading)
+        os.close(writing)
+        raise NotChecked(f'no process can be started to read it: {error.strerror}',
+                         'close other programs, or raise the limit on processes (ulimit -u)') from error
     if child == 0:
-        _run_limited(function, writing)
+        _run_limited(function, writing, memory)
     os.close(writing)
     with open(reading, 'rb') as pipe:
         answer = pipe.read()
-    _, status = os.waitpid(child, 0)
-    if os.WIFSIGNALED(status):
-        name = signal.Signals(os.WTERMSIG(status)).name
-        raise ValueError('the HDF5 library does not finish reading it' if name in ('SIGPROF', 'SIGALRM')
-                         else f'it makes the HDF5 library crash ({name})')
-    kind, value = json.loads(answer or '["ValueError", "the HDF5 library ended its process"]')
+    try:
+        _, status = os.waitpid(child, 0)
+    except ChildProcessError:    # where SIGCHLD is ignored, the system does not keep it
+        status = 0
+    return _value(answer, status, limited)
+
+
+def _value(answer, status, limited):
+    """What function() returned, from the answer of a child and its exit status; raises as in_child does.
+
+    limited: whether the user's limits leave it less memory than it is meant to have.
+    """
+    ending = signal.Signals(os.WTERMSIG(status)).name if os.WIFSIGNALED(status) else ''
+    if ending in ENDINGS:
+        raise NotChecked(*ENDINGS[ending])
+    if limited and ending in CRASHES:    # the library does not notice each time that memory is refused
+        raise NotChecked(*NO_MEMORY)
+    if ending in CRASHES:
+        raise ValueError(f'it makes the HDF5 library crash ({ending})')
+    if ending:
+        raise NotChecked(f'the process that reads it was ended by {ending}', 'try again')
+    try:
+        kind, value = json.loads(answer)
+    except ValueError:
+        raise NotChecked('the process that reads it ended without an answer', 'try again') from None
+    if kind == MemoryError.__name__:
+        raise NotChecked(*(NO_MEMORY if limited else TOO_LARGE))
+    if kind == OSError.__name__:
+        raise OSError(value, os.strerror(value))
     if kind:
         raise (InputError if kind == InputError.__name__ else ValueError)(value)
     return value
 
 
-def _run_limited(function, pipe):
-    """Write the result of function() to the pipe, within the limits above, and end the process."""
+def _memory_limits():
+    """What setrlimit is to limit the address space of a child to, and whether the user's own limits leave it less.
+
+    They are respected: where they are lower, the child has what they allow.
+    """
     import resource  # absent on Windows
+    soft, hard = resource.getrlimit(resource.RLIMIT_AS)
+    limited = resource.getrlimit(resource.RLIMIT_DATA)[0] != resource.RLIM_INFINITY
     try:
+        with open('/proc/self/statm', encoding='ascii') as file:
+            wanted = int(file.read().split()[0]) * resource.getpagesize() + MAX_MEMORY
+    except OSError:    # there is no /proc
+        return (soft, hard), True
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        return (soft, hard), True
+    return (wanted, hard), limited
+
+
+def _run_limited(function, pipe, memory):
+    """Write the result of function() to the pipe, within the limits above, and end the process."""
+    import resource
+    try:
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            if callable(signal.getsignal(number)):    # a handler of the parent, which would not end the child
+                signal.signal(number, signal.SIG_DFL)
         for timer, number, limit in ((signal.ITIMER_PROF, signal.SIGPROF, MAX_SECONDS),
                                      (signal.ITIMER_REAL, signal.SIGALRM, MAX_WAIT)):
             signal.signal(number, signal.SIG_DFL)
             signal.setitimer(timer, limit)
-        with open('/proc/self/statm', encoding='ascii') as file:
-            in_use = int(file.read().split()[0]) * resource.getpagesize()
-        resource.setrlimit(resource.RLIMIT_AS, (in_use + MAX_MEMORY,) * 2)
+        resource.setrlimit(resource.RLIMIT_AS, memory)
         try:
             answer = json.dumps(['', function()])
         except Exception as error:
-            answer = json.dumps([type(error).__name__, (str(error) or type(error).__name__)[:10_000]])
+            answer = json.dumps(_described(error))
         with open(pipe, 'w', encoding='ascii') as file:
             file.write(answer)
     finally:
         os._exit(0)
+
+
+def _described(error):
+    """An exception in a child as its kind and a text, or for OSError its errno. See _value."""
+    text = (str(error) or type(error).__name__)[:10_000]
+    if isinstance(error, InputError):
+        return [InputError.__name__, text]
+    if isinstance(error, MemoryError) or re.search('allocat|memory', text):    # as the library calls it
+        return [MemoryError.__name__, text]
+    if from_system(error):
+        return [OSError.__name__, error.errno]
+    return [ValueError.__name__, text]
+
+
+@contextmanager
+def opened(path):
+    """The HDF5 file at path, open for reading: to be used in a child process.
+
+    It is not locked, because some file systems have no locks, and a program that only has the file open would lock this
+    one out. Raises InputError if the system, or a program that is writing the file, is the reason that it cannot be
+    read; or as h5py does.
+    """
+    try:
+        with h5py.File(path, 'r', locking=False) as file:
+            yield file
+    except Exception as error:
+        if being_written(path):
+            raise written_elsewhere(path) from error
+        if 'already open for write' in str(error):    # a mark in the file, which is there until it is closed
+            raise InputError(f'{path}: was not closed by the program that wrote it; write it again or, if you know '
+                             f'that it is complete, run: h5clear -s {quote(str(path))}') from error
+        number = re.search(r'errno = (\d+)', str(error))    # of a read inside the library
+        system = OSError(int(number[1]), os.strerror(int(number[1]))) if number else error
+        if from_system(system):
+            raise unreadable(path, system) from error
+        raise
+
+
+def being_written(path):
+    """Whether a program has locked a file for writing, as HDF5 does."""
+    try:
+        import fcntl  # absent on Windows
+        with open(path, 'rb') as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except (ImportError, OSError):
+        pass
+    return False
+
+
+def written_elsewhere(path):
+    """An InputError for a file that cannot be read because a program is writing it."""
+    return InputError(f'{path}: is open for writing elsewhere; close it there, or wait until the program that writes '
+                      'it has ended')
 
 
 def member(group, name):

@@ -15,7 +15,7 @@ import h5py
 import numpy as np
 from numpy.lib.stride_tricks import as_strided
 
-from imagernn.errors import InputError
+from imagernn.errors import InputError, from_system, unreadable
 from imagernn.formats import hdf5
 from imagernn.formats.matlab import Numbers, looks_like_matlab, read_variables
 from imagernn.formats.npy import array_of, open_archive, read_header
@@ -69,6 +69,10 @@ def readable(path):
     except (InputError, MemoryError):
         raise
     except Exception as error:
+        if from_system(error):
+            raise unreadable(path, error) from None
+        if hdf5.being_written(path):
+            raise hdf5.written_elsewhere(path) from None
         reason = ' '.join(str(error).split()) or 'no reason given'
         raise InputError(f'{path}: cannot be read as a weight file ({type(error).__name__}: {reason:.200}). It may be '
                          'truncated, or not be what its name says: copy or download it again.') from None
@@ -116,7 +120,7 @@ def _describe_h5(path):
                 found[name] = item.shape, str(error)
         return None
 
-    with h5py.File(path, 'r') as file:
+    with hdf5.opened(path) as file:
         file.visititems(visit)
     return found
 

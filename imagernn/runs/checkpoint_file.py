@@ -23,6 +23,7 @@ follows the seal, a line with the CRC-32 of all bytes before it. Equal checkpoin
 read too, had no seal; each of its datasets has its CRC-32 in the attribute crc32.
 """
 
+import errno
 import io
 import json
 import math
@@ -35,8 +36,8 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from imagernn.errors import InputError, command
-from imagernn.formats.hdf5 import in_child
+from imagernn.errors import InputError, command, from_system, unreadable
+from imagernn.formats.hdf5 import being_written, in_child, written_elsewhere
 from imagernn.formats.pickles import looks_like_pickle, read_pickle
 from imagernn.formats.writing import replacing
 
@@ -85,7 +86,8 @@ def load_checkpoint(path, kind='captioning'):
     kind: the one of KINDS that the caller can use. Which file format it is, is seen from the content. Nothing in the
     file is executed, no other file is read on its behalf, and no more memory is taken than its size justifies. From a
     pickle, history is [] and solver, rng_state and features are None. Raises InputError for anything that is not a
-    valid checkpoint, and for a checkpoint of another kind, with the command that takes it.
+    valid checkpoint, and for a checkpoint of another kind, with the command that takes it. Where the operating system,
+    a limit or another program is the reason, and not the file, the error's cause is an OSError or a MemoryError.
     """
     path = Path(path)
     try:
@@ -102,8 +104,12 @@ def load_checkpoint(path, kind='captioning'):
         _check_kind(checkpoint, kind)
         _check(checkpoint)
     except OSError as error:
-        raise InputError(f'{path}: cannot be read ({error.strerror or error}); {ANOTHER_COPY}') from error
+        raise unreadable(path, error) from error
+    except MemoryError as error:
+        raise unreadable(path, OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))) from error
     except _Refused as error:
+        if being_written(path):
+            raise written_elsewhere(path) from BlockingIOError(error)
         raise InputError(f'{path}: {error}; {error.advice}') from error
     return checkpoint
 
@@ -234,6 +240,8 @@ def _read_hdf5(file):
     try:
         found, refused = in_child(lambda: _survey(file, sealed))
     except Exception as error:  # h5py meets damage with errors of many kinds
+        if from_system(error):
+            raise
         reason = str(error).partition('\n')[0]
         raise _Refused(f'damaged or cut short (HDF5: {reason:.200})') from error
     if refused:
@@ -384,7 +392,7 @@ def _read_neuraltalk(file):
     try:
         found = read_pickle(file.read())
     except pickle.UnpicklingError as error:
-        raise _Refused(f'not a sound NeuralTalk checkpoint (a pickle): {error}') from error
+        raise _Refused(f'not a valid NeuralTalk checkpoint (a pickle): {error}') from error
     if not isinstance(found, dict):
         raise _Refused(f'a pickle of a {type(found).__name__}, expected the dict of a NeuralTalk checkpoint')
     return found | {'history': [], 'solver': None, 'rng_state': None, 'features': None}

@@ -56,7 +56,7 @@ def newest_resumable(params, load):
             if not found or _continues(checkpoint, found[0][1]):
                 found = [(path, checkpoint)]
         except InputError as error:
-            if isinstance(error.__cause__, OSError):
+            if isinstance(error.__cause__, (OSError, MemoryError)):
                 raise
             print(f'--resume auto: skipped {error}', file=sys.stderr)
     for path, checkpoint in found:
