@@ -169,14 +169,14 @@ def _step_backward(dh, dc, gates, c_before, c, tanhc, dgates):
     H = dc.shape[1]
     i, f, o, g = gates[:, :H], gates[:, H:2 * H], gates[:, 2 * H:3 * H], gates[:, 3 * H:]
     di, df, do, dg = dgates[:, :H], dgates[:, H:2 * H], dgates[:, 2 * H:3 * H], dgates[:, 3 * H:]
-    np.multiply(dh, c if tanhc is None else tanhc, out=do)
+    np.multiply(dh, c if tanhc is None else tanhc, out=do)                      # by the output gate
     dh *= o
     if tanhc is not None:
         dh *= 1 - tanhc * tanhc
     dc += dh
     np.multiply(dc, i, out=dg)
     np.multiply(dc, g, out=di)
-    np.multiply(dc, c_before, out=df)
+    np.multiply(dc, c_before, out=df)                                           # by the forget gate
     dc *= f
     ifo = gates[:, :3 * H]
     dgates[:, :3 * H] *= ifo * (1 - ifo)                                        # of a sigmoid

@@ -1,6 +1,6 @@
 """An LSTM for reading: one sentence, a step at a time, in the order of the equations.
 
-lstm.py computes the same for whole batches, many times as fast; the tests hold the two against each other.
+lstm.py computes the same for whole batches, many times as fast; tests/test_gradients.py compares the two.
 """
 
 import numpy as np
