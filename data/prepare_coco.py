@@ -11,15 +11,19 @@ val2017, ...) if its own name or that of the annotation file contains it.
 """
 
 import argparse
-import hashlib
 import re
 import sys
 from pathlib import Path
 
-from imagernn.corpus.dataset_file import SPLITS
-from imagernn.corpus.dataset_writer import make_dataset, summary, write_dataset
+if __name__ == '__main__':
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))    # a checkout need not be installed
+
+from imagernn.corpus.dataset_writer import add_tokenizer_flag, draw_splits, make_dataset, summary, write_dataset
+from imagernn.corpus.names import SPLITS
 from imagernn.errors import InputError, script
+from imagernn.formats.caption_files import coco_number
 from imagernn.formats.json_files import load_json
+from imagernn.formats.names import parts_of, picture_name
 
 FOLDER = r'(train|val|test)20\d\d'    # the names of COCO's folders of pictures
 
@@ -39,7 +43,7 @@ def main(argv=None):
     else:
         splits, notes = read_split(args.karpathy_split, images)
     entries = [({**images[cocoid][0], 'split': split}, images[cocoid][1]) for cocoid, split in splits.items()]
-    dataset, left_out = make_dataset(args.output.resolve().name, entries)
+    dataset, left_out = make_dataset(args.output.resolve().name, entries, args.tokenizer)
     done = write_dataset(args.output, dataset)
     print('\n'.join([*summary(dataset), *left_out, *notes, done]))
     return 0
@@ -51,6 +55,7 @@ def build_parser():
     group = parser.add_argument_group('input')
     group.add_argument('--annotations', type=Path, nargs='+', required=True,
         help='The official caption files, such as captions_train2014.json captions_val2014.json.')
+    add_tokenizer_flag(group)
 
     group = parser.add_argument_group('split', 'either from a file, or drawn')
     group.add_argument('--karpathy_split', type=Path,
@@ -79,19 +84,29 @@ def read_annotations(path, images):
                              'Name one of the official caption files, such as captions_train2014.json.')
     here = {}
     for index, image in enumerate(data['images']):
-        check_entry(path, f'images[{index}]', image, {'id': int, 'file_name': str})
-        if image['id'] in here or image['id'] in images:
-            raise InputError(f"{path}: images[{index}]: id {image['id']} occurs a second time; expected each image "
+        check_entry(path, f'images[{index}]', image, {'file_name': str})
+        cocoid = number_of(path, f'images[{index}]', image, 'id')
+        if cocoid in here or cocoid in images:
+            raise InputError(f'{path}: images[{index}]: id {cocoid} occurs a second time; expected each image '
                              'once. Name every annotation file once, and those of one year only.')
-        here[image['id']] = (fields_of(image, path), [])
+        here[cocoid] = ({**fields_of(image, path), 'cocoid': cocoid}, [])
     for index, annotation in enumerate(data['annotations']):
         place = f'annotations[{index}]'
-        check_entry(path, place, annotation, {'image_id': int, 'caption': str})
-        if annotation['image_id'] not in here:
-            raise InputError(f"{path}: {place}: image_id {annotation['image_id']} is not in the list \"images\". "
+        check_entry(path, place, annotation, {'caption': str})
+        cocoid = number_of(path, place, annotation, 'image_id')
+        if cocoid not in here:
+            raise InputError(f'{path}: {place}: image_id {cocoid} is not in the list "images". '
                              'Remove the annotation, or download the file again.')
-        here[annotation['image_id']][1].append(annotation['caption'])
+        here[cocoid][1].append(annotation['caption'])
     images.update(here)
+
+
+def number_of(path, place, entry, key):
+    """The COCO id under this key of an entry as an int, even if it is a string there. InputError for anything else."""
+    found = coco_number(entry.get(key))
+    if found is None:
+        check_entry(path, place, entry, {key: int})    # it raises the error
+    return found
 
 
 def check_entry(path, place, entry, types):
@@ -106,17 +121,27 @@ def check_entry(path, place, entry, types):
 
 
 def fields_of(image, path):
-    """The fields of dataset.json for an image of the annotation file at path."""
-    fields = {'filename': image['file_name'], 'cocoid': image['id']}
-    found = re.search(FOLDER, image['file_name']) or re.search(FOLDER, path.stem)
-    return {'filepath': found[0], **fields} if found else fields
+    """The fields of dataset.json for an image of the annotation file at path.
+
+    A file_name with folders, such as "val2017/x.jpg", gives these as the filepath: from one of COCO's folders on, if
+    there is one, and none for a path that is absolute or has "..", because it means nothing on another computer.
+    """
+    *folders, filename = parts_of(image['file_name']) or [image['file_name']]
+    known = [i for i, name in enumerate(folders) if re.fullmatch(FOLDER, name)]
+    if known:
+        folders = folders[known[-1]:]
+    elif '..' in folders or re.match(r'[\\/]|[A-Za-z][A-Za-z0-9+.-]*:[\\/]', image['file_name']):
+        folders = []
+    if not folders and (found := re.search(FOLDER, filename) or re.search(FOLDER, path.stem)):
+        folders = [found[0]]
+    return {**({'filepath': '/'.join(folders)} if folders else {}), 'filename': filename}
 
 
 def drawn_split(images, val, test, seed):
     """Draw the splits of images: a dict of cocoid -> split, by ascending cocoid.
 
-    The images are sorted by the SHA-256 digest of "<seed> <cocoid>": the first `val` are val, the next `test` are test,
-    the rest train. None stands for the default. Raises InputError if no image is left for train.
+    It depends on the seed and the cocoids alone; see draw_splits. None stands for the default. Raises InputError if no
+    image is left for train.
     """
     val = 5000 if val is None else val
     test = 5000 if test is None else test
@@ -124,10 +149,7 @@ def drawn_split(images, val, test, seed):
     if min(val, test) < 0 or val + test >= len(images):
         raise InputError(f'--val {val} and --test {test} do not fit {len(images)} images; expected numbers from 0 that '
                          'leave some images for train: give smaller ones')
-    digests = {cocoid: hashlib.sha256(f'{seed} {cocoid}'.encode()).digest() for cocoid in images}
-    order = sorted(images, key=digests.get)
-    splits = dict.fromkeys(order[:val], 'val') | dict.fromkeys(order[val:val + test], 'test')
-    return {cocoid: splits.get(cocoid, 'train') for cocoid in sorted(images)}
+    return draw_splits(sorted(images), val, test, seed)
 
 
 def read_split(path, images):
@@ -139,11 +161,11 @@ def read_split(path, images):
     data = load_json(path)
     is_karpathys = isinstance(data.get('images'), list)
     listed = karpathy_entries(path, data['images']) if is_karpathys else plain_entries(path, data)
-    by_name = {fields['filename']: cocoid for cocoid, (fields, _) in images.items()}
+    by_name = names_of(images)
     splits = {}
     unknown = 0
     for place, key, split in listed:
-        cocoid = by_name.get(key, key)
+        cocoid = cocoid_of(key, by_name)
         if cocoid not in images:
             unknown += 1
         elif cocoid in splits:
@@ -159,17 +181,37 @@ def read_split(path, images):
     return (splits if is_karpathys else dict(sorted(splits.items()))), notes
 
 
+def names_of(images):
+    """Dict of name -> cocoid: each image's file name, unless others have it too, and that after its last folder."""
+    found, shared = {}, set()
+    for cocoid, (fields, _) in images.items():
+        shared.update(found.keys() & {fields['filename']})
+        found[fields['filename']] = cocoid
+    with_folder = {'/'.join(parts_of(picture_name(fields))[-2:]): cocoid for cocoid, (fields, _) in images.items()}
+    return {name: cocoid for name, cocoid in found.items() if name not in shared} | with_folder
+
+
+def cocoid_of(key, by_name):
+    """The cocoid of an image in a split file, from an id or a file name; None for a name that is not in by_name."""
+    if isinstance(key, str):
+        parts = parts_of(key)
+        for name in ('/'.join(parts[-2:]), *parts[-1:]):
+            if name in by_name:
+                return by_name[name]
+    return coco_number(key)
+
+
 def karpathy_entries(path, entries):
     """Yield (place, cocoid or file name, split) for the images of Karpathy's file."""
     for index, entry in enumerate(entries):
         place = f'images[{index}]'
         has_id = isinstance(entry, dict) and 'cocoid' in entry
-        key, kind = ('cocoid', int) if has_id else ('filename', str)
-        check_entry(path, place, entry, {key: kind, 'split': str})
+        check_entry(path, place, entry, {'split': str} if has_id else {'filename': str, 'split': str})
+        key = number_of(path, place, entry, 'cocoid') if has_id else entry['filename']
         if entry['split'] not in SPLITS:
             raise InputError(f"{path}: {place}: split is '{entry['split']}'; expected one of {', '.join(SPLITS)}. "
                              'Correct that entry.')
-        yield place, entry[key], entry['split']
+        yield place, key, entry['split']
 
 
 def plain_entries(path, data):

@@ -1,7 +1,10 @@
 """The preparation scripts, run through main(): the dataset.json they write, and their errors for bad inputs."""
 
+import csv
 import importlib.util
+import io
 import json
+import unicodedata
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +12,7 @@ import pytest
 
 from imagernn.corpus.captioned_images import getDataProvider
 from imagernn.corpus.tokenize import karpathy_tokenize as tokenize
+from imagernn.corpus.tokenize import tokenize as tokenize_list
 
 ROOT = Path(__file__).resolve().parents[1]
 SHARED = ROOT.parent / 'shared'
@@ -38,17 +42,28 @@ def need_shared(*parts):
 
 @pytest.mark.parametrize('caption, tokens', [
     ('A child in a pink dress is climbing up .', 'a child in a pink dress is climbing up'),
-    ("A tri-colored dog's toy ; it's red !", 'a tricolored dogs toy its red'),
-    ('An S.C.U.B.A. diver at AT&T #12 & 3.5', 'an scuba diver at att 12 35'),
+    ("A tri-colored dog's t-shirt ; it's red !", 'a tri colored dogs t shirt its red'),
+    ('An S.C.U.B.A. diver at AT&T #12 & 3.5', 'an s c u b a diver at at&t #12 & 3 5'),
     ('a toilet,wash basin and tub/shower--nice', 'a toilet wash basin and tub shower nice'),
-    ('Café, naïve “Größe” 犬\t\n x_y', 'café naïve größe 犬 xy'),
+    ("'Café', naïve “Größe” 犬\t\n x_y", 'caf na ve gr e x y'),
     (' . " -- ', ''), ('', '')])
 def test_tokenize(caption, tokens):
     assert tokenize(caption) == tokens.split()
 
 
-def test_tokens_of_flickr8k_are_reproduced():
-    data = json.loads(need_shared('flickr8k', 'dataset.json').read_text(encoding='utf-8'))
+@pytest.mark.parametrize('caption, tokens', [
+    ("A tri-colored dog's t-shirt ; it’s red, no. 12 !", 'a tri colored dogs t shirt its red no 12'),
+    ('Zwei Männer, „groß“', 'zwei männer groß'), ('Cafe\u0301 x_y AT&T', 'café x y at t'),
+    ('两只狗，在海滩上奔跑。', '两 只 狗 在 海 滩 上 奔 跑'), ('犬がスーパーで', '犬 が ス ー パ ー で'),
+    ('दो कुत्ते दौड़ते हैं।', 'दो कुत्ते दौड़ते हैं'), ('می\u200cدود؛ سگ', 'می\u200cدود سگ'.replace('\u200c', '')),
+    (' . " -- ', ''), ('', '')])
+def test_words_of_other_languages(caption, tokens):
+    assert tokenize_list([unicodedata.normalize('NFC', caption)], 'words') == tokenize_list([caption], 'words') == [
+        unicodedata.normalize('NFC', tokens).split()]
+
+
+def test_tokens_of_karpathys_flickr8k_are_reproduced():
+    data = json.loads(need_shared('flickr8k_karpathy', 'dataset.json').read_text(encoding='utf-8'))
     sentences = [sentence for image in data['images'] for sentence in image['sentences']]
     assert len(sentences) == 40000
     assert sum(tokenize(sentence['raw']) == sentence['tokens'] for sentence in sentences) == 40000
@@ -98,7 +113,10 @@ def test_flickr_writes_the_layout_of_neuraltalk(tmp_path, capsys, change):
     assert lines[:4] == [['split', 'images', 'sentences', 'words'], ['train', '2', '3', '6'], ['val', '1', '1', '2'],
                          ['test', '1', '1', '2']]
     text = [' '.join(line) for line in lines[4:]]
-    assert text == ['8 different words', 'left out: 2 captions without a word', 'left out: 1 images without a caption',
+    assert text == ['8 different words', '1 of 7 captions lose letters that the tokenizer karpathy does not keep, 1 of '
+                    'them most of their letters: "Été !" becomes "t"; to keep them, choose --tokenizer words, which '
+                    'keeps letters of every script',
+                    'left out: 2 captions without a word', 'left out: 1 images without a caption',
                     'left out: 1 images with captions that are in no list, such as x.jpg.1',
                     f"wrote {tmp_path / 'out' / 'flickr' / 'dataset.json'}"]
 
@@ -159,14 +177,162 @@ def test_a_failed_write_leaves_the_old_file_unchanged(tmp_path, monkeypatch, cap
     assert [p.name for p in (tmp_path / 'out' / 'flickr').iterdir()] == ['dataset.json']
 
 
-def test_flickr8k_is_reproduced(tmp_path):
-    """The raw sentences and the split, written as they are distributed, give NeuralTalk's own dataset.json."""
-    images = json.loads(need_shared('flickr8k', 'dataset.json').read_text(encoding='utf-8'))['images'][:1500]
-    tokens = [f"{image['filename']}#{k}\t{sentence['raw']}\r\n" for image in images[::-1]
-              for k, sentence in enumerate(image['sentences'])]
+@pytest.mark.parametrize('form', ['token file', 'captions.txt', 'results.csv'])
+def test_flickr8k_is_reproduced(tmp_path, form):
+    """The raw sentences and the split, written as they are distributed, give Karpathy's own dataset.json."""
+    images = json.loads(need_shared('flickr8k_karpathy', 'dataset.json').read_text(encoding='utf-8'))['images'][:1500]
+    rows = [(image['filename'], k, sentence['raw']) for image in images[::-1]
+            for k, sentence in enumerate(image['sentences'])]
+    file = io.StringIO()
+    if form == 'captions.txt':
+        csv.writer(file).writerows([('image', 'caption'), *((name, raw) for name, _, raw in rows)])
+        assert any('""' in line for line in file.getvalue().splitlines())
+    else:
+        line = '{}#{}\t{}\r\n' if form == 'token file' else '{}| {}| {}\n'
+        file.write('' if form == 'token file' else NUMBERED)
+        file.writelines(line.format(*row) for row in rows)
+    tokens = file.getvalue()
     lists = {split: ''.join(image['filename'] + '\n' for image in images if image['split'] == split) for split in LISTS}
-    assert run_flickr(tmp_path, ''.join(tokens), **lists) == 0
+    assert run_flickr(tmp_path, tokens, **lists) == 0
     assert read(tmp_path / 'out' / 'flickr')['images'] == images
+
+
+# ---- the forms in which Kaggle distributes Flickr8K and Flickr30K, and tables of one's own
+
+KAGGLE_8K = (r"""image,caption
+b.jpg,A dog runs .
+b.jpg,"Two dogs , running ."
+a.jpg,"A sign says ""stop , please"" ."
+c.jpg,A cat .
+c.jpg, .
+""")
+KAGGLE_30K = """image_name| comment_number| comment
+b.jpg| 1| Two dogs , running .
+b.jpg| 0| A dog runs .
+a.jpg| 0| A sign says "stop , please" .
+c.jpg| 0   A cat .
+c.jpg| 1| .
+"""
+OTHER_TABLES = {
+    'with an index': ',image,caption\n0,b.jpg,A dog runs .\n1,b.jpg,"Two dogs , running ."\n'
+                     '2,a.jpg,"A sign says ""stop , please"" ."\n3,c.jpg,A cat .\n',
+    'quotes missing': 'Image, Caption\nb.jpg, A dog runs .\nb.jpg, Two dogs , running .\n'
+                      'a.jpg, A sign says "stop , please" .\nc.jpg, A cat .\n',
+    'semicolons': '"filename";"caption"\n"b.jpg";"A dog runs ."\n"b.jpg";"Two dogs , running ."\n'
+                  'a.jpg;"A sign says ""stop , please"" ."\nc.jpg;A cat .\n',
+    'tabs': 'caption\timage\nA dog runs .\tb.jpg\nTwo dogs , running .\tb.jpg\n'
+            'A sign says "stop , please" .\ta.jpg\nA cat .\tc.jpg\n',
+    'numbers and commas': 'image_name,comment_number,comment\nb.jpg,1,"Two dogs , running ."\n'
+                          'b.jpg,0, A dog runs .\n'
+                          'a.jpg,0,"A sign says ""stop , please"" ."\nc.jpg,0   A cat .,\n',
+    'lists': 'raw,sentids,split,filename,img_id\n'
+             '"[""A dog runs ."", ""Two dogs , running .""]","[0, 1]",train,b.jpg,0\n'
+             '"[""A sign says \\""stop , please\\"" .""]",[2],val,a.jpg,1\n"[""A cat .""]",[3],test,c.jpg,2\n'}
+SAID = {'a.jpg': ['A sign says "stop , please" .'], 'b.jpg': ['A dog runs .', 'Two dogs , running .'],
+        'c.jpg': ['A cat .']}
+
+
+def run_table(folder, table, *flags):
+    (folder / 'table.csv').write_text(table, encoding='utf-8')
+    return flickr.main(['--tokens', str(folder / 'table.csv'), '--output', str(folder / 'out'), *map(str, flags)])
+
+
+@pytest.mark.parametrize('table', [KAGGLE_8K, KAGGLE_30K, *OTHER_TABLES.values()],
+                         ids=['captions.txt', 'results.csv', *OTHER_TABLES])
+@pytest.mark.parametrize('ends', ['\n', '\r\n'])
+def test_tables_are_read_and_without_lists_a_split_is_drawn(tmp_path, table, ends):
+    assert run_table(tmp_path, table.replace('\n', ends)) == 0
+    images = read(tmp_path / 'out')['images']
+    assert {image['filename']: [sentence['raw'] for sentence in image['sentences']] for image in images} == SAID
+    assert [image['imgid'] for image in images] == [0, 1, 2]
+    assert sorted(image['split'] for image in images) == ['test', 'train', 'val']
+
+
+def test_a_table_with_lists_gives_what_the_token_file_gives(tmp_path):
+    tokens = ''.join(f'{name}#{number}\t{raw}\n' for name, raws in SAID.items() for number, raw in enumerate(raws))
+    lists = {'train': 'b.jpg\n', 'val': 'a\n', 'test': 'c.jpg\n'}
+    assert run_flickr(tmp_path, tokens, **lists) == 0
+    expected = read(tmp_path / 'out' / 'flickr')
+    for table in KAGGLE_8K, KAGGLE_30K:
+        assert run_flickr(tmp_path, table, **lists) == 0
+        assert read(tmp_path / 'out' / 'flickr') == expected
+
+
+def test_the_broken_line_of_kaggles_results_is_reported(tmp_path, capsys):
+    broken = '2199200615.jpg| 4   A dog runs across the grass .\n'
+    assert run_table(tmp_path, f'{KAGGLE_30K}{broken}d.jpg| 0\ne.jpg\n', '--seed', 0) == 0
+    out = capsys.readouterr().out
+    assert ('line 7: the delimiter after the number of the caption is missing; '
+            'read as 2199200615.jpg | 4 | A dog runs across the grass .\n') in out
+    assert 'left out: 2 lines of table.csv without a caption, such as line 8\n' in out
+    images = {image['filename']: image for image in read(tmp_path / 'out')['images']}
+    assert images['2199200615.jpg']['sentences'][0]['tokens'] == 'a dog runs across the grass'.split()
+
+
+def test_the_split_of_a_table_is_used(tmp_path, capsys):
+    def splits(*flags):
+        assert run_table(tmp_path, OTHER_TABLES['lists'], *flags) == 0
+        return {image['filename']: image['split'] for image in read(tmp_path / 'out')['images']}
+
+    assert splits() == {'a.jpg': 'val', 'b.jpg': 'train', 'c.jpg': 'test'} and 'drawn' not in capsys.readouterr().out
+    assert len({tuple(splits('--seed', seed).values()) for seed in range(6)}) > 1
+    assert 'split: drawn with --seed 5, 1 val and 1 test' in capsys.readouterr().out
+
+
+def test_a_drawn_split_depends_on_the_names_and_the_seed_alone(tmp_path):
+    names = [f'{number}.jpg' for number in range(40)]
+
+    def splits(names, *flags):
+        assert run_table(tmp_path, 'image,caption\n' + ''.join(f'{name},A dog .\n' for name in names), *flags) == 0
+        return {image['filename']: image['split'] for image in read(tmp_path / 'out')['images']}
+
+    drawn = splits(names)
+    assert sorted(drawn.values()) == ['test'] * 4 + ['train'] * 32 + ['val'] * 4    # a tenth each
+    assert splits(names[::-1], '--seed', 0) == drawn != splits(names, '--seed', 1)
+    chosen = splits(names, '--val_images', 7, '--test_images', 0)
+    assert sorted(chosen.values()) == ['train'] * 33 + ['val'] * 7
+
+
+NUMBERED = 'image_name| comment_number| comment\n'
+
+
+@pytest.mark.parametrize('table, flags, words', [
+    (KAGGLE_8K, ['--train', 'x'], ['--train given without --val and --test', 'or none']),
+    (KAGGLE_8K, ['--train', 'x', '--val', 'x', '--test', 'x', '--seed', '1'], ['settle the split', 'or the others']),
+    (KAGGLE_8K, ['--val_images', '2', '--test_images', '1'], ['--val_images 2 and --test_images 1', 'fit 3 pictures']),
+    (KAGGLE_8K, ['--val_images', '-1'], ['--val_images -1']),
+    ('image,caption\na.jpg,A dog .\n', [], ['do not fit 1 pictures']),
+    ('image,caption\n', [], ['table.csv: holds no captions']),
+    ('image,description\na.jpg,A dog .\n', [], ['table.csv, line 1: expected', 'image,caption', "description'"]),
+    ('image,caption\na.jpg,"A dog .\nb.jpg,"A cat ."\n', [], ['table.csv, line 2: is not valid CSV', 'on one line']),
+    ('image,caption,x\na.jpg,A dog,x,y,z\n', [], ['line 2: has 5 cells, but the first line names 3 columns']),
+    (f'{NUMBERED}a.jpg| one| A dog .\n', [], ["line 2: the number of the caption is 'one'"]),
+    (f'{NUMBERED}a.jpg| 0| A .\na.jpg| 0| B .\n', [], ['line 3: a.jpg#0 is already on line 2']),
+    ('image,caption,split\na.jpg,A dog,dev\n', [], ["line 2: split is 'dev'; expected one of train, val"]),
+    ('image,caption,split\na.jpg,A dog,val\na.jpg,A cat,test\n', [], ['line 3: a.jpg is in the test split, but']),
+    ('image,caption\n,A dog .\n', [], ['line 2: the name of the picture is empty']),
+    ('\n{"images": [], "dataset": "flickr8k"}', [], ['table.csv: is JSON', 'dataset_flickr8k.json', 'dataset.json']),
+    ('image,caption\na.jpg,两只狗。\nb.jpg,A dog .\nc.jpg,一个孩子在海滩上。\n', [],
+     ['the tokenizer karpathy would lose 73 % of the letters', '"两只狗。" becomes ""', '--tokenizer words']),
+    ('image,caption\na.jpg,!\nb.jpg,.\nc.jpg,?\n', [], ['none of the 3 captions has a word']),
+])
+def test_a_bad_table_is_refused(tmp_path, capsys, table, flags, words):
+    assert run_table(tmp_path, table, *flags) == 2
+    message = capsys.readouterr().err
+    assert message.startswith('error: ') and message.count('\n') == 1
+    assert [part for part in words if part not in message] == []
+    assert not (tmp_path / 'out').exists()
+
+
+@pytest.mark.parametrize('tokenizer, tokens', [
+    ('words', ['两 只 狗', 'ein hund läuft']), ('ptb', ['两只狗 。', 'ein hund läuft']),
+    ('none', ['两只狗。', 'Ein Hund läuft .'])])
+def test_captions_in_other_languages_need_another_tokenizer(tmp_path, capsys, tokenizer, tokens):
+    table = 'image,caption\na.jpg,两只狗。\nb.jpg,Ein Hund läuft .\nc.jpg,Ein Hund läuft .\n'
+    assert run_table(tmp_path, table, '--tokenizer', tokenizer) == 0
+    images = read(tmp_path / 'out')['images']
+    assert [' '.join(image['sentences'][0]['tokens']) for image in images] == [*tokens, tokens[1]]
+    assert 'lose letters' not in capsys.readouterr().out
 
 
 # ---- COCO
@@ -242,6 +408,65 @@ def test_coco_filepath_if_a_name_contains_it(tmp_path, file, name, filepath):
     assert image.get('filepath') == filepath and image['filename'] == name
 
 
+def test_coco_ids_may_be_strings(tmp_path):
+    """In the annotations, in Karpathy's file and in a plain split file; the dataset.json is that of numbers."""
+    split = {'val': [9], 'train': [30, 7], 'test': [3]}
+    assert run_coco(tmp_path, SPLIT, split=split) == 0
+    expected = read(tmp_path / 'out' / 'coco')
+    files = json.loads(json.dumps(COCO))
+    for content in files.values():
+        for image in content['images']:
+            image['id'] = f"{image['id']:012}"
+        for annotation in content['annotations']:
+            annotation['image_id'] = f"COCO_val2014_{annotation['image_id']:012}"
+    assert run_coco(tmp_path, SPLIT, files, split={'val': ['9'], 'train': ['30', 'COCO_val2014_000000000007'],
+                                                   'test': ['000000000003']}) == 0
+    assert read(tmp_path / 'out' / 'coco') == expected
+    karpathys = {'images': [{'cocoid': f'{cocoid}', 'split': split} for cocoid, split in
+                            ((3, 'test'), (7, 'train'), (9, 'val'), (30, 'train'))]}
+    assert run_coco(tmp_path, SPLIT, files, split=karpathys) == 0
+    assert read(tmp_path / 'out' / 'coco') == expected
+
+
+def test_coco_with_captions_in_another_language(tmp_path, capsys):
+    files = {'a.json': {**annotations('{}.jpg', [1, 2, 3]), 'annotations': [
+        {'image_id': number, 'caption': '两只狗。'} for number in (1, 2, 3)]}}
+    assert run_coco(tmp_path, DRAW, files) == 2 and '--tokenizer words' in capsys.readouterr().err
+    assert run_coco(tmp_path, [*DRAW, '--tokenizer', 'words'], files) == 0
+    assert read(tmp_path / 'out' / 'coco')['images'][0]['sentences'][0]['tokens'] == ['两', '只', '狗']
+
+
+@pytest.mark.parametrize('name, filepath, filename', [
+    ('val2017/1.jpg', 'val2017', '1.jpg'), ('images/val2017/1.jpg', 'val2017', '1.jpg'), ('a/b/1.jpg', 'a/b', '1.jpg'),
+    (r'val2017\\1.jpg', 'val2017', '1.jpg'), ('/data/coco/val2017/1.jpg', 'val2017', '1.jpg'),
+    (r'D:\\coco\\val2017\\1.jpg', 'val2017', '1.jpg'), ('/data/coco/1.jpg', 'val2014', '1.jpg'),
+    ('../../1.jpg', 'val2014', '1.jpg'), ('http://images.cocodataset.org/val2017/1.jpg', 'val2017', '1.jpg'),
+    ('http://images.example.org/1.jpg', 'val2014', '1.jpg'), ('1.jpg', 'val2014', '1.jpg')])
+def test_coco_folders_in_a_file_name_are_the_filepath(tmp_path, name, filepath, filename):
+    files = {'captions_val2014.json': json.loads(json.dumps(annotations('{}', [1, 2])).replace('"2"', '"x.jpg"')
+                                                 .replace('"1"', f'"{name}"'))}
+    split = {'train': ['1.jpg'], 'val': [name, 2]}
+    assert run_coco(tmp_path, ['--karpathy_split', 'split.json'], files, split=split) == 2    # it is the same picture
+    split = {'train': [2], 'val': [name]}
+    assert run_coco(tmp_path, ['--karpathy_split', 'split.json'], files, split=split) == 0
+    image, _ = read(tmp_path / 'out' / 'coco')['images']
+    assert (image['filepath'], image['filename'], image['split']) == (filepath, filename, 'val')
+    np.save(tmp_path / 'out' / 'coco' / 'vgg_feats.npy', np.ones((2, 3)))
+    path = getDataProvider('coco', tmp_path / 'out').image_path(image)
+    assert path == tmp_path / 'out' / 'coco' / 'imgs' / filepath / filename
+
+
+def test_coco_pictures_of_one_name_in_two_folders(tmp_path, capsys):
+    files = {'captions_val2014.json': json.loads(json.dumps(annotations('{}/1.jpg', [1, 2])).replace('"1/', '"a/')
+                                                 .replace('"2/', '"b/'))}
+    split = {'train': ['a/1.jpg'], 'val': ['b/1.jpg']}
+    assert run_coco(tmp_path, ['--karpathy_split', 'split.json'], files, split=split) == 0
+    assert [(image['filepath'], image['split']) for image in read(tmp_path / 'out' / 'coco')['images']] == [
+        ('a', 'train'), ('b', 'val')]
+    assert run_coco(tmp_path, ['--karpathy_split', 'split.json'], files, split={'train': ['1.jpg'], 'val': []}) == 2
+    assert 'none of its 1 images' in capsys.readouterr().err
+
+
 def changed(path, value):
     """The two caption files, with one entry of the first set to value, or removed if value is the function changed."""
     files = json.loads(json.dumps(COCO))
@@ -264,7 +489,9 @@ BAD_COCO = {
     'no images': (DRAW, changed(['images'], {}), None, ['no list "images"', 'captions_train2014.json']),
     'image not an object': (DRAW, changed(['images', 1], 3), None, ['images[1] is 3; expected an object']),
     'no id': (DRAW, changed(['images', 1, 'id'], changed), None, ["images[1]: 'id' is missing; expected int"]),
-    'id a string': (DRAW, changed(['images', 1, 'id'], '3'), None, ["images[1]: 'id' is '3'; expected int"]),
+    'id a word': (DRAW, changed(['images', 1, 'id'], 'three'), None, ["images[1]: 'id' is 'three'; expected int"]),
+    'id twice, once as a string': (DRAW, changed(['images', 1, 'id'], '09'), None, ['images[1]: id 9 occurs a second']),
+    'id true': (DRAW, changed(['images', 1, 'id'], True), None, ["images[1]: 'id' is True; expected int"]),
     'no file name': (DRAW, changed(['images', 1, 'file_name'], changed), None, ["images[1]: 'file_name' is missing"]),
     'id twice': (DRAW, changed(['images', 1, 'id'], 9), None, ['images[1]: id 9 occurs a second time']),
     'id in two files': (DRAW, {**COCO, 'b.json': COCO['captions_val2014.json']}, None, ['b.json', 'id 7 occurs']),

@@ -23,6 +23,7 @@ from imagernn.web.results_page import (
     checked_result,
     default_places,
     find_picture,
+    find_pictures,
     page_data,
     read_result,
     same_images,
@@ -111,6 +112,63 @@ def test_root_is_where_pictures_are_looked_for_and_what_may_be_shown(folder):
     assert '--root' in find_picture('page.jpg', places)[1]
     with pytest.raises(InputError, match='--root r.json: is not a folder'):
         default_places('r.json', 'r.json')
+
+
+@pytest.fixture
+def elsewhere(tmp_path, monkeypatch):
+    """photos/ as it is on this computer, and the working directory beside it, without pictures."""
+    for name in 'a.jpg', 'x/a.jpg', 'x/b.jpg', 'y/b.jpg', 'x/y/c d.jpg', 'ü.jpg':
+        path = tmp_path / 'photos' / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new('RGB', (40, 30), 'red').save(path)
+    (tmp_path / 'desk').mkdir()
+    monkeypatch.chdir(tmp_path / 'desk')
+    return tmp_path / 'photos'
+
+
+@pytest.mark.parametrize('img_path, found', [
+    ('/home/somebody/photos/x/a.jpg', 'x/a.jpg'), ('/home/somebody/photos/a.jpg', 'a.jpg'), ('x/a.jpg', 'x/a.jpg'),
+    ('data/somewhere/imgs/x/y/c d.jpg', 'x/y/c d.jpg'), ('/media/c d.jpg', 'x/y/c d.jpg'), ('ü.jpg', 'ü.jpg'),
+    (r'C:\Users\me\photos\x\b.jpg', 'x/b.jpg'), (r'photos\y\b.jpg', 'y/b.jpg'), (r'x\a.jpg', 'x/a.jpg'),
+    (r'\\server\share\x\y\c d.jpg', 'x/y/c d.jpg'), ('D:/y/b.jpg', 'y/b.jpg'), ('../photos/x/b.jpg', 'x/b.jpg'),
+    ('https://example.org/photos/x/b.jpg?size=1', None), ('https://example.org/y/b.jpg', 'y/b.jpg'),
+    ('/home/somebody/b.jpg', None), ('/home/somebody/z.jpg', None), ('/home/somebody/a.JPG', None), ('/a.jpg', None)])
+def test_a_root_holds_the_pictures_of_another_computer(elsewhere, img_path, found):
+    (picture, problem), = find_pictures([img_path], default_places('r.json', elsewhere))
+    assert picture == (found and elsewhere / found) and (problem is None) == (found is not None)
+
+
+def test_what_is_not_found_in_a_root_is_reported_with_advice_that_helps(elsewhere, capsys):
+    places = default_places('r.json', elsewhere)
+    (_, twice), (_, never), (_, absent) = find_pictures(['/old/b.jpg', '/old/z.jpg', '/old/photos/x/z.jpg'], places)
+    assert f'{elsewhere} holds 2 pictures of that name, such as {elsewhere}/x/b.jpg and {elsewhere}/y/b.jpg' in twice
+    for problem in never, absent:
+        assert f'is neither at its path nor, under its name, in {elsewhere}; name the folder that holds it' in problem
+    assert capsys.readouterr().err == ''
+    find_pictures(['/old/x/b.jpg', '/old/c d.jpg', 'a.jpg'], places)
+    note = 'note: 2 pictures are not at their paths, and were found by the end of the path in'
+    assert capsys.readouterr().err == f'{note} {elsewhere}; the first: /old/x/b.jpg as {elsewhere}/x/b.jpg\n'
+
+
+def test_pictures_from_another_computer_are_on_the_page_and_served(elsewhere, capsys):
+    Path('r.json').write_text(json.dumps(struct(r'C:\me\x\b.jpg', '/old/x/a.jpg', '/old/z.jpg')), encoding='utf-8')
+    Path('s.json').write_text(json.dumps(struct('x/b.jpg', 'a.jpg')), encoding='utf-8')
+    assert view.main(['r.json', 's.json', '--root', '../photos', '--export', 'p.html']) == 0
+    data = json.loads(re.search('id="data">(.*?)</script>', Path('p.html').read_text(encoding='utf-8'))[1])
+    assert [image['picture'] is not None for image in data['images']] == [True, True, False]
+    assert data['images'][0]['captions'][1]['text'] == 'of x/b.jpg'    # the same picture, by its file name
+    with serving(view.routes([read_result('r.json')], default_places('r.json', '../photos'))) as address:
+        assert get(address, '/picture/0')[1] == 'image/jpeg' and get(address, '/picture/2')[0] == 404
+        (elsewhere / 'x' / 'b.jpg').unlink()
+        (elsewhere / 'x' / 'b.jpg').symlink_to(elsewhere.parent / 'desk' / 'r.json')
+        assert b'outside the folders that may be shown' in get(address, '/picture/0')[2]
+
+
+def test_a_picture_that_is_there_but_may_not_be_shown_is_not_replaced_by_another_of_its_name(elsewhere):
+    Image.new('RGB', (40, 30), 'blue').save('a.jpg')
+    places = default_places('elsewhere/r.json', elsewhere / 'x')
+    (picture, problem), = find_pictures([str(Path('a.jpg').resolve())], places)
+    assert picture is None and f'is outside the folders that may be shown; give --root {Path.cwd()}' in problem
 
 
 def test_the_command_that_shows_a_result_shows_its_pictures(folder, tmp_path):

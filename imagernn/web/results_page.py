@@ -122,7 +122,8 @@ def find_pictures(img_paths, places):
     one. A note on stderr counts them.
     """
     found = [find_picture(img_path, places) for img_path in img_paths]
-    missing = [i for i, img_path in enumerate(img_paths) if found[i][0] is None and not _exists(img_path, places)]
+    missing = [i for i, img_path in enumerate(img_paths)
+               if found[i][0] is None and '\0' not in img_path and not _first_there(img_path, places)]
     if places.searched is None or not missing:
         return found
     wanted = {(parts_of(img_paths[i]) or [''])[-1] for i in missing}
@@ -144,7 +145,7 @@ def find_picture(img_path, places):
     if address := web_address(img_path):
         return None, f'{address}: is a web address, which is not opened; download the picture, and {advice}'
     try:
-        path = next((path for base in places.bases if os.path.lexists(path := Path(base, img_path))), None)
+        path = _first_there(img_path, places)
         real = path and path.resolve(strict=True)
     except (OSError, ValueError, RuntimeError) as error:    # a broken or circular link, a zero byte, no permission
         return None, f'{img_path}: cannot be found ({getattr(error, "strerror", None) or error})'
@@ -156,12 +157,13 @@ def find_picture(img_path, places):
     return real, None
 
 
-def _exists(img_path, places):
-    """Whether there is a file at the path of a picture, even one that must not be shown."""
-    try:
-        return any(os.path.lexists(Path(base, img_path)) for base in places.bases)
-    except ValueError:    # a null character
-        return False
+def _first_there(img_path, places):
+    """The first path that a picture may have and at which there is a file, even one that must not be shown, or None.
+
+    Raises ValueError for a null character.
+    """
+    names = [img_path, img_path.replace('\\', '/')]    # the other as Windows means it
+    return next((path for base in places.bases for name in names if os.path.lexists(path := Path(base, name))), None)
 
 
 def _longest_match(img_path, files, places):
