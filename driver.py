@@ -8,13 +8,6 @@ import argparse
 import sys
 from shlex import quote
 
-import imagernn  # noqa: F401  before numpy
-
-# isort: split
-import numpy as np
-
-from imagernn.captioning.batch import batch_of_pairs
-from imagernn.captioning.evaluate import split_perplexity
 from imagernn.captioning.flags import (
     MODEL_PARAMS,
     RUN_PARAMS,
@@ -24,17 +17,7 @@ from imagernn.captioning.flags import (
     add_training_flags,
     check_training_flags,
 )
-from imagernn.captioning.load import KIND, check_feature_size, load_captioner, trained_data
-from imagernn.captioning.model import check_model, cost_and_grads, cost_of, draw_dropout, forward, init_model
-from imagernn.corpus.captioned_images import getDataProvider
-from imagernn.corpus.vocab import build_vocab, lookup_table
-from imagernn.errors import InputError, command, script
-from imagernn.nn import gradcheck
-from imagernn.nn.schedules import halving
-from imagernn.nn.solver import Solver
-from imagernn.nn.workers import Workers
-from imagernn.runs.checkpoints import newest_resumable
-from imagernn.runs.divergence import cost_doubled, perplexity_rose
+from imagernn.errors import InputError, command, loading, script
 from imagernn.runs.flags import (
     add_optimizer_flags,
     add_output_flags,
@@ -43,12 +26,6 @@ from imagernn.runs.flags import (
     require_same,
     sound_params,
 )
-from imagernn.runs.run import Run
-from imagernn.runs.state import PERPLEXITY, RunState, require_resumable, resumed
-from imagernn.runs.terminal import say
-
-GRAD_CHECK_PAIRS = 5
-GRAD_CHECK_BOUND = 1e-6
 
 
 def build_parser():
@@ -62,6 +39,36 @@ def build_parser():
     add_output_flags(parser)
     add_system_flags(parser)
     return parser
+
+
+with loading(__name__, build_parser):    # --help does not wait for these
+    import numpy as np
+
+    from imagernn.captioning.batch import batch_of_pairs
+    from imagernn.captioning.evaluate import known_words, split_perplexity
+    from imagernn.captioning.load import (
+        KIND,
+        check_feature_size,
+        load_captioner,
+        note_other_origin,
+        open_data,
+        require_same_data,
+        trained_data,
+    )
+    from imagernn.captioning.model import check_model, cost_and_grads, cost_of, draw_dropout, forward, init_model
+    from imagernn.corpus.vocab import MOST_DROPPED, build_vocab, lookup_table, threshold_for
+    from imagernn.nn import gradcheck
+    from imagernn.nn.schedules import halving
+    from imagernn.nn.solver import Solver
+    from imagernn.nn.workers import Workers
+    from imagernn.runs.checkpoints import newest_resumable
+    from imagernn.runs.divergence import cost_doubled, perplexity_rose
+    from imagernn.runs.run import Run
+    from imagernn.runs.state import PERPLEXITY, RunState, require_resumable, resumed
+    from imagernn.runs.terminal import say, warn
+
+GRAD_CHECK_PAIRS = 5
+GRAD_CHECK_BOUND = 1e-6
 
 
 @script
@@ -79,6 +86,7 @@ def train(state, solver, rng, provider, params):
     num_sentences = provider.getSplitSize('train', 'sentences')
     say(f'{num_sentences} training sentences, {len(state.extra["ixtoword"])} words with END, '
         f'{sum(w.size for w in state.model.values()):,} parameters')
+    report_words(provider, lookup, params)
 
     def probe():
         """As in the loop, on a batch drawn apart and without dropout: whether the cost has exploded."""
@@ -92,7 +100,7 @@ def train(state, solver, rng, provider, params):
                                params['learning_rate_decay_every'])
     checks = cost_doubled, perplexity_rose(params['batch_size'])
     with Run(state, solver, rng, params, iters_per_epoch, learning_rate_at, checks=checks, probe=probe,
-             next_step=lambda path: next_step(path, params)) as run:
+             next_step=lambda path: next_step(path, params, provider)) as run:
         for _ in run.iterations():
             # a batch of image-sentence pairs, drawn with replacement; the words are integers already
             pairs = provider.sample_pairs('train', params['batch_size'], rng)
@@ -112,10 +120,25 @@ def train(state, solver, rng, provider, params):
     return run.exit_code
 
 
-def next_step(path, params):
+def report_words(provider, lookup, params):
+    """Print how much of the text the vocabulary drops; with a warning where it is much, of the val split too."""
+    train = known_words(provider, 'train', lookup)
+    val = known_words(provider, 'val', lookup, params['eval_max_images'])
+    say(f'{train.unknown_words} of {train.num_words} different words are not in the vocabulary; '
+        f'{train.unknown_share:.1%} of the text, which they make, is dropped')
+    for split, found in (('train', train), ('val', val)):
+        if found.unknown_share > MOST_DROPPED:
+            lower = threshold_for(provider.word_counts('train'), MOST_DROPPED)
+            helps = lower < params['word_count_threshold'] and not params['resume'] and not params['init_model_from']
+            warn(f'{found.unknown_tokens} of {found.num_tokens} tokens of the {split} split are not in the vocabulary; '
+                 'perplexity does not count them' + (f'. Try --word_count_threshold {lower}' if helps else ''))
+
+
+def next_step(path, params, provider):
     """What to type when the run has finished."""
     root = '' if params['data_root'] == 'data' else f' --data_root {quote(params["data_root"])}'
-    return f'next: {command("evaluate")} {quote(path)}{root}'
+    split = '' if 'test' in provider.getSplitSizes() else ' --split val'
+    return f'next: {command("evaluate")} {quote(path)}{root}{split}'
 
 
 # ---- how a run starts: the command line, a new model or a checkpoint -----------------------------------------------
@@ -125,8 +148,11 @@ def prepare(argv):
     params, checkpoint = main_params(argv)
     if checkpoint:
         _, params['features'] = trained_data(checkpoint, params['dataset'], params['features'])
-    provider = getDataProvider(params['dataset'], params['data_root'], params['features'])
-    provider.getSplitSize('val')    # a missing split is reported now, not in an hour
+    provider = open_data(params, params)
+    # a missing split is reported now, not in an hour
+    provider.require_split('train', 'Give the images to train on the split train.')
+    provider.require_split('val', 'Take some of the training images as val with --val_share .1, or give them that '
+                                  'split in dataset.json.')
     if params['do_grad_check']:
         params['dtype'] = 'float64'
     return *start(params, checkpoint, provider), provider, params
@@ -171,7 +197,7 @@ def with_saved_params(parser, argv, args, checkpoint):
     """The command line, with a checkpoint's flags as defaults: all of a run, or with --init_model_from the model's."""
     path = args.resume or args.init_model_from
     if args.resume:
-        keep = set(vars(args)) - {'features', 'resume', 'init_model_from', 'profile'}
+        keep = set(vars(args)) - {'features', 'resume', 'init_model_from', 'profile', 'allow_changed_data'}
     else:
         keep = {*MODEL_PARAMS, 'word_count_threshold'}
     saved = {name: value for name, value in checkpoint['params'].items() if name in keep}
@@ -199,10 +225,15 @@ def start(params, checkpoint, provider):
         check_feature_size(provider.features, model)
     features = {'file': params['features'] or provider.features.path.name, 'dim': provider.features.dim,
                 **provider.features.origin}
-    extra = {'kind': KIND, 'wordtoix': wordtoix, 'ixtoword': ixtoword, 'features': features}
+    extra = {'kind': KIND, 'wordtoix': wordtoix, 'ixtoword': ixtoword, 'features': features,
+             'fingerprint': provider.fingerprint()}
     if params['resume']:
         state = resumed(params['resume'], checkpoint, model, PERPLEXITY, extra, solver, rng)
+        if not require_same_data(params['resume'], checkpoint, extra['fingerprint'], params['allow_changed_data']):
+            state.best, state.trend = None, {}
     else:
+        if checkpoint:
+            note_other_origin(checkpoint, provider.features.origin)
         state = RunState(model, PERPLEXITY, extra)
     if params['on_divergence'] == 'stop':
         state.good = None

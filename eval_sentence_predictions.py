@@ -5,24 +5,11 @@ Prints perplexity, BLEU as NeuralTalk printed it, and the COCO scores; writes re
 
 import argparse
 import os
-import shutil
 import sys
 from pathlib import Path
 
-from imagernn.captioning.evaluate import caption_images, split_perplexity
-from imagernn.captioning.flags import add_search_flags, check_search_flags
-from imagernn.captioning.load import check_feature_size, load_captioner, trained_data
-from imagernn.captioning.results import result_blob
-from imagernn.corpus.captioned_images import getDataProvider
-from imagernn.errors import InputError, script
-from imagernn.formats.json_files import write_json
-from imagernn.formats.writing import refuse_to_replace, require_writable
-from imagernn.metrics import MeteorUnavailable, caption_statistics, multi_bleu_of, per_image, scores_of
-from imagernn.metrics.meteor import meteor_statistics
-from imagernn.nn.workers import Workers
-from imagernn.web.results_page import ANYWHERE, checked_result, view_command, write_page
-
-COCO_SCORES = ('Bleu_1', 'Bleu_2', 'Bleu_3', 'Bleu_4', 'METEOR', 'ROUGE_L', 'CIDEr')
+from imagernn.captioning.flags import add_on_error_flag, add_search_flags, check_search_flags
+from imagernn.errors import InputError, loading, script, unreadable, unwritable
 
 
 def build_parser():
@@ -37,6 +24,7 @@ def build_parser():
     add('--dataset', default=None, help='The data set. By default the one that the checkpoint was trained on.')
     add('--features', default=None,
         help='The feature file. By default the one of the name that the checkpoint was trained with.')
+    add_on_error_flag(add)
     add = parser.add_argument_group('output').add_argument
     add('--result_struct_filename', default='result_struct.json',
         help='The file for captions and scores, which the results page shows. (default: %(default)s)')
@@ -47,41 +35,72 @@ def build_parser():
     return parser
 
 
+with loading(__name__, build_parser):    # --help does not wait for these
+    from imagernn.captioning.evaluate import caption_images, known_words, split_perplexity
+    from imagernn.captioning.load import check_feature_size, load_captioner, note_other_origin, open_data, trained_data
+    from imagernn.captioning.results import result_blob
+    from imagernn.corpus.vocab import MOST_DROPPED, lookup_table
+    from imagernn.formats.json_files import write_json
+    from imagernn.formats.names import Refused
+    from imagernn.formats.writing import refuse_to_replace, require_writable
+    from imagernn.metrics import MeteorUnavailable, caption_statistics, multi_bleu_of, per_image, scores_of
+    from imagernn.metrics.meteor import meteor_statistics
+    from imagernn.nn.workers import Workers
+    from imagernn.web.results_page import Places, checked_result, view_command, write_page
+
+COCO_SCORES = ('Bleu_1', 'Bleu_2', 'Bleu_3', 'Bleu_4', 'METEOR', 'ROUGE_L', 'CIDEr')
+
+
 @script
 def main(argv=None):
     params = vars(build_parser().parse_args(argv))
     outputs = checked_outputs(params)
     checkpoint = load_captioner(params['checkpoint_path'], params['dtype'])
     dataset, features = trained_data(checkpoint, params['dataset'], params['features'])
-    provider = getDataProvider(dataset, params['data_root'], features)
+    provider = open_data({**params, 'dataset': dataset, 'features': features}, checkpoint['params'])
     check_feature_size(provider.features, checkpoint['model'])
+    provider.require_split(params['split'], 'Choose one of these with --split.')
+    note_other_origin(checkpoint, provider.features.origin, provider.features.path)
     images = list(provider.iterImages(params['split'], params['max_images']))
-    refuse_to_replace([params['checkpoint_path'], provider.folder / 'dataset.json', provider.features.path], outputs)
+    paths, pictures = [provider.image_path(image) for image in images], provider.folder / 'imgs'
+    dumped = copies(paths, pictures, params['dump_folder']) if params['dump_folder'] else {}
+    inputs = [params['checkpoint_path'], provider.folder / 'dataset.json', provider.features.path, *dumped.values()]
+    refuse_to_replace(inputs, outputs)
+    refuse_to_replace([*inputs, *outputs], dumped)
+    note_refused(paths)
     for path in outputs:
         require_writable(path)
 
+    note_unknown_words(provider, checkpoint, params)
     result, report = evaluate(checkpoint, provider, images, params)
-    write_results(result, images, params)
+    write_results(result, images, params, pictures)
     print(f'perplexity of the {params["split"]} sentences: {result["gtppl"]:.4f}', *report,
           f'written: {", ".join(outputs)}', sep='\n')
     if params['dump_folder']:
-        dump_pictures(provider, images, Path(params['dump_folder']))
-    pictures = [blob['img_path'] for blob in result['imgblobs']]
-    print(f'to look at them: {view_command(params["result_struct_filename"], pictures)}')
+        dump_pictures(dumped, paths, params['dump_folder'])
+    img_paths = [blob['img_path'] for blob in result['imgblobs']]
+    print(f'to look at them: {view_command(params["result_struct_filename"], img_paths)}')
     return 0
 
 
 def checked_outputs(params):
     """The files that will be written. InputError for flags that cannot be."""
     check_search_flags(params)
-    if not params['result_struct_filename']:
-        raise InputError('--result_struct_filename: is empty; name the file for the captions')
     if params['max_images'] == 0:
         raise InputError('--max_images 0: no image to evaluate; give a number, or -1 for all')
     outputs = [params[name] for name in ('result_struct_filename', 'coco_results', 'html') if params[name]]
     if len({os.path.realpath(path) for path in outputs}) < len(outputs):
         raise InputError(f'two results would be written to the same file: {", ".join(outputs)}; give each its own')
     return outputs
+
+
+def note_unknown_words(provider, checkpoint, params):
+    """A note on stderr where much of the split's text is not in the vocabulary; InputError where all of it is not."""
+    lookup = lookup_table(provider.words, checkpoint['wordtoix'])
+    found = known_words(provider, params['split'], lookup, params['max_images'])
+    if found.unknown_share > MOST_DROPPED:
+        print(f'note: {found.unknown_tokens} of {found.num_tokens} tokens of the {params["split"]} split '
+              f'({found.unknown_share:.1%}) are not in the vocabulary; perplexity does not count them', file=sys.stderr)
 
 
 def evaluate(checkpoint, provider, images, params):
@@ -97,7 +116,7 @@ def evaluate(checkpoint, provider, images, params):
                              params['max_images'], workers=workers)
     scores, image_scores, report = score([found[0].words for found in captions], [
         [sentence['tokens'] for sentence in image['sentences']] for image in images])
-    blobs = [result_blob(str(provider.image_path(image)), found, imgid=image['imgid'],
+    blobs = [result_blob(shown_path(provider.image_path(image)), found, imgid=image['imgid'],
                          references=[{'text': ' '.join(sentence['tokens'])} for sentence in image['sentences']],
                          scores=its_scores)
              for image, found, its_scores in zip(images, captions, image_scores, strict=True)]
@@ -105,15 +124,21 @@ def evaluate(checkpoint, provider, images, params):
     return result, report
 
 
-def write_results(result, images, params):
-    """result_struct.json, and the further files that were asked for."""
+def shown_path(path):
+    """A picture's path for result_struct.json, which other programs open: of one that must not be, the last part."""
+    return path.name if isinstance(path, Refused) else str(path)
+
+
+def write_results(result, images, params, pictures):
+    """result_struct.json, and the further files that were asked for. pictures: the folder of all pictures."""
     write_json(params['result_struct_filename'], result)
     if params['coco_results']:
         write_json(params['coco_results'], [
             {'image_id': image.get('cocoid', image['imgid']), 'caption': blob['candidate']['text']}
             for image, blob in zip(images, result['imgblobs'], strict=True)])
     if params['html']:
-        write_page(params['html'], [checked_result(params['result_struct_filename'], result)], ANYWHERE)
+        places = Places((Path(),), (pictures.resolve(),), f'put the pictures into {pictures}')
+        write_page(params['html'], [checked_result(params['result_struct_filename'], result)], places)
 
 
 def score(candidates, references):
@@ -135,19 +160,51 @@ def in_percent(scores):
     return '  '.join(f'{name} {100 * scores[name]:.1f}' for name in COCO_SCORES if name in scores) + '  (times 100)'
 
 
-def dump_pictures(provider, images, folder):
-    """Copy the pictures to folder, and report how many were not there."""
-    paths = [provider.image_path(image) for image in images]
-    there = [path for path in paths if path.is_file()]
+def note_refused(paths):
+    """Report on stderr the pictures whose names in dataset.json lead out of the folder of pictures."""
+    refused = [path for path in paths if isinstance(path, Refused)]
+    if refused:
+        print(f'note: {len(refused)} of {len(paths)} pictures are not opened; the first: {refused[0].problem}',
+              file=sys.stderr)
+
+
+def copies(paths, pictures, folder):
+    """Where --dump_folder copies pictures: a dict of target -> picture, with the subfolders of their own folder."""
+    return {Path(folder, path.relative_to(pictures)): path for path in paths if not isinstance(path, Refused)}
+
+
+def dump_pictures(targets, paths, folder):
+    """Copy the pictures, as copies() says, and report how many were copied, and how many not, and why."""
+    there = {target: path for target, path in targets.items() if os.path.isfile(path)}
+    make_folder(Path(folder))
+    for target, path in there.items():
+        copy_picture(path, target)
+    refused = sum(isinstance(path, Refused) for path in paths)
+    counts = {'were not there': len(targets) - len(there), 'were listed more than once':
+              len(paths) - refused - len(targets), 'were not opened': refused}
+    print('; '.join([f'{len(there)} pictures copied to {folder}',
+                     *(f'{count} {what}' for what, count in counts.items() if count)]))
+
+
+def make_folder(folder):
+    """Create a folder and its parents. Raises InputError that names it."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        for path in there:
-            shutil.copy(path, folder / path.name)
     except OSError as error:
-        raise InputError(f'{folder}: the pictures cannot be copied there ({error.strerror or error}); '
-                         'name another folder with --dump_folder') from None
-    print(f'{len(there)} pictures copied to {folder}' +
-          (f'; {len(paths) - len(there)} were not there' if len(there) < len(paths) else ''))
+        raise unwritable(folder, error) from None
+
+
+def copy_picture(path, target):
+    """Copy a file. Raises InputError that names the one of the two files that the error is about."""
+    make_folder(target.parent)
+    try:
+        contents = path.read_bytes()
+    except OSError as error:
+        raise unreadable(path, error) from None
+    try:
+        target.write_bytes(contents)
+    except OSError as error:
+        raise unwritable(target, error) from None
 
 
 if __name__ == '__main__':

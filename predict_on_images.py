@@ -1,7 +1,8 @@
 """Caption pictures: python predict_on_images.py cv/CHECKPOINT.h5 photo.jpg more/
 
 Takes photos and folders of photos, extracts their features with the convolutional network that the checkpoint was
-trained with, and prints `path: caption` for each. Without a checkpoint the pretrained captioner is used.
+trained with, and prints `path: caption` for each, a batch of photos at a time. Without a checkpoint the pretrained
+captioner is used. If the run is stopped, by Ctrl-C for example, the files get the captions that were found by then.
 
     python predict_on_images.py cv/CHECKPOINT.h5 -r example_images
 
@@ -10,29 +11,13 @@ each line; without a feature file it takes the pictures themselves. Writes resul
 """
 
 import argparse
+import os
+import signal
 import sys
 from pathlib import Path
 
-import imagernn  # noqa: F401  before numpy
-
-# isort: split
-import numpy as np
-from tqdm import tqdm
-
-from imagernn.captioner import check_size, network_of, pretrained_path
-from imagernn.captioning.evaluate import caption_images
 from imagernn.captioning.flags import add_search_flags, check_search_flags
-from imagernn.captioning.load import check_feature_size, load_captioner
-from imagernn.captioning.results import result_blob
-from imagernn.convnet.extraction import extract, open_network
-from imagernn.convnet.sources import expanded, read_tasks
-from imagernn.corpus.features import READERS, default_features, open_features
-from imagernn.errors import InputError, script, shown
-from imagernn.formats.json_files import write_json
-from imagernn.formats.pictures import SUFFIXES
-from imagernn.formats.writing import refuse_to_replace, require_writable
-from imagernn.nn.workers import Workers
-from imagernn.web.results_page import Places, checked_result, view_command, write_page
+from imagernn.errors import InputError, loading, script, shown
 
 ROOT = 'example_images'
 
@@ -57,8 +42,8 @@ def build_parser():
         help='The feature file for -r, a name in that folder or a path. Give it if the features have another name '
              '(default: the first of vgg_feats.mat, vgg_feats.h5 and vgg_feats.npy there).')
     group.add_argument('--on_error', choices=('skip', 'stop'), default='skip',
-        help='What to do about a picture that cannot be read: "skip" reports it and captions the others; "stop" ends '
-             'with an error (default: %(default)s).')
+        help='What to do about a picture that cannot be read, or has no features in the feature file: "skip" reports '
+             'it and captions the others; "stop" ends with an error (default: %(default)s).')
 
     group = parser.add_argument_group('output')
     group.add_argument('--result_struct_filename', default=None,
@@ -69,6 +54,26 @@ def build_parser():
              '(default for -r: result.html in that folder).')
     add_search_flags(parser)
     return parser
+
+
+with loading(__name__, build_parser):    # --help does not wait for these
+    import numpy as np
+    from tqdm import tqdm
+
+    from imagernn.captioner import check_size, network_of, pretrained_path
+    from imagernn.captioning.evaluate import caption_images
+    from imagernn.captioning.load import check_feature_size, load_captioner, note_other_origin
+    from imagernn.captioning.results import result_blob
+    from imagernn.convnet.extraction import extract, open_network
+    from imagernn.convnet.sources import expanded, read_tasks
+    from imagernn.corpus.features import READERS, default_features, open_features
+    from imagernn.formats.json_files import write_json
+    from imagernn.formats.names import path_inside
+    from imagernn.formats.pictures import SUFFIXES
+    from imagernn.formats.writing import refuse_to_replace, require_writable
+    from imagernn.nn.workers import Workers
+    from imagernn.runs.signals import stop_signals
+    from imagernn.web.results_page import ANYWHERE, Places, checked_result, view_command, write_page
 
 
 def parsed(argv):
@@ -99,26 +104,66 @@ def main(argv=None):
         require_writable(path)
 
     workers = Workers(params['num_threads'])
-    if features:
-        rows = rows_of_file(features, root, names, checkpoint, params)
-    else:
-        names, rows = rows_of_pictures(names, paths, checkpoint, params, workers)
-    captions = caption_images(rows, len(names), checkpoint['model'], checkpoint['params'], checkpoint['ixtoword'],
-                              params, workers)
-    blobs = [result_blob(name, found) for name, found in zip(names, captions, strict=True)]
+    blobs = []
+    with stop_signals() as stop:
+        if features:
+            batches = [rows_of_file(features, root, names, checkpoint, params)]
+        else:
+            batches = batches_of_pictures(names, paths, checkpoint, params, workers, stop)
+        try:
+            for blob in captioned(batches, checkpoint, params, workers, stop):
+                blobs.append(blob)
+                print_captions(blob, root, outputs)
+                if stop.signal and features:    # the single batch may be a long one
+                    break
+        except KeyboardInterrupt:    # Ctrl-C where it could not be taken over
+            stop.signal = signal.SIGINT
+        finally:    # whatever ended the run
+            if stop.signal:
+                print(f'stopped: {len(blobs)} of the {len(names)} pictures have captions', file=sys.stderr)
+            if blobs and outputs:
+                write_results(outputs, blobs, root, checkpoint, params)
+    return 128 + stop.signal if stop.signal else 0
+
+
+def captioned(batches, checkpoint, params, workers, stop):
+    """Yields an entry of result_struct.json for each picture of batches, until a signal asks to stop after a batch.
+
+    batches: of each the names of its n pictures, and rows(i, j), which gives the features (j - i, D) of i to j.
+    """
+    for names, rows in batches:
+        captions = caption_images(rows, len(names), checkpoint['model'], checkpoint['params'], checkpoint['ixtoword'],
+                                  params, workers)
+        for name, found in zip(names, captions, strict=True):
+            yield result_blob(name, found)
+        if stop.signal:
+            return
+
+
+def print_captions(blob, root, outputs):
+    """Print the lines of a picture at once, also into a pipe. Once its reader has left, only files are written."""
+    try:
+        with tqdm.external_write_mode():    # not into a progress bar
+            for found in [blob['candidate']] if root else blob.get('nbest', [blob['candidate']]):
+                print(shown(f'{blob["img_path"]}: {found["text"]}'), flush=True)
+    except BrokenPipeError:
+        if not outputs:
+            raise
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def write_results(outputs, blobs, root, checkpoint, params):
+    """Write the files of outputs, and print their names and how to look at them."""
     result = {'params': params, 'checkpoint_params': checkpoint['params'], 'imgblobs': blobs}
     if 'json' in outputs:
         write_json(outputs['json'], result)
     if 'html' in outputs:
-        write_page(outputs['html'], [checked_result(outputs.get('json', ''), result)], Places((root or Path(),), None))
-    for blob in blobs:
-        for found in [blob['candidate']] if root else blob.get('nbest', [blob['candidate']]):
-            print(shown(f'{blob["img_path"]}: {found["text"]}'))
-    if outputs:
-        print(f'written: {", ".join(map(str, outputs.values()))}')
+        places = Places((root,), (root,), f'put the pictures into {root}') if root else ANYWHERE
+        write_page(outputs['html'], [checked_result(outputs.get('json', ''), result)], places)
+    print(f'written: {", ".join(map(str, outputs.values()))}')
     if 'json' in outputs:
-        print(f'to look at them: {view_command(outputs["json"], names, root or Path())}')
-    return 0
+        names = [blob['img_path'] for blob in blobs]
+        print(f'to look at them: {view_command(outputs["json"], names, root or Path(), root and (root,))}')
 
 
 def wanted_pictures(params):
@@ -128,7 +173,7 @@ def wanted_pictures(params):
         if params['root_path'] == ROOT and not root.is_dir():
             raise InputError('no pictures are named; name pictures or their folder, or with -r a folder with tasks.txt')
         names = read_tasks(root / 'tasks.txt')
-        return root, names, [root / name for name in names]
+        return root, names, [path_inside(root, name) for name in names]
     paths = [picture for name in params['pictures'] for picture in expanded(Path(name))]
     return None, [str(path) for path in paths], paths
 
@@ -158,20 +203,43 @@ def output_files(params, root):
 
 
 def rows_of_file(path, root, names, checkpoint, params):
-    """rows(i, j), which gives the features (j - i, D) of pictures i to j, from a file with a row for each picture.
+    """The names of the pictures that have features, and rows(i, j), which gives those (j - i, D) of pictures i to j.
 
-    Raises InputError if the file has features of another number of pictures, or of another size than the model's.
+    The file has a row for each picture: of that name where the file lists its pictures, else in the order of tasks.txt.
+    A picture whose row is marked as not extracted is reported on stderr. Raises InputError instead with --on_error
+    stop, if no picture has features, and if the file has features of other pictures, or of another size than the
+    model's.
     """
-    features = open_features(path)
-    if features.num_images != len(names):
-        raise InputError(f'{root / "tasks.txt"} lists {len(names)} pictures, but {features.path} has features of '
+    features, tasks = open_features(path), root / 'tasks.txt'
+    if features.pictures is None and features.num_images != len(names):
+        raise InputError(f'{tasks} lists {len(names)} pictures, but {features.path} has features of '
                          f'{features.num_images}; expected a row for each line, in the same order')
     check_feature_size(features, checkpoint['model'])
-    return lambda i, j: features.rows(range(i, j), dtype=params['dtype'])
+    note_other_origin(checkpoint, features.origin, features.path)
+    rows = np.arange(len(names))
+    if features.pictures is not None:
+        rows = features.rows_of_pictures(names, rows)
+        if (rows < 0).any():
+            missing = [name for name, row in zip(names, rows, strict=True) if row < 0]
+            raise features.of_other_pictures(f'{len(missing)} of the {len(names)} pictures in {tasks}, the first is '
+                                             f'{missing[0]!r:.100}', tasks)
+    there = features.extracted[rows]
+    for number in np.flatnonzero(~there).tolist():
+        reason = (f'{names[number]}: has no features in {features.path}, where row {rows[number]} is marked as not '
+                  f'extracted; put a picture that can be read in its place and extract again: {features.again(tasks)}')
+        if params['on_error'] == 'stop':
+            raise InputError(reason)
+        print(f'skipped: {shown(reason)}', file=sys.stderr)
+    if not there.any():
+        raise InputError(f'{features.path}: has no features of any picture in {tasks}; extract them again: '
+                         f'{features.again(tasks)}')
+    rows = rows[there]
+    return ([name for name, has in zip(names, there, strict=True) if has],
+            lambda i, j: features.rows(rows[i:j], dtype=params['dtype']))
 
 
-def rows_of_pictures(names, paths, checkpoint, params, workers):
-    """The names of the pictures that can be read, and rows(i, j), which gives their features (j - i, D).
+def batches_of_pictures(names, paths, checkpoint, params, workers, stop):
+    """Yields batches for captioned, of the pictures that can be read, as soon as their features are extracted.
 
     A picture that cannot be read is reported on stderr. Raises InputError instead with --on_error stop, if no picture
     can be read, and if the checkpoint's network cannot be had or gives features of another size than the model's.
@@ -180,7 +248,8 @@ def rows_of_pictures(names, paths, checkpoint, params, workers):
         network, layer = network_of(checkpoint, params['checkpoint_path'], params['weights'], open_network)
     except InputError as error:
         raise InputError(f'{error}; or give a folder with tasks.txt and a feature file with -r') from None
-    good, found = [], []
+    good, found = [], []    # the names and the features of a batch
+    any_good = False
     with tqdm(total=len(paths), desc='pictures', unit='picture', disable=None) as progress:
         for numbers, arrays, broken in extract(paths, network, layer, workers):
             for _, error in broken:
@@ -192,11 +261,23 @@ def rows_of_pictures(names, paths, checkpoint, params, workers):
                 good += [names[number] for number in numbers]
                 found.append(arrays['feats'])
             progress.update(len(numbers) + len(broken))
-    if not good:
+            if stop.signal:
+                break
+            if good and params['temperature'] == 0:    # else the draws depend on which pictures are drawn together
+                any_good = True
+                yield batch_of(good, found, params['dtype'])
+                good, found = [], []
+    if good:
+        yield batch_of(good, found, params['dtype'])
+    elif not any_good and not stop.signal:
         raise InputError(f'none of the {len(names)} pictures can be read, for the reasons printed above; name other '
                          'pictures')
-    features = np.concatenate(found).astype(params['dtype'])                    # (n, D)
-    return good, lambda i, j: features[i:j]
+
+
+def batch_of(names, found, dtype):
+    """The names of n pictures and their rows, for captioned. found: arrays of features, n rows in all."""
+    features = np.concatenate(found).astype(dtype)                              # (n, D)
+    return names, lambda i, j: features[i:j]
 
 
 if __name__ == '__main__':

@@ -13,7 +13,7 @@ from PIL import Image
 
 from imagernn.captioning.evaluate import caption_images
 from imagernn.captioning.flags import MAX_BEAM_SIZE
-from imagernn.captioning.load import load_captioner
+from imagernn.captioning.load import load_captioner, note_other_origin
 from imagernn.convnet.extraction import BATCH_SIZE, NO_REGIONS, chosen_layer, prepared_views, through_network
 from imagernn.convnet.preprocess import PREPROCESSING, description
 from imagernn.convnet.weights import load_network
@@ -148,10 +148,7 @@ def network_of(checkpoint, path, weights=None, load=load_network):
         raise InputError(f'{path}: its features, of size {D}, came from {source}; pictures can be captioned with '
                          f'features of {", ".join(PREPROCESSING)}')
     network = load(weights, recorded.get('network') or (None if weights else name))
-    for key, ours in (('weights_sha256', network.checksum), ('preprocessing', description(network.name))):
-        if recorded.get(key, ours) != ours:
-            print(f'note: {key} is {ours}, but was {recorded[key]} when the checkpoint was trained: expect worse '
-                  'captions', file=sys.stderr)
+    note_other_origin(checkpoint, {'weights_sha256': network.checksum, 'preprocessing': description(network.name)})
     return network, chosen_layer(network, layer)
 
 

@@ -10,7 +10,7 @@ from tqdm import tqdm
 
 from imagernn.captioning.batch import batch_of_pairs
 from imagernn.captioning.model import encode_images, forward, make_tick
-from imagernn.corpus.vocab import decode, lookup_table
+from imagernn.corpus.vocab import coverage, decode, lookup_table
 from imagernn.errors import InputError
 from imagernn.metrics.perplexity import perplexity
 from imagernn.nn.search import beam_search, greedy_search, sample_search
@@ -31,15 +31,26 @@ class Caption(NamedTuple):
 def split_perplexity(provider, split, model, params, wordtoix, max_images=-1, batch_size=100, workers=None):
     """Perplexity per word (END among them) of a split's sentences; words outside wordtoix are dropped.
 
-    max_images: negative is all, 0 is none (InputError: there would be nothing to measure).
+    max_images: negative is all, 0 is none. InputError where there would be nothing to measure: no images, or no word
+    that wordtoix has.
     """
     lookup = lookup_table(provider.words, wordtoix)
+    known_words(provider, split, lookup, max_images)
     pairs = provider.iter_pairs(split, max_images, batch_size)
     batches = (batch_of_pairs(some, provider, lookup, model['Wd'].dtype)
                for some in tqdm(pairs, desc=f'perplexity on {split}', unit='batch', leave=False, disable=None))
     found = batches_perplexity(batches, model, params, workers or Workers())
     if found is None:
         raise InputError(f'of the {split} split {max_images} images are to be evaluated: allow more, or -1 for all')
+    return found
+
+
+def known_words(provider, split, lookup, max_images=None):
+    """How much of a split's text a vocabulary knows, by its lookup_table: a Coverage. InputError if no word at all."""
+    found = coverage(provider.word_counts(split, max_images), lookup)
+    if found.num_tokens and found.unknown_tokens == found.num_tokens:
+        raise InputError(f'{provider.folder}: the vocabulary has none of the {found.num_words} different words of the '
+                         f'{split} split; expected sentences in the language and tokenization of the training')
     return found
 
 

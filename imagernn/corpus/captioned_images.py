@@ -5,6 +5,8 @@ stays in memory are token_store's integer arrays, in which images and sentences 
 dataset.json; training and evaluation use these numbers (Pairs). An image's dict is made when it is asked for.
 """
 
+import hashlib
+import sys
 from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
@@ -14,20 +16,32 @@ import numpy as np
 from imagernn.corpus.dataset_file import SPLITS, place_of, read_dataset
 from imagernn.corpus.features import LAYOUT, default_features, open_features
 from imagernn.errors import InputError, command
+from imagernn.formats.names import path_inside, picture_name
 
 
-def getDataProvider(dataset, data_root='data', features=None):
+def getDataProvider(dataset, data_root='data', features=None, on_error='skip'):
     """Load and check data_root/dataset/dataset.json and its features. Returns a DataProvider.
 
-    features: a file name in that folder, or else a path; by default vgg_feats.mat, .h5 or .npy.
+    features: a file name in that folder, or else a path; by default vgg_feats.mat, .h5 or .npy. Where the file lists
+    its pictures, rows are matched to images by name, else by imgid. on_error: what to do where the file marks images'
+    rows as not extracted: 'skip' leaves these images out, with a warning on stderr that counts them; 'stop' raises.
     Raises InputError naming the file and the place when anything is missing or is not as it should be.
     """
     folder = _dataset_folder(Path(data_root), dataset)
     path = folder / 'dataset.json'
     store = read_dataset(path)
     opened = open_features(_features_path(folder, features))
-    _check_imgids(path, store, opened)
-    return DataProvider(folder, store, opened)
+    if opened.pictures is None:
+        _check_imgids(path, store, opened)
+        rows = store.imgids
+    else:
+        rows = _matched_rows(path, store, opened)
+        if not np.array_equal(rows, store.imgids):
+            opened = opened.numbered(store.imgids, rows)
+    there = opened.extracted[rows]
+    if not there.all():
+        _report_missing(path, store, opened, there, on_error)
+    return DataProvider(folder, store, opened, there)
 
 
 class Pairs(NamedTuple):
@@ -40,7 +54,7 @@ class Pairs(NamedTuple):
 class DataProvider:
     """The images of a data set by split, their sentences as integers, and their `features`.
 
-    words: the different tokens of all sentences; imgids (N,): the row of the features of each image.
+    words: the different tokens of all sentences; imgids (N,): by which `features` knows each image.
     Randomness comes in as a numpy Generator. max_images: None or a negative number is all, 0 is none. A split
     without images raises InputError with the splits that there are; `restval` is never part of `train`.
 
@@ -48,13 +62,14 @@ class DataProvider:
     is {'image': image, 'sentence': sentence}.
     """
 
-    def __init__(self, folder, store, features):
+    def __init__(self, folder, store, features, there=True):
+        """there: (N,) bool, False for images that belong to no split, because they have no features."""
         self.folder = folder
         self.features = features
         self.words = store.words
         self.imgids = store.imgids
         self._store = store
-        self._images = {split: np.flatnonzero(store.splits == split) for split in SPLITS}    # their numbers
+        self._images = {split: np.flatnonzero((store.splits == split) & there) for split in SPLITS}    # their numbers
 
     def getSplitSizes(self, ofwhat='images'):
         """Dict of split -> number of images (or sentences), of the splits that have any."""
@@ -85,16 +100,66 @@ class DataProvider:
         return (Pairs(images[start:start + batch_size], sentences[start:start + batch_size])
                 for start in range(0, len(images), batch_size))
 
+    def hold_out_val(self, share, seed):
+        """Move a share of the training images to the split val, chosen by the seed; at least one each way.
+
+        Raises InputError where the data set has a val split of its own, or too few training images.
+        """
+        images, path = self._split('train'), self.folder / 'dataset.json'
+        if len(self._images['val']):
+            raise InputError(f'{path}: has a val split of {len(self._images["val"])} images; '
+                             'omit --val_share, which takes one from the training images')
+        count = max(1, round(share * len(images)))
+        if count >= len(images):
+            raise InputError(f'--val_share {share:g}: takes {count} of the {len(images)} training images in {path}, '
+                             'and leaves none to train on; lower it')
+        held_out = np.zeros(len(images), bool)
+        held_out[np.random.default_rng(seed).permutation(len(images))[:count]] = True
+        self._images |= {'train': images[~held_out], 'val': images[held_out]}
+
+    def require_split(self, split, advice):
+        """Raise InputError that ends with this advice where a split has no images."""
+        if not len(self._images.get(split, ())):
+            sizes = ', '.join(f'{name} ({len(images)} images)' for name, images in self._images.items() if len(images))
+            raise InputError(f"{self.folder / 'dataset.json'}: there are no images in split '{split}'; "
+                             f'it has {sizes}. {advice}')
+
+    def word_counts(self, split, max_images=None):
+        """How often each of `words` occurs in the sentences of a split: (len(words),) int64."""
+        tokens, _ = self._store.tokens_of(self._first(split, max_images))
+        return np.bincount(tokens, minlength=len(self.words))
+
+    def fingerprint(self):
+        """What identifies the data of a training run, as a dict for JSON: the splits train and val, and the features.
+
+        Of a split, how many images, sentences and tokens it has, a digest of its sentences in their order, and one of
+        its pictures: their names where the feature file lists these, else their imgids. Values of the features are
+        sampled.
+        """
+        splits = {split: self._split_fingerprint(split) for split in ('train', 'val') if len(self._images[split])}
+        used = np.concatenate([self._images[split] for split in splits])
+        return {**splits, 'features': self.features.fingerprint(self.imgids[used])}
+
+    def _split_fingerprint(self, split):
+        images = self._images[split]
+        tokens, lengths = self._store.tokens_of(images)
+        words = np.array([hashlib.blake2b(word.encode('utf-8', 'surrogatepass'), digest_size=8).digest()
+                          for word in self.words], 'S8').view(np.uint64)    # independent of the words' places
+        text = hashlib.blake2b(words[tokens], digest_size=16)
+        for counts in (lengths, self._store.num_sentences(images)):
+            text.update(counts.astype(np.int64))
+        pictures = hashlib.blake2b(self.features.identities(self.imgids[images]), digest_size=16)
+        return {'images': len(images), 'sentences': len(lengths), 'tokens': len(tokens),
+                'text': text.hexdigest(), 'pictures': pictures.hexdigest()}
+
     def indices(self, sentences, lookup):
         """The words of sentences, by number (n,), as indices of a vocabulary; see ImageStore.indices."""
         return self._store.indices(sentences, lookup)
 
     def tokens(self, split):
         """A split's tokens as places in words, sentence after sentence (P,), and how many sentences they make."""
-        num_sentences = self.getSplitSize(split)
-        everything, = self.iter_pairs(split, batch_size=num_sentences)
-        tokens, _ = self._store.indices(everything.sentences, np.arange(len(self.words)))
-        return tokens, num_sentences
+        tokens, lengths = self._store.tokens_of(self._split(split))
+        return tokens, len(lengths)
 
     def sampleImageSentencePairs(self, split, n, rng):
         """A list of n pairs, drawn as in sample_pairs. Their images come without the list of all 'sentences'."""
@@ -134,8 +199,11 @@ class DataProvider:
         return (sentence for image in self.iterImages(split, max_images) for sentence in image['sentences'])
 
     def image_path(self, image):
-        """Where the picture of an image should be: imgs/[filepath/]filename in the data set's folder."""
-        return self.folder / 'imgs' / image.get('filepath', '') / image['filename']
+        """Where the picture of an image should be: imgs/[filepath/]filename in the data set's folder -> Path.
+
+        It is a formats.names.Refused if the names in dataset.json lead out of imgs/: such a picture must not be opened.
+        """
+        return path_inside(self.folder / 'imgs', picture_name(image))
 
     def _first(self, split, max_images, rng=None):
         """The numbers of a split's first max_images images, in order or shuffled."""
@@ -144,10 +212,7 @@ class DataProvider:
         return chosen if max_images is None or max_images < 0 else chosen[:max_images]
 
     def _split(self, split):
-        if not len(self._images.get(split, ())):
-            sizes = ', '.join(f'{name} ({len(images)} images)' for name, images in self._images.items() if len(images))
-            raise InputError(f"{self.folder / 'dataset.json'}: there are no images in split '{split}'; "
-                             f'it has {sizes}. Choose one of these.')
+        self.require_split(split, 'Choose one of these.')
         return self._images[split]
 
 
@@ -175,6 +240,39 @@ def _features_path(folder, features):
             return path
     raise InputError(f'{features}: there is no such feature file, neither in {folder} nor as a path. '
                      'Name one that exists with --features.')
+
+
+def _matched_rows(path, store, features):
+    """The row of each image, by the names in the feature file: (N,). InputError where it does not list all of them."""
+    highest = int(store.imgids.argmax())
+    if store.imgids[highest] == np.iinfo(np.int64).max:    # or more: see build_store
+        image = store.image(highest)
+        raise InputError(f"{path}: {place_of(highest, image)}: imgid {image['imgid']!s:.60} is too large; number the "
+                         'images from 0')
+    names = store.picture_names()
+    rows = features.rows_of_pictures(names, store.imgids)
+    missing = np.flatnonzero(rows < 0)
+    if missing.size:
+        first = int(missing[0])
+        raise features.of_other_pictures(f'{missing.size} of the {len(names)} pictures in {path}, the first is '
+                                         f'{names[first]!r:.100}', path)
+    return rows
+
+
+def _report_missing(path, store, features, there, on_error):
+    """A warning that counts the images without features, in each split; an InputError if on_error is 'stop'."""
+    missing = np.flatnonzero(~there)
+    name = store.picture_names()[missing[0]]
+    splits = ', '.join(f'{count} of {split}' for split in SPLITS
+                       if (count := np.count_nonzero(store.splits[missing] == split)))
+    message = (f'{features.path}: {missing.size} of the {len(there)} images in {path} have no features, because their '
+               f'pictures were not extracted ({splits}); the first is {name!r:.100}')
+    advice = f'put pictures that can be read in their place and extract again: {features.again(path)}'
+    if on_error == 'stop':
+        raise InputError(f'{message}; {advice}, or leave these images out with --on_error skip')
+    if not there.any():
+        raise InputError(f'{message}; {advice}')
+    print(f'warning: {message}; they are left out. To have them, {advice}', file=sys.stderr)
 
 
 def _check_imgids(path, store, features):

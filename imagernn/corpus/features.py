@@ -1,18 +1,25 @@
-"""Feature files: one row of D numbers per imgid, read when the rows are asked for.
+"""Feature files: one row of D numbers per picture, read when the rows are asked for.
 
-Knows the formats .mat (v5 and v7.3), .h5 and .npy. Knows nothing of images, sentences or splits.
+Knows the formats .mat (v5 and v7.3), .h5 and .npy, and what a file records of its rows: the names of the pictures,
+which rows were extracted, and their origin. Knows nothing of sentences or splits.
 In a .mat an image is a column of `feats` (D x N, as MATLAB shows it); in .h5 and .npy it is a row (N x D).
 h5py shows MATLAB's column-major D x N as N x D, so that a v7.3 .mat and an .h5 are read in the same way.
 """
 
+import copy
+import hashlib
 import os
-from collections import OrderedDict
+import posixpath
+import sys
+import unicodedata
+from collections import Counter, OrderedDict
 from pathlib import Path
+from shlex import quote
 
 import h5py
 import numpy as np
 
-from imagernn.errors import InputError
+from imagernn.errors import InputError, command, from_system, unreadable
 from imagernn.formats import hdf5, matlab
 from imagernn.formats.npy import read_header
 
@@ -20,52 +27,150 @@ DEFAULT_NAMES = ('vgg_feats.mat', 'vgg_feats.h5', 'vgg_feats.npy')
 LAYOUT = 'one image per column in .mat, one image per row in .h5 and .npy'
 ORIGIN = ('network', 'layer', 'weights_sha256', 'preprocessing')    # what a file may record of its origin
 CACHE_BYTES = 1 << 30    # of decompressed chunks kept in memory
+SAMPLE_ROWS = 4          # whose values identify a feature file
 
 
 class Features:
     """The features of all images of a data set: num_images rows of dim numbers, stored as dtype in the file at path.
 
-    origin: how they were made, a dict of those entries of ORIGIN that the file records. extract_features writes them
-    as attributes of an .h5, and as variables beside the features in a .mat.
+    What extract_features records in the file:
+    origin: how they were made, a dict of those entries of ORIGIN that the file has (attributes of an .h5, variables
+    beside the features in a .mat). pictures: the names of the pictures, a list with one for each row, '' for a row
+    without a picture; None in a file without names. extracted: (num_images,) bool, False for a row that holds zeros
+    because its picture could not be read; all True in a file that does not say.
     """
 
-    def __init__(self, path, source, origin):
+    def __init__(self, path, source, origin, pictures=None, extracted=None):
         self.path = path
         self.origin = {name: value for name, value in origin.items() if isinstance(value, str)}
         self.num_images, self.dim = source.shape
         self.dtype = source.dtype.newbyteorder('=')
+        self.pictures = pictures
+        self.extracted = np.ones(self.num_images, bool) if extracted is None else extracted
         self._source = source
+        self._imgids = None    # sorted; where they are not the numbers of the rows
+        self._row_of = None    # the row of each of them
 
     def rows(self, imgids, dtype=np.float32):
         """The features of these images, in the given order, as a new array (len(imgids), D).
 
-        imgids: a sequence of ints, which may repeat. dtype: of the result; in the file's own dtype the values are
-        exact. Raises InputError if the file has no row for an imgid, or a value is NaN, infinite or too large for
-        dtype; TypeError if imgids are not ints.
+        imgids: a sequence of ints, which may repeat: the numbers of the rows, unless numbered() gave the rows others.
+        dtype: of the result; in the file's own dtype the values are exact. Raises InputError if the file has no row
+        for an imgid, or a value is NaN, infinite or too large for dtype; TypeError if imgids are not ints.
         """
         ids = np.asarray(imgids)
         if ids.size == 0:
             return np.empty((0, self.dim), dtype)
         if ids.ndim != 1 or ids.dtype.kind not in 'iu':
             raise TypeError(f'imgids must be a sequence of ints, not {ids.dtype} of shape {ids.shape}')
-        outside = ids[(ids < 0) | (ids >= self.num_images)]
-        if outside.size:
-            raise InputError(f'{self.path}: there are no features of imgid {outside[0]}; the file holds '
-                             f'imgids 0 to {self.num_images - 1}. Use the feature file made for this data set.')
+        rows = self._rows_of_imgids(ids)
+        out = self._read(rows, dtype)                                           # (n, D)
+        finite = np.isfinite(out)
+        if not finite.all():
+            number, column = np.argwhere(~finite)[0]
+            value = self._source[rows[number:number + 1]][0, column]
+            raise InputError(f'{self.path}: the features of imgid {ids[number]} hold a value that is not finite in '
+                             f'{out.dtype}: number {column} is {value}. '
+                             'Extract the features of that image again, or remove it from dataset.json.')
+        return out
+
+    def _read(self, rows, dtype):
+        """These rows as a new array (n, D). InputError where the file is damaged there."""
         try:
-            with np.errstate(over='ignore'):    # an overflow becomes inf, which is reported below
-                out = np.ascontiguousarray(self._source[ids], dtype=dtype)    # (n, D)
+            with np.errstate(over='ignore'):    # an overflow becomes inf, which rows() reports
+                return np.ascontiguousarray(self._source[rows], dtype=dtype)
         except MemoryError:
             raise
         except Exception as error:    # damage to a chunk shows only when the chunk is read
             raise _unreadable(self.path, error) from None
-        finite = np.isfinite(out)
-        if not finite.all():
-            row, column = np.argwhere(~finite)[0]
-            raise InputError(f'{self.path}: the features of imgid {ids[row]} hold a value that is not finite in '
-                             f'{out.dtype}: number {column} is {self._source[ids[row:row + 1]][0, column]}. '
-                             'Extract the features of that image again, or remove it from dataset.json.')
-        return out
+
+    def _rows_of_imgids(self, ids):
+        if self._imgids is None:
+            rows, held = ids, f'the file holds imgids 0 to {self.num_images - 1}'
+        else:
+            places = np.minimum(np.searchsorted(self._imgids, ids), len(self._imgids) - 1)
+            rows = np.where(self._imgids[places] == ids, self._row_of[places], -1)
+            held = f'the data set has {len(self._imgids)} imgids from {self._imgids[0]} to {self._imgids[-1]}'
+        outside = ids[(rows < 0) | (rows >= self.num_images)]
+        if outside.size:
+            raise InputError(f'{self.path}: there are no features of imgid {outside[0]}; {held}. '
+                             'Use the feature file made for this data set.')
+        return rows
+
+    def numbered(self, imgids, rows):
+        """The same features for a data set whose images imgids (n,), all different, have these rows (n,)."""
+        same = copy.copy(self)
+        order = np.argsort(imgids)
+        same._imgids, same._row_of = imgids[order], rows[order]
+        return same
+
+    def rows_of_pictures(self, names, likely):
+        """The rows of pictures by name, (n,) int64; -1 for a picture that the file does not list. Needs `pictures`.
+
+        likely (n,): the row that a picture has by its number, which is taken where the file lists it there, as it may
+        list a picture more than once. Where the spelling differs, "x.jpg" is "./x.jpg" and "imgs\\x.jpg" is
+        "imgs/x.jpg"; and "x.jpg" is "imgs/x.jpg" if either side has only one name that ends so.
+        """
+        rows = np.array([row if 0 <= row < self.num_images and name and self.pictures[row] == name else -1
+                         for name, row in zip(names, np.asarray(likely).tolist(), strict=True)], np.int64)
+        if (rows >= 0).all():
+            return rows
+        listed, wanted = [_spelled(name) for name in self.pictures], [_spelled(name) for name in names]
+        row_of = {name: row for row, name in reversed([*enumerate(listed)])}    # the first of several
+        by_ending, endings = {}, Counter(map(posixpath.basename, wanted))
+        for row, name in enumerate(listed):
+            by_ending.setdefault(posixpath.basename(name), []).append(row)
+        for number in np.flatnonzero(rows < 0).tolist():
+            name = wanted[number]
+            ending = posixpath.basename(name)
+            alike = by_ending.get(ending, ())
+            if not ending:
+                continue
+            if name in row_of:
+                rows[number] = row_of[name]
+            elif len(alike) == endings[ending] == 1 and _ends_alike(name, listed[alike[0]]):
+                rows[number] = alike[0]
+        return rows
+
+    def of_other_pictures(self, missing, source):
+        """An InputError for pictures that the file does not list. missing: them in words; source: the file that does.
+
+        It says which picture the first row is of, and how to extract the features of the source's pictures.
+        """
+        row = next((row for row, name in enumerate(self.pictures) if name), 0)
+        return InputError(f'{self.path}: lists no features of {missing}; its row {row} is of {self.pictures[row]!r}. '
+                          f'It was made for other pictures: extract the features again, {self.again(source)} --force, '
+                          'or name the right file with --features.')
+
+    def again(self, source):
+        """The command that extracts the features of a source, a dataset.json or tasks.txt, into this file."""
+        network = self.origin.get('network', 'lite0')
+        weights = '' if network == 'lite0' else f' --weights WEIGHTS_OF_{network.upper()}'
+        return f'{command("extract")} {quote(str(source))}{weights} --output {quote(str(self.path))}'
+
+    def identities(self, imgids):
+        """Which pictures the rows of these images are of, as bytes: their names if the file lists them, or imgids."""
+        if self.pictures is None:
+            return np.asarray(imgids, np.int64).tobytes()
+        names = [_spelled(self.pictures[row]) for row in self._rows_of_imgids(imgids).tolist()]
+        return '\0'.join(names).encode('utf-8', 'surrogatepass')
+
+    def fingerprint(self, imgids):
+        """What identifies the features of a data set's images: size, origin, and a digest of the values of a few."""
+        some = imgids[np.linspace(0, len(imgids) - 1, SAMPLE_ROWS).astype(np.int64)]
+        values = self._read(self._rows_of_imgids(some), np.float64)             # (SAMPLE_ROWS, D)
+        return {'dim': self.dim, 'origin': self.origin, 'values': hashlib.blake2b(values, digest_size=16).hexdigest()}
+
+
+def _spelled(name):
+    """A picture's name in the one form that is compared: /, no ./, and ü as one character, which macOS makes two."""
+    name = unicodedata.normalize('NFC', name.replace('\\', '/'))
+    return posixpath.normpath(name) if name else ''
+
+
+def _ends_alike(one, other):
+    """Whether one path is the end of the other: x.jpg and imgs/x.jpg."""
+    return f'/{one}'.endswith(f'/{other}') or f'/{other}'.endswith(f'/{one}')
 
 
 def open_features(path):
@@ -85,12 +190,12 @@ def open_features(path):
         raise InputError(f'{path}: there is no such feature file. Extract the features first, or name another file '
                          'with --features.')
     try:
-        source, origin = reader(path)
+        source, *recorded = reader(path)
     except (InputError, MemoryError):
         raise
     except Exception as error:    # a damaged file makes these readers raise anything from zlib.error to KeyError
         raise _unreadable(path, error) from None
-    return Features(path, source, origin)
+    return Features(path, source, *recorded)
 
 
 def default_features(folder):
@@ -112,6 +217,10 @@ def default_features(folder):
 
 def _unreadable(path, error):
     """An InputError for a file whose reader failed with this error."""
+    if from_system(error):
+        return unreadable(path, error)
+    if hdf5.being_written(path):
+        return hdf5.written_elsewhere(path)
     reason = ' '.join(str(error).split()) or 'no reason given'
     return InputError(f'{path}: cannot be read as a feature file ({type(error).__name__}: {reason:.200}). '
                       'It may be truncated, or be of another kind than its name says: copy or extract it again.')
@@ -147,7 +256,7 @@ MATLAB_KINDS = {str: 'text', list: 'cell or struct', type(None): 'matrix that is
 
 
 def _read_mat(path):
-    """The features of a .mat as an array-like (N, D), and their origin. So do the other readers."""
+    """The features of a .mat as an array-like (N, D); their origin, pictures and extracted. So the other readers."""
     if hdf5.looks_like_hdf5(path):
         return _read_hdf5(path)
     variables = matlab.read_variables(path)
@@ -159,18 +268,47 @@ def _read_mat(path):
         raise InputError(f"{path}: 'feats' is a {kind}; expected a full matrix of real numbers, D x N. "
                          'In MATLAB: feats = full(feats).')
     _require_matrix(path, feats.shape, feats.dtype, transposed=True)
-    return feats.read().T, {name: variables[name]() for name in ORIGIN if name in variables}    # (N, D), in C order
+    origin = {name: variables[name]() for name in ORIGIN if name in variables}
+    return feats.read().T, origin, *_marks_of_mat(path, variables, feats.shape[1])    # (N, D), in C order
+
+
+def _marks_of_mat(path, variables, num_images):
+    """The pictures and extracted of a .mat of extract_features, None where they are not there."""
+    pictures, extracted = (variables.get(name, lambda: None) for name in ('pictures', 'extracted'))
+    try:
+        pictures = pictures()
+    except ValueError as error:
+        print(f'note: {path}: its list of pictures cannot be read ({error}), so that nothing can check whether the '
+              'rows are in the order of the images; extract the features into an .h5 instead', file=sys.stderr)
+        pictures = None
+    if not isinstance(pictures, list) or not all(isinstance(name, str | None) for name in pictures):
+        pictures = None
+    extracted = extracted()
+    extracted = extracted.read().ravel() != 0 if isinstance(extracted, matlab.Numbers) else None
+    _require_one_each(path, num_images, pictures, extracted)
+    return pictures and [name or '' for name in pictures], extracted
+
+
+def _require_one_each(path, num_images, pictures, extracted):
+    """Raise InputError unless the lists, where they are there, have an entry for each row."""
+    for name, values in (('pictures', pictures), ('extracted', extracted)):
+        if values is not None and len(values) != num_images:
+            raise InputError(f"{path}: holds features of {num_images} images, but '{name}' has {len(values)} entries; "
+                             'expected one for each. Extract the features again.')
 
 
 def _read_hdf5(path):
-    described, origin = hdf5.in_child(lambda: _describe_hdf5(path))
+    described, origin, pictures, extracted = hdf5.in_child(lambda: _describe_hdf5(path))
     numbers = hdf5.Numbers(path, described)
-    return _Blocks(numbers) if numbers.chunks else numbers.whole(), origin
+    if extracted is not None:
+        extracted = np.frombuffer(extracted.encode(), np.uint8) == ord('1')
+    _require_one_each(path, numbers.shape[0], pictures, extracted)
+    return _Blocks(numbers) if numbers.chunks else numbers.whole(), origin, pictures, extracted
 
 
 def _describe_hdf5(path):
-    """What hdf5.Numbers needs to read `feats`, and the origin of the features. Runs in a child process."""
-    with h5py.File(path, 'r') as file:
+    """What hdf5.Numbers needs to read `feats`; their origin, pictures and extracted. Runs in a child process."""
+    with hdf5.opened(path) as file:
         feats = hdf5.member(file, 'feats')
         if feats is None:
             raise _no_feats(path, [name for name in file if not name.startswith('#')])
@@ -182,8 +320,33 @@ def _describe_hdf5(path):
         if hdf5.small_attribute(feats, 'MATLAB_empty') and feats.shape and feats.shape[0] <= 32:
             _require_matrix(path, tuple(feats[()].tolist()), np.dtype('f4'))    # of an empty one the data are the shape
         _require_matrix(path, feats.shape, feats.dtype)
-        return hdf5.describe(feats), {name: value for name in ORIGIN
-                                      if isinstance(value := hdf5.small_attribute(file, name), str)}
+        origin = {name: value for name in ORIGIN if isinstance(value := hdf5.small_attribute(file, name), str)}
+        return hdf5.describe(feats), origin, _pictures(file), _extracted(file)
+
+
+def _pictures(file):
+    """The names of the pictures in an HDF5 file, a list; None if it has none, or other things under that name."""
+    pictures = hdf5.member(file, 'pictures')
+    if not isinstance(pictures, h5py.Dataset) or pictures.ndim != 1 or not h5py.check_string_dtype(pictures.dtype):
+        return None
+    _require_small(pictures)
+    return [name.decode('utf-8', 'surrogatepass') for name in pictures[:].tolist()]
+
+
+def _extracted(file):
+    """Which rows of an HDF5 file hold features, as a text of '0' and '1'; None if it does not say."""
+    extracted = hdf5.member(file, 'extracted')
+    if not isinstance(extracted, h5py.Dataset) or extracted.ndim != 1 or extracted.dtype.kind not in 'biu':
+        return None
+    _require_small(extracted)
+    return ((extracted[:] != 0).astype(np.uint8) + ord('0')).tobytes().decode('ascii')
+
+
+def _require_small(dataset):
+    """Raise ValueError if a list of the rows claims more than the file, or a small multiple of it, can hold."""
+    claimed, size = dataset.size * dataset.dtype.itemsize, os.path.getsize(dataset.file.filename)
+    if claimed > size + hdf5.ALWAYS_ALLOWED:
+        raise ValueError(f'{dataset.name} claims {claimed:,} bytes in a file of {size:,}')
 
 
 def _read_npy(path):

@@ -12,11 +12,12 @@ from typing import NamedTuple
 import numpy as np
 
 from imagernn.errors import InputError
+from imagernn.formats.names import picture_name
 from imagernn.formats.npy import array_of, open_archive
 from imagernn.formats.writing import replacing
 
 # to be increased when the meaning of the arrays changes, or when dataset.json is checked for more than before
-VERSION = 2
+VERSION = 3
 
 _to_json = json.JSONEncoder(separators=(',', ':')).encode    # -> ASCII
 _from_json = json.JSONDecoder().raw_decode                   # text, place -> the value that begins there, its end
@@ -34,6 +35,7 @@ class ImageStore(NamedTuple):
     sentence_texts: np.ndarray   # (S,), where in text a sentence's fields begin
     splits: np.ndarray           # (N,) str
     imgids: np.ndarray           # (N,)
+    names: str                   # in JSON: the list of the names of the pictures
 
     def num_sentences(self, numbers):
         """How many sentences images have: numbers (n,) -> (n,)."""
@@ -52,6 +54,18 @@ class ImageStore(NamedTuple):
         found = lookup[self.tokens[places]]
         known = found >= 0
         return found[known], np.bincount(sentence[known], minlength=len(numbers))
+
+    def tokens_of(self, numbers):
+        """The tokens of images, by their numbers in ascending order: (K,), and the length of each sentence."""
+        chosen = np.zeros(len(self.imgids), bool)
+        chosen[numbers] = True
+        sentences = np.repeat(chosen, np.diff(self.image_starts))               # (S,)
+        lengths = np.diff(self.token_starts)
+        return self.tokens[np.repeat(sentences, lengths)], lengths[sentences]
+
+    def picture_names(self):
+        """The name of each image's picture in imgs/, a list."""
+        return json.loads(self.names)
 
     def image(self, number):
         """An image's dict as it is in dataset.json, a new one."""
@@ -74,6 +88,7 @@ class ImageStore(NamedTuple):
 def build_store(images):
     """The ImageStore of a list of image dicts that were checked. Empties the list, to free its memory early."""
     numbers, tokens, token_starts, image_starts = {}, array('i'), array('q', [0]), array('q', [0])
+    names = _to_json(_picture_names(images))
     text, image_texts, sentence_texts = bytearray(), array('q'), array('q')
     splits = np.array([image['split'] for image in images])
     imgids = np.array([min(image['imgid'], 2 ** 63 - 1) for image in images])
@@ -92,7 +107,22 @@ def build_store(images):
     words = _to_json(list(numbers))
     del numbers    # words parsed again do not keep the memory of everything that was parsed with the first ones
     return ImageStore(json.loads(words), np.array(tokens), np.array(token_starts), np.array(image_starts),
-                      text.decode(), np.array(image_texts), np.array(sentence_texts), splits, imgids)
+                      text.decode(), np.array(image_texts), np.array(sentence_texts), splits, imgids, names)
+
+
+def _picture_names(images):
+    """names.picture_name of each image, a list. Its work is done once for each folder, and for names that need it."""
+    before = {}    # filepath -> what stands before a plain filename
+    names = []
+    for image in images:
+        folder, name = image.get('filepath', ''), image['filename']
+        if '/' in name or '\\' in name or not name.strip('.'):
+            names.append(picture_name(image))
+            continue
+        if folder not in before:
+            before[folder] = picture_name({'filepath': folder, 'filename': 'x'})[:-1]
+        names.append(before[folder] + name)
+    return names
 
 
 def fingerprint(contents):
@@ -103,7 +133,7 @@ def fingerprint(contents):
 def save_store(path, store, key):
     """Save the store of the dataset.json whose fingerprint is key. If the file cannot be written, nothing happens."""
     arrays = store._asdict()
-    for name, value in (('words', _to_json(store.words)), ('text', store.text)):
+    for name, value in (('words', _to_json(store.words)), ('text', store.text), ('names', store.names)):
         arrays[name] = np.frombuffer(value.encode(), np.uint8)
     try:
         with replacing(path) as file:
@@ -119,7 +149,7 @@ def load_store(path, key):
             arrays = {name: array_of(archive.read(f'{name}.npy')) for name in (*ImageStore._fields, 'seal')}
         if not np.array_equal(arrays.pop('seal'), _seal(arrays, key)):
             return None
-        for name in ('words', 'text'):
+        for name in ('words', 'text', 'names'):
             arrays[name] = str(arrays[name].data, 'ascii')
         return _sound(ImageStore(**arrays | {'words': json.loads(arrays['words'])}))
     except Exception:       # a damaged file makes the readers raise anything from zlib.error to KeyError
@@ -129,11 +159,13 @@ def load_store(path, key):
 def _sound(store):
     """The store; ValueError where an index points outside its array, which a forged seal would not show."""
     N, S, P = len(store.image_texts), len(store.sentence_texts), len(store.tokens)
+    names = store.picture_names()
     within = [(store.tokens, len(store.words)), (store.image_texts, len(store.text)),
               (store.sentence_texts, len(store.text)), (store.token_starts, P + 1),
               (store.image_starts, S + 1)]
     starts = [(store.token_starts, S, P), (store.image_starts, N, S)]
-    if (type(store.words) is not list or not all(type(word) is str for word in store.words)
+    if (any(type(each) is not list or not {str}.issuperset(map(type, each)) for each in (store.words, names))
+            or len(names) != N
             or store.splits.shape != (N,) or store.imgids.shape != (N,) or store.imgids.dtype.kind != 'i'
             or any(values.ndim != 1 or values.dtype.kind != 'i' or ((values < 0) | (values >= stop)).any()
                    for values, stop in within)

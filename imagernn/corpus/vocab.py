@@ -5,12 +5,29 @@ occurrence. Tokens become indices by one lookup table; indices become words for 
 images or models.
 """
 
+from typing import NamedTuple
+
 import numpy as np
 
 from imagernn.errors import InputError
 
 START = '#START#'
 END = '.'
+MOST_DROPPED = .1    # of the tokens of a text: more is worth a warning
+
+
+class Coverage(NamedTuple):
+    """How much of a text a vocabulary knows."""
+
+    num_words: int           # different words
+    unknown_words: int       # those of them that it does not know
+    num_tokens: int
+    unknown_tokens: int
+
+    @property
+    def unknown_share(self):
+        """The share of the tokens that it does not know."""
+        return self.unknown_tokens / max(1, self.num_tokens)
 
 
 def build_vocab(tokens, words, num_sentences, word_count_threshold):
@@ -28,7 +45,8 @@ def build_vocab(tokens, words, num_sentences, word_count_threshold):
     kept = [place for place in places[counts[places] >= word_count_threshold].tolist() if words[place] != START]
     if not kept:
         raise InputError(f'--word_count_threshold {word_count_threshold}: no training word occurs so often '
-                         f'(the most frequent one: {counts.max(initial=0)} times); lower it')
+                         f'(the most frequent one: {counts.max(initial=0)} times); lower it to '
+                         f'{threshold_for(counts, MOST_DROPPED)}')
     chosen = [words[place] for place in kept]
     wordtoix = {START: 0, **{word: ix for ix, word in enumerate(chosen, start=1)}}
     ixtoword = {0: END, **dict(enumerate(chosen, start=1))}
@@ -40,6 +58,24 @@ def build_vocab(tokens, words, num_sentences, word_count_threshold):
 def lookup_table(words, wordtoix):
     """The index of each of a list of words, -1 for those outside the vocabulary: (len(words),) int64."""
     return np.array([-1 if word == START else wordtoix.get(word, -1) for word in words], np.int64)
+
+
+def coverage(counts, lookup):
+    """The Coverage of a text whose words occur so often, counts (W,), by a vocabulary's lookup_table, (W,)."""
+    unknown = lookup < 0
+    return Coverage(np.count_nonzero(counts), np.count_nonzero(counts[unknown]), int(counts.sum()),
+                    int(counts[unknown].sum()))
+
+
+def threshold_for(counts, most_dropped):
+    """The highest word_count_threshold that drops at most this share of the tokens; 1 drops none.
+
+    counts (W,): how often each word occurs.
+    """
+    occurrences, words = np.unique(counts[counts > 0], return_counts=True)
+    dropped = np.cumsum(occurrences * words)    # by a threshold above each
+    below = occurrences[dropped <= most_dropped * counts.sum()]
+    return int(below.max(initial=0)) + 1
 
 
 def decode(indices, ixtoword):
