@@ -1,8 +1,10 @@
 """A run that is stopped, killed, or cannot write goes on and ends as if nothing had been."""
 
 import os
+import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -19,7 +21,7 @@ from imagernn.errors import InputError
 from imagernn.formats.writing import claimed
 from imagernn.runs import checkpoints
 from imagernn.runs.checkpoint_file import load_checkpoint, save_checkpoint
-from imagernn.runs.status import status_path
+from imagernn.runs.names import checkpoint_stem, status_path
 
 TESTS = Path(__file__).resolve().parent
 
@@ -131,7 +133,8 @@ def test_without_checkpoint_every_there_is_one_every_ten_minutes(root, monkeypat
 @pytest.mark.parametrize('every', ['0', '-1', '1.5', 'm', '0m', '10', '1h', '', '²'])
 def test_checkpoint_every_is_iterations_or_minutes(root, every, capsys):
     assert driver.main(train_flags(root, '--checkpoint_every', every)) == (0 if every == '10' else 2)
-    assert every == '10' or f'--checkpoint_every {every}: ' in capsys.readouterr().err
+    said = '--checkpoint_every' + (f' {every}: ' if every else ' is empty')
+    assert every == '10' or said in capsys.readouterr().err
 
 
 # ---- --resume auto
@@ -240,6 +243,140 @@ def test_a_checkpoint_of_before_these_flags_is_gone_on_with(root):
         '/history', '/trend/recent', '/trend/slow', '/trend/lowest'}    # the history names --max_epochs
 
 
+# ---- names that outlive a host
+
+
+@pytest.fixture
+def on_host(monkeypatch):
+    """on_host(name): what follows runs on the host of this name, as after a container was started again."""
+    return lambda name: monkeypatch.setattr(socket, 'gethostname', lambda: name)
+
+
+def names(root):
+    """The files of all runs, without the score of a best checkpoint, and without the rest of the data set."""
+    return {re.sub(r'_[0-9.]+\.h5', '_BEST.h5', path.name) for folder in ('cv', 'status')
+            for path in (root / folder).iterdir()}
+
+
+@pytest.mark.parametrize('hosts', [['3f2a', '9c01', '3f2a', 'd4'], ['box_1', 'box_2', 'third']])
+@pytest.mark.parametrize('which', ['auto', 'last'])
+def test_a_container_that_is_started_again_under_another_name_finds_its_run(root, on_host, hosts, which, capsys):
+    """It ends as if never stopped, with one set of files, whose name is that of the host on which it began."""
+    on_host(hosts[0])
+    assert driver.main(train_flags(root, '--max_epochs', '4')) == 0
+    whole, files = kill_driver.ending(root), names(root)
+    shutil.rmtree(root / 'cv')
+    shutil.rmtree(root / 'status')
+    flags = train_flags(root, '--max_epochs', '4', '--checkpoint_every', '1')
+    for number, host in enumerate(hosts):
+        on_host(host)
+        resume = ['--resume', 'auto' if which == 'auto' or not number else str(checkpoint_named(root, 'last'))]
+        if host != hosts[-1]:
+            with pytest.raises(Killed):
+                drive([*flags, *resume], step=at(4, kill))
+            assert last_of(root)['it'] == 4 * (number + 1)
+        else:
+            assert driver.main([*flags, *resume]) == 0
+        said = capsys.readouterr()
+        assert which != 'auto' or not number or f'resumes from {root / "cv"}' in said.out
+        if host != hosts[0]:
+            assert f'this run began on {hosts[0]}; its files keep that name' in said.err
+            assert which != 'auto' or f'{host} has no checkpoint of this name' in said.out
+    assert names(root) == files and all(hosts[0] in name for name in files)
+    assert kill_driver.differences(whole, kill_driver.ending(root)) == ['/params/checkpoint_every']
+
+
+def test_machines_that_share_a_folder_keep_runs_of_their_own(root, on_host):
+    flags = train_flags(root)
+    for host in 'one', 'two':
+        on_host(host)
+        assert driver.main(flags) == 0
+    contents = {path: path.read_bytes() for path in (root / 'cv').glob('*_one_*')}
+    assert len(contents) > 1 and len(list((root / 'cv').glob('*_two_*'))) == len(contents)
+    assert driver.main([*flags, '--resume', 'auto', '--max_epochs', '3']) == 0    # its own, though one is there too
+    assert {path: path.read_bytes() for path in contents} == contents
+    assert load_checkpoint(checkpoint_named(root, '_two_test_last'))['it'] == 21
+
+
+def test_a_run_that_is_alive_on_another_machine_is_not_resumed(root, on_host, capsys):
+    flags = train_flags(root)
+    on_host('one')
+    assert driver.main(flags) == 0
+    before, params = checkpoint_named(root, 'last').read_bytes(), vars(driver.build_parser().parse_args(flags))
+    stem = checkpoint_stem(params)
+    on_host('two')
+    with claimed(stem, ''):
+        capsys.readouterr()
+        assert driver.main([*flags, '--resume', 'auto']) == 0
+        said = capsys.readouterr()
+        assert f'skipped {stem}: is in use by a run that is alive (process {os.getpid()} on ' in said.err
+        assert 'a new run starts' in said.out
+        assert driver.main([*flags, '--resume', f'{stem}_last.h5']) == 2
+        assert 'is in use by a run that is alive' in capsys.readouterr().err
+        assert driver.main(['--resume', f'{stem}_last.h5', '--fappend', 'fork', '--max_epochs', '3']) == 0
+    assert Path(f'{stem}_last.h5').read_bytes() == before
+    assert {'model_checkpoint_tiny_two_test_last.h5', 'model_checkpoint_tiny_two_fork_last.h5'} <= names(root)
+    assert not list(root.rglob('.*'))
+
+
+def test_of_two_hosts_that_take_over_a_run_at_once_one_does(root, on_host):
+    on_host('gone')
+    driver.main(train_flags(root, '--max_epochs', '3'))
+    flags = train_flags(root, '--max_epochs', '40', '--checkpoint_every', '1', '--resume', 'auto')
+    children = []
+    for host in 'one', 'two':
+        on_host(host)
+        children.append(kill_driver.start(root, flags))
+    codes = sorted(kill_driver.ended(pid) for pid in children)
+    assert codes[0] == 0 and codes[1] in (0, 2)
+    assert last_of(root)['it'] == 280 or codes == [0, 0]
+    last = load_checkpoint(checkpoint_named(root, '_gone_test_last'))
+    assert last['it'] == 280 and len({report['time'] for report in last['history']}) == len(last['history'])
+
+
+def test_the_newest_of_other_hosts_runs_is_taken_and_no_other_run(root, on_host, capsys):
+    flags = train_flags(root)
+    for host, more in (('old', []), ('new', []), ('any', ['--fappend', 'x_test']), ('any', ['--fappend', 'test_x'])):
+        on_host(host)
+        driver.main([*flags, *more])
+    on_host('here')
+    params = vars(driver.build_parser().parse_args(flags))
+    assert checkpoints.newest_resumable(params, driver.load_resumable)[0] == str(
+        checkpoint_named(root, '_new_test_last'))
+    for path in (root / 'cv').glob('*_new_*'):
+        path.write_bytes(b'')
+    assert checkpoints.newest_resumable(params, driver.load_resumable)[0] == str(
+        checkpoint_named(root, '_old_test_last'))
+    for path in (root / 'cv').glob('*_old_*'):
+        path.unlink()
+    capsys.readouterr()
+    assert checkpoints.newest_resumable(params, driver.load_resumable) == ('', None)
+    assert 'a new run starts' in capsys.readouterr().out
+
+
+def test_a_checkpoint_from_another_folder_does_not_write_over_the_run_of_its_name(root, on_host):
+    """A copy that was brought along continues under this host's name, beside the runs that are there."""
+    on_host('one')
+    driver.main(train_flags(root))
+    shutil.copytree(root / 'cv', root / 'brought')
+    before = {path: path.read_bytes() for path in (root / 'cv').iterdir()}
+    on_host('two')
+    last, = (root / 'brought').glob('*_last.h5')
+    assert driver.main(['--resume', str(last), '--max_epochs', '3', '-o', str(root / 'cv')]) == 0
+    assert {path: path.read_bytes() for path in before} == before
+    assert load_checkpoint(checkpoint_named(root, '_two_test_last'))['it'] == 21
+
+
+def test_another_fappend_on_the_same_host_is_another_run(root, on_host):
+    """Also where it is the end of the old one: the name then reads like that of another host, here_x."""
+    on_host('here')
+    driver.main(train_flags(root, '--fappend', 'x_test'))
+    last = checkpoint_named(root, 'last')
+    before = last.read_bytes()
+    assert driver.main(['--resume', str(last), '--fappend', 'test', '--max_epochs', '3']) == 0
+    assert last.read_bytes() == before and (root / 'cv' / 'model_checkpoint_tiny_here_test_last.h5').exists()
+
+
 # ---- a disk that does not take it
 
 
@@ -339,7 +476,7 @@ def test_a_second_run_of_the_same_name_is_refused_while_the_first_lives(root, ca
     half = cv / '.model_checkpoint_tiny_x_test_last.h5.0123abcd.tmp'
     half.write_bytes(b'half')
     params = vars(driver.build_parser().parse_args(flags))
-    for path in status_path(params), checkpoints._stem(params):
+    for path in status_path(params), checkpoint_stem(params):
         with claimed(path, ''):
             assert driver.main(flags) == 2
         err = capsys.readouterr().err

@@ -1,5 +1,5 @@
-"""The checkpoint files of a training run: their names, which one to resume from, when one is due, and what becomes of
-one that cannot be written.
+"""The checkpoint files of a training run: which to resume from, when one is due, what becomes of one that cannot be
+written.
 
 Knows when and where a RunState is saved, not how it is trained.
 """
@@ -15,55 +15,84 @@ from imagernn.errors import InputError
 from imagernn.formats.writing import claimed, remove_leftovers, require_writable
 from imagernn.runs.checkpoint_file import checkpoint_bytes, write_checkpoint
 from imagernn.runs.flags import checkpoint_period
+from imagernn.runs.names import checkpoint_names, checkpoint_path, checkpoint_stem, host_in, run_host
 from imagernn.runs.terminal import warn
 
 RETRY_SECONDS = 60    # after this a checkpoint that could not be written is tried again
 LAST_TRIES = 10       # as often at the end of a run, where nothing comes after
 
 
-def checkpoint_path(params, which):
-    """The checkpoint file of a run: which is 'last', or for a best one its score."""
-    return _stem(params).with_name(f'{_stem(params).name}_{which}.h5')
-
-
-def _stem(params):
-    name = f'model_checkpoint_{Path(params["dataset"]).name}_{socket.gethostname()}_{params["fappend"]}'
-    return Path(params['checkpoint_output_directory']) / name
-
-
-def _names(params):
-    """A pattern of all names that checkpoint_path gives: other runs' names may begin alike."""
-    return re.escape(_stem(params).name) + r'_(last|[a-z]*[0-9]+\.[0-9]{2,4}|inf)\.h5'
-
-
 def newest_resumable(params, load):
     """(path, checkpoint) of the newest checkpoint of this name that a run can resume from, or ('', None).
 
-    load(path) gives a checkpoint that was checked, or raises InputError. Those that are passed over are reported. An
-    InputError of one that cannot be read at all is raised, because it may be valid. Where the newest is a best one, but
-    the last one is further on, as after a clock was set back, it is the last one.
+    load(path) gives a checkpoint that was checked, or raises InputError. Where there is none with this host's name, the
+    newest of another host's run is taken, unless that run is alive: a container that is started again has another name.
+    Checkpoints that are passed over are reported, those of another user among them. An InputError of any other one that
+    cannot be read at all is raised, because it may be valid.
     """
-    last, found, paths = checkpoint_path(params, 'last'), [], []
+    by_host = {}    # host -> the paths of its checkpoints of this data set and --fappend
     with suppress(FileNotFoundError):
-        paths = [path for path in Path(params['checkpoint_output_directory']).iterdir()
-                 if re.fullmatch(_names(params), path.name)]
+        for path in Path(params['checkpoint_output_directory']).iterdir():
+            if host := host_in(path.name, params):
+                by_host.setdefault(host, []).append(path)
+    newest_first = sorted(by_host, key=lambda host: max(map(_time, by_host[host])), reverse=True)
+    own = socket.gethostname()
+    for host in sorted(newest_first, key=lambda host: host != own):
+        stem = checkpoint_stem(params, host)
+        if host != own and _is_alive(stem):
+            continue
+        path, checkpoint = _furthest(by_host[host], stem.with_name(f'{stem.name}_last.h5'), load, host == own)
+        if checkpoint and (host == own or _is_of(checkpoint, params)):
+            others = f'; {own} has no checkpoint of this name' if host != own else ''
+            print(f'--resume auto: resumes from {path}, iteration {checkpoint["it"]}{others}')
+            return str(path), checkpoint
+    print(f'--resume auto: there is no checkpoint to resume from, {checkpoint_path(params, "…")}; a new run starts')
+    return '', None
+
+
+def _time(path):
+    return path.stat().st_mtime_ns
+
+
+def _is_of(checkpoint, params):
+    """Whether a checkpoint is of this data set and --fappend: the name of another run may read like one of these."""
+    saved = checkpoint['params']
+    return (Path(str(saved.get('dataset'))).name == Path(params['dataset']).name
+            and saved.get('fappend') == params['fappend'])
+
+
+def _is_alive(stem):
+    """Whether the run whose checkpoints begin with this stem is alive, which is then reported."""
+    try:
+        with claimed(stem, 'it is not resumed here'):
+            return False
+    except InputError as error:    # or its lock is another user's
+        print(f'--resume auto: skipped {error}', file=sys.stderr)
+        return True
+
+
+def _furthest(paths, last, load, own):
+    """(path, checkpoint) of the newest of one run's checkpoints that can be resumed from, or (None, None).
+
+    Where that is a best one, but the last one is further on, as after a clock was set back, it is the last one. own:
+    whether the run is this host's, so that a checkpoint which may not be read is not passed over.
+    """
+    found = []
     # of two that were written within the same tick of the clock, 'last' is the later one
-    for path in sorted(paths, key=lambda path: (path.stat().st_mtime_ns, path == last), reverse=True):
+    for path in sorted(paths, key=lambda path: (_time(path), path == last), reverse=True):
         if found and path != last:
             continue
         try:
             checkpoint = load(path)
-            if not found or _continues(checkpoint, found[0][1]):
-                found = [(path, checkpoint)]
         except InputError as error:
-            if isinstance(error.__cause__, (OSError, MemoryError)):
+            cause = error.__cause__
+            if isinstance(cause, (OSError, MemoryError)) and (own or not isinstance(cause, PermissionError)):
                 raise
             print(f'--resume auto: skipped {error}', file=sys.stderr)
-    for path, checkpoint in found:
-        print(f'--resume auto: resumes from {path}, iteration {checkpoint["it"]}')
-        return str(path), checkpoint
-    print(f'--resume auto: there is no checkpoint to resume from, {checkpoint_path(params, "…")}; a new run starts')
-    return '', None
+            continue
+        if not found or _continues(checkpoint, found[0][1]):
+            found = [(path, checkpoint)]
+    return found[0] if found else (None, None)
 
 
 def _continues(later, earlier):
@@ -76,8 +105,8 @@ def _continues(later, earlier):
 def claimed_names(params, status_path):
     """While the with-block runs, no other run has these names. Removes what a run of these names left half-written."""
     advice = 'give this run another --fappend, or end that one first'
-    with claimed(_stem(params), advice), claimed(status_path, advice):
-        remove_leftovers(params['checkpoint_output_directory'], _names(params))
+    with claimed(checkpoint_stem(params), advice), claimed(status_path, advice):
+        remove_leftovers(params['checkpoint_output_directory'], checkpoint_names(params))
         remove_leftovers(status_path.parent, re.escape(status_path.name))
         yield
 
@@ -96,6 +125,8 @@ class Checkpoints:
         self.written = False    # whether this process has written any
         self._best = None       # the path and the bytes of a best one that is not on the disk yet
         self.last_path = checkpoint_path(params, 'last')
+        if (host := run_host(params)) != socket.gethostname():
+            print(f'note: this run began on {host}; its files keep that name', file=sys.stderr)
         resumes_last = bool(params['resume']) and self.last_path.exists() and self.last_path.samefile(params['resume'])
         # a run that resumes from a best one, and is killed before it writes the last one, has saved nothing yet
         self._saved = self._moment(state) if resumes_last or not params['resume'] else None

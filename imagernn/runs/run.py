@@ -23,10 +23,11 @@ from tqdm import tqdm
 from imagernn.errors import InputError, command
 from imagernn.runs.checkpoints import Checkpoints, claimed_names
 from imagernn.runs.divergence import cost_not_finite, state_not_finite
+from imagernn.runs.names import status_path
 from imagernn.runs.profile import Profile
 from imagernn.runs.signals import stop_signals
 from imagernn.runs.state import MOST_ROLLBACKS
-from imagernn.runs.status import StatusFile, status_path
+from imagernn.runs.status import StatusFile
 from imagernn.runs.terminal import say, warn
 
 STARTED = time.perf_counter()

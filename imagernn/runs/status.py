@@ -1,9 +1,7 @@
 """The status file of a training run, which the monitor reads: its flags, its state and the history of its reports."""
 
 import datetime
-import socket
 import time
-from pathlib import Path
 
 from imagernn.errors import InputError
 from imagernn.formats.json_files import write_json
@@ -12,12 +10,6 @@ from imagernn.runs.terminal import warn
 
 REPORT_SECONDS = 60    # between two reports where no evaluation comes first
 SHARE = .01            # of the running time that writing the file may take
-
-
-def status_path(params):
-    """The status file of a run: one for each machine and --fappend."""
-    return (Path(params['worker_status_output_directory'])
-            / f'{socket.gethostname()}_{params["fappend"]}_status.json')
 
 
 class StatusFile:
