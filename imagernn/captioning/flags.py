@@ -13,6 +13,7 @@ MODEL_PARAMS = ('generator', *SIZES, 'image_at', 'tanhC_version', 'rnn_relu_enco
 RUN_PARAMS = ('dataset', 'val_share', 'seed', 'word_count_threshold', 'batch_size')
 MAX_BEAM_SIZE = 10_000
 MAX_THREADS = 1000
+TEMPERATURES = (1e-6, 1e6)    # where the likeliest word, or any word, is certain already; far beyond, float32 overflows
 SIZE_LIMITS = (1, 10 ** 5)
 BATCH_LIMITS = (1, 10 ** 6)
 
@@ -98,8 +99,8 @@ def check_training_flags(params):
     if params['eval_max_images'] == 0:
         raise InputError('--eval_max_images 0: nothing to evaluate on; give a number, or -1 for all')
     if params['generator'] != 'lstm' and params['image_at'] != 'first':
-        raise InputError(f'--image_at {params["image_at"]}: is a flag of the LSTM; the RNN sees the image at every step, '
-                         'or at the first one with --rnn_feed_once 1')
+        raise InputError(f'--image_at {params["image_at"]}: is a flag of the LSTM; the RNN sees the image at every '
+                         'step, or at the first one with --rnn_feed_once 1')
     from imagernn.captioning.model import require_sizes  # here, so that --help does without numpy
     try:
         require_sizes(params, {name: params[name] for name in SIZES})
@@ -138,6 +139,10 @@ def check_search_flags(params):
     if params['nbest'] > params['beam_size']:
         raise InputError(f'--nbest {params["nbest"]}: a beam of {params["beam_size"]} finds no more than that; '
                          'raise --beam_size')
+    low, high = TEMPERATURES
+    if params['temperature'] and not low <= params['temperature'] <= high:
+        raise InputError(f'--temperature {params["temperature"]}: must be from {low:g} to {high:g}, or 0 for the '
+                         'likeliest words')
     if params['temperature'] > 0 and params['beam_size'] > 1:
         raise InputError(f'--temperature {params["temperature"]} draws a single caption, --beam_size '
                          f'{params["beam_size"]} searches for the best: use one of them')

@@ -8,6 +8,7 @@ from imagernn.errors import InputError
 from imagernn.nn.blas import NUM_THREADS
 from imagernn.nn.names import CLIPS, SOLVERS
 
+MOST_BYTES = 100    # of --fappend: file names have at most 255, of which others take a part
 MOST_THREADS = 4    # by default: a batch of 100 in more parts makes small matrices
 FOLDERS = ('checkpoint_output_directory', 'worker_status_output_directory', 'output_directory')    # of a run's files
 
@@ -52,7 +53,8 @@ def add_output_flags(parser, short_o=True):
         help='Save the last checkpoint every so many iterations (500) or minutes (10m), and at every evaluation.')
     add('--resume', default='',
         help='Resume from this checkpoint as if the run had never stopped; flags given beside it take precedence. auto '
-             'finds the newest valid checkpoint of this name, or starts a new run where there is none.')
+             'finds the newest valid checkpoint of this data set and --fappend, from this machine if it has one, or '
+             'starts a new run where there is none.')
     return group
 
 
@@ -117,9 +119,10 @@ def check_run_params(params):
     if params['on_divergence'] == 'rollback' and params['solver'] == 'adadelta':
         raise InputError('--on_divergence rollback: halves the learning rate, and --solver adadelta has none; '
                          'choose another solver')
-    if not re.fullmatch(r'[^/\\\x00-\x1f\ud800-\udfff]{1,100}', params['fappend']):
-        raise InputError(f'--fappend {params["fappend"]}: becomes a part of file names, so give 1 to 100 characters, '
-                         'without / or \\')
+    allowed = re.fullmatch(r'[^/\\\x00-\x1f\ud800-\udfff]+', params['fappend'])
+    if not allowed or len(params['fappend'].encode()) > MOST_BYTES:
+        raise InputError(f'--fappend {params["fappend"]}: becomes a part of file names, so give 1 to {MOST_BYTES} '
+                         'characters, without / or \\; a letter outside English counts as 2 to 4')
 
 
 def require_finite(params):
