@@ -1,7 +1,8 @@
 """Extract features of pictures: python -m imagernn.extract_features data/flickr8k/dataset.json
 
 Knows the command line and the order of the steps. The network and what goes into it are in imagernn/convnet, the
-feature file is in imagernn/corpus/feature_writer.py. The same command, given again after an interruption, resumes.
+feature file is in imagernn/corpus/feature_writer.py. The same command, given again, resumes after an interruption, and
+extracts only what a complete file lacks: pictures that were broken and have been replaced, and new ones.
 """
 
 import argparse
@@ -22,8 +23,9 @@ def build_parser():
         help='A folder of pictures (one row each, sorted by file name), a tasks.txt (one row per line), or a '
              'dataset.json with its pictures in imgs/ beside it (row = imgid).')
     group.add_argument('--on_error', choices=('skip', 'stop'), default='skip',
-        help='What to do about a picture that cannot be read: "skip" reports it and leaves its row zero; "stop" ends '
-             'the run, so that you can replace the picture and resume (default: %(default)s).')
+        help='What to do about a picture that cannot be read: "skip" reports it and leaves its row zero, which the '
+             'same command fills once you have replaced the picture; "stop" ends the run, so that you can replace the '
+             'picture and resume (default: %(default)s).')
 
     group = parser.add_argument_group('network')
     group.add_argument('--weights', default=None,
@@ -49,8 +51,8 @@ def build_parser():
         help='The type of the stored values. float32 keeps them exact in a file twice as large (default: float16 in '
              'an .h5, float32 in a .mat).')
     group.add_argument('--force', action='store_true',
-        help='Start over, and replace an output file that exists. Without it, an unfinished file is resumed and a '
-             'complete one is left as it is.')
+        help='Start over, and replace an output file that exists. Without it, only the rows that the file lacks are '
+             'extracted: those of an interrupted run, of broken pictures that were replaced, and of new pictures.')
 
     group = parser.add_argument_group('system')
     group.add_argument('--batch_size', type=int, default=BATCH_SIZE,
@@ -64,18 +66,25 @@ def build_parser():
 with loading(__name__, build_parser):    # --help does not wait for these
     from tqdm import tqdm
 
-    from imagernn.convnet.extraction import blank_features, chosen_layer, extract, open_network, parse_regions
+    from imagernn.convnet.extraction import (
+        any_can_be_read,
+        blank_features,
+        chosen_layer,
+        extract,
+        open_network,
+        parse_regions,
+    )
     from imagernn.convnet.networks import ARCHITECTURES
     from imagernn.convnet.preprocess import description
     from imagernn.convnet.sources import read_source, shortened
     from imagernn.convnet.weights import LITE0_PACKAGE
     from imagernn.corpus.feature_writer import (
         MAT_BYTES,
-        completeness,
+        copy_begun,
         create_file,
         feature_file,
         finish,
-        require_same_settings,
+        read_begun,
         write_rows,
     )
     from imagernn.formats.writing import refuse_to_replace, require_writable
@@ -118,19 +127,9 @@ def main(argv=None):
     require_writable(output)
 
     # resume an unfinished file, leave a complete one, or start a new one
-    settings = settings_to_record(network, layer, params)
-    if partial.exists() and not params['force']:    # first: the old output stays until a run with --force has ended
-        require_same_settings(partial, settings, source.names, params['dtype'])
-    elif output.exists() and not params['force']:
-        if output.suffix == '.mat':
-            raise InputError(f'{output}: exists already; replace it with --force, or name another --output')
-        require_same_settings(output, settings, source.names, params['dtype'])
-        print(f'{output}: exists already and is {completeness(output)}; to extract it again, add --force')
+    if complete := begin(output, partial, source, network, layer, params, workers):
+        print(complete)
         return 0
-    else:
-        example = blank_features(network, layer, params['regions'], workers)
-        require_room(output, len(source.names), example['feats'])
-        create_file(partial, settings, source.names, params['dtype'], example)
 
     # extract what is missing; Ctrl-C keeps the rows that are written
     try:
@@ -152,6 +151,33 @@ def main(argv=None):
         print(f'skipped {len(skipped)} broken pictures, whose rows are zero: {shortened(skipped)}', file=sys.stderr)
     print(f'wrote {output}: {num_extracted} pictures, {dim} numbers each ({network.name}, {layer}, {params["dtype"]})')
     return 0
+
+
+def begin(output, partial, source, network, layer, params, workers):
+    """Create the unfinished file at partial, unless it exists already, or there is nothing to extract.
+
+    It starts with the rows of the output, if that exists. The output itself stays as it is until the run has ended.
+    Returns a message if the output is complete, else None. Raises InputError if what exists was made in another way.
+    """
+    settings = settings_to_record(network, layer, params)
+    found = next((path for path in (partial, output) if path.exists()), None)    # partial first: it is the later one
+    if found is None or params['force']:
+        example = blank_features(network, layer, params['regions'], workers)
+        require_room(output, len(source.names), example['feats'])
+        create_file(partial, settings, source.names, params['dtype'], example)
+        return None
+    begun = read_begun(found, settings, source.names, params['dtype'])
+    lacking = begun.lacking(source.names)
+    if found == output and begun.same_list and not any_can_be_read(source.paths[number] for number in lacking):
+        state = f'complete but for {len(lacking)} broken pictures, whose rows are zero' if lacking else 'complete'
+        return (f'{output}: exists already and is {state}; '
+                + ('the same command fills them once the pictures are replaced; ' if lacking else '')
+                + 'to extract it again, add --force')
+    if found == output or not begun.same_list:
+        print(f'note: {found}: has features of {int(begun.extracted.sum()):,} of the pictures, which are kept; those '
+              f'of the other {len(lacking):,} are extracted', file=sys.stderr)
+        copy_begun(begun, partial, settings, source.names, params['dtype'])
+    return None
 
 
 def layer_to_extract(network, params):

@@ -251,6 +251,139 @@ def test_a_broken_picture_can_stop_the_run_which_resumes_once_it_is_replaced(fol
     assert run(*flags) == 0 and (tmp_path / 'f.h5').read_bytes() == (tmp_path / 'whole.h5').read_bytes()
 
 
+# ---- the rows that a complete file lacks
+
+def stopped(call):
+    if call == 1:
+        raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize('flags, name', [([], 'f.h5'), (['--dtype', 'float32'], 'f.mat'),
+                                         (['--regions', 'crops:2x1', '--dtype', 'float32'], 'f.h5')])
+def test_repaired_pictures_are_filled_in_and_nothing_else_is_extracted(folder, run, tmp_path, flags, name, capsys):
+    flags = [folder, *flags, '--output']
+    assert run(*flags, tmp_path / f'whole_{name}') == 0
+    intact = {number: (folder / f'{number} ü.png').read_bytes() for number in (2, 3, 5)}
+    for number in intact:
+        (folder / f'{number} ü.png').write_bytes(b'broken')
+    output = tmp_path / name
+    assert run(*flags, output) == 0
+    before = output.read_bytes()
+    capsys.readouterr()
+    network = StubNetwork()
+    assert run(*flags, output, network=network) == 0 and network.calls == 0    # none has been replaced
+    assert 'complete but for 3 broken pictures' in (out := capsys.readouterr().out) and 'same command fills' in out
+    assert output.read_bytes() == before
+
+    for number in (2, 5):
+        (folder / f'{number} ü.png').write_bytes(intact[number])
+    network = StubNetwork(on_forward=stopped)    # the old file stays until the new one is complete
+    assert run(*flags, output, network=network) == 130 and output.read_bytes() == before
+    assert 'keeps the rows extracted so far' in capsys.readouterr().err
+    network = StubNetwork()
+    assert run(*flags, output, network=network) == 0 and network.calls == 1
+    assert 'skipped 1 broken pictures' in capsys.readouterr().err
+    found, whole = open_features(output), open_features(tmp_path / f'whole_{name}')
+    assert found.extracted.tolist() == [1, 1, 1, 0, 1, 1, 1] and not found.rows([3]).any()
+    kept = [0, 1, 2, 4, 5, 6]
+    np.testing.assert_allclose(found.rows(kept), whole.rows(kept), rtol=1e-3)
+
+    (folder / '3 ü.png').write_bytes(intact[3])
+    assert run(*flags, output) == 0
+    assert 'has features of 6 of the pictures, which are kept; those of the other 1 are ex' in capsys.readouterr().err
+    np.testing.assert_allclose(open_features(output).rows(range(COUNT)), whole.rows(range(COUNT)), rtol=1e-3)
+    assert run(*flags, output) == 0 and 'exists already and is complete; to' in capsys.readouterr().out
+    assert sorted(path.name for path in tmp_path.glob('*f*.*')) == sorted([name, f'whole_{name}'])
+
+
+def test_a_repaired_file_is_that_of_an_unbroken_run(folder, run, tmp_path):
+    assert run(folder, '--batch_size', 1, '--output', tmp_path / 'whole.h5') == 0
+    intact = (folder / '3 ü.png').read_bytes()
+    (folder / '3 ü.png').write_bytes(b'broken')
+    for _ in range(2):
+        assert run(folder, '--batch_size', 1, '--output', tmp_path / 'f.h5') == 0
+        (folder / '3 ü.png').write_bytes(intact)
+    assert (tmp_path / 'f.h5').read_bytes() == (tmp_path / 'whole.h5').read_bytes()
+
+
+def test_a_run_killed_while_it_fills_a_file_loses_nothing(folder, run, tmp_path):
+    """Copies of the files, made while they are open, stand for what a killed run leaves."""
+    output, partial = tmp_path / 'f.h5', tmp_path / 'f.h5.partial.h5'
+    intact = {number: (folder / f'{number} ü.png').read_bytes() for number in (1, 4)}
+    for number in intact:
+        (folder / f'{number} ü.png').write_bytes(b'broken')
+    assert run(folder, '--output', output) == 0
+    before = output.read_bytes()
+    for number in intact:
+        (folder / f'{number} ü.png').write_bytes(intact[number])
+    seen = []
+
+    def copy(call):
+        seen.append((output.read_bytes() == before, partial.read_bytes()))
+
+    assert run(folder, '--batch_size', 1, '--output', output, network=StubNetwork(on_forward=copy)) == 0
+    assert [same for same, _ in seen] == [True, True]
+    whole = output.read_bytes()
+    for calls, (_, left) in zip((2, 1), seen, strict=True):    # killed at the first, at the second
+        output.write_bytes(before)
+        partial.write_bytes(left)
+        network = StubNetwork()
+        assert run(folder, '--batch_size', 1, '--output', output, network=network) == 0 and network.calls == calls
+        assert output.read_bytes() == whole and not partial.exists()
+
+
+@pytest.mark.parametrize('name', ['f.h5', 'f.mat'])
+def test_new_pictures_are_added_and_the_rows_of_the_others_move(folder, run, tmp_path, name, capsys):
+    output = tmp_path / name
+    (folder / '3 ü.png').rename(tmp_path / 'later.png')
+    (folder / '4 ü.png').write_bytes(b'broken')
+    assert run(folder, '--output', output, '--dtype', 'float32') == 0
+    (tmp_path / 'later.png').rename(folder / '3 ü.png')
+    (folder / '4 ü.png').unlink()    # a broken picture may go
+    network = StubNetwork()
+    assert run(folder, '--output', output, '--dtype', 'float32', network=network) == 0 and network.calls == 1
+    assert 'has features of 5 of the pictures, which are kept; those of the other 1 are' in capsys.readouterr().err
+    assert run(folder, '--output', tmp_path / 'whole.h5', '--dtype', 'float32') == 0
+    found, whole = open_features(output), open_features(tmp_path / 'whole.h5')
+    assert found.pictures == whole.pictures == [f'{number} ü.png' for number in (0, 1, 2, 3, 5, 6)]
+    np.testing.assert_allclose(found.rows(range(6)), whole.rows(range(6)), rtol=1e-5)
+
+
+def test_new_pictures_of_an_unfinished_file(folder, run, tmp_path):
+    def stop(call):
+        if call == 4:
+            raise KeyboardInterrupt
+
+    (folder / '0 ü.png').rename(tmp_path / 'later.png')
+    flags = [folder, '--batch_size', 2, '--output', tmp_path / 'f.h5']
+    assert run(*flags, network=StubNetwork(on_forward=stop)) == 130    # one call for the shapes, two batches
+    (tmp_path / 'later.png').rename(folder / '0 ü.png')
+    network = StubNetwork()
+    assert run(*flags, network=network) == 0 and network.calls == 3    # of pictures 0, 5 and 6, in three batches
+    np.testing.assert_allclose(open_features(tmp_path / 'f.h5').rows(range(COUNT)), features_of(folder), rtol=1e-3)
+
+
+def test_a_list_in_another_order_moves_the_rows(folder, run, tmp_path):
+    tasks = tmp_path / 'photos' / 'tasks.txt'
+    names = [f'{number} ü.png' for number in range(COUNT)]
+    for order in (names, [*reversed(names), names[2], names[2]]):
+        tasks.write_text('\n'.join(order), encoding='utf-8')
+        network = StubNetwork()
+        assert run(tasks, network=network) == 0
+    assert network.calls == 0
+    np.testing.assert_array_equal(open_features(folder / 'lite0_feats.h5').rows(range(COUNT + 2), np.float16),
+                                  features_of(folder)[[6, 5, 4, 3, 2, 1, 0, 2, 2]].astype(np.float16))
+
+
+def test_a_mat_of_another_program_is_not_filled(folder, run, tmp_path, capsys):
+    output = tmp_path / 'f.mat'
+    scipy.io.savemat(output, {'feats': np.ones((20, COUNT))})
+    before = output.read_bytes()
+    assert run(folder, '--output', output) == 2
+    assert f'{output}: cannot be read as a feature file of this program' in capsys.readouterr().err
+    assert output.read_bytes() == before and run(folder, '--output', output, '--force') == 0
+
+
 def test_it_is_an_error_if_all_pictures_are_broken(folder, run, capsys):
     for path in folder.iterdir():
         path.write_bytes(b'broken')

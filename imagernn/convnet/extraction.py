@@ -125,6 +125,17 @@ def extract(paths, network, layer, workers, regions=NO_REGIONS, batch_size=BATCH
         yield [number for number, _ in good], arrays, broken
 
 
+def any_can_be_read(paths):
+    """Whether there is a picture among paths that can be read. It stops at the first one."""
+    for path in paths:
+        try:
+            load_picture(path)
+            return True
+        except InputError:
+            pass
+    return False
+
+
 def open_network(weights, name):
     """load_network for a command with a flag --weights: where the flag is missing, the error names it."""
     try:

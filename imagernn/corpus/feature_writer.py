@@ -1,22 +1,39 @@
-"""Feature files, written row by row, so that an interrupted run can be resumed.
+"""Feature files, written row by row, so that an interrupted run can be resumed, and rows can be filled in later.
 
 Knows what such a file holds and when a row counts as written. Knows nothing of networks: the settings that it records
 are given to it.
 """
 
+import errno
 import os
 from contextlib import contextmanager
+from typing import NamedTuple
 
 import h5py
 import numpy as np
 import scipy.io
 
+from imagernn.corpus.features import ORIGIN, open_features
 from imagernn.errors import InputError
 from imagernn.formats.writing import replacing
 
 FORMAT = 'imagernn features'
 VERSION = 1
 MAT_BYTES = 1 << 31    # a variable in a .mat of version 5 must be smaller
+NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP)    # of a file system without locks
+
+
+class Begun(NamedTuple):
+    """A feature file that was made with the settings of this run, and what it has of this run's pictures."""
+
+    path: object
+    rows: np.ndarray         # (N,) the row of each picture there; -1: none
+    extracted: np.ndarray    # (N,) whether that row holds features
+    same_list: bool          # its pictures are this run's, in the same order
+
+    def lacking(self, names):
+        """The numbers of the pictures whose features it does not have."""
+        return [number for number, name in enumerate(names) if name and not self.extracted[number]]
 
 
 def encode_names(names):
@@ -29,15 +46,25 @@ def encode_names(names):
 def feature_file(path):
     """An unfinished feature file, open for writing. An error of the operating system becomes an InputError."""
     try:
-        with h5py.File(path, 'r+') as file:
+        with _opened(path, 'r+') as file:
             yield file
     except OSError as error:
         raise InputError(f'{path}: cannot be written ({error}); free some disk space, or wait until the other run that '
                          'uses it has ended, then run the same command without --force to resume') from None
 
 
-def create_file(path, settings, names, dtype, example):
-    """Create a feature file in which no row is extracted yet.
+def _opened(path, mode):
+    """An HDF5 file, locked by the library as long as it is open, unless its file system has no locks."""
+    try:
+        return h5py.File(path, mode)
+    except OSError as error:
+        if error.errno not in NO_LOCKS:
+            raise
+        return h5py.File(path, mode, locking=False)
+
+
+def create_file(path, settings, names, dtype, example, copy_into=None):
+    """Create a feature file in which no row is extracted yet, except those that copy_into(file) writes.
 
     It is an .h5 with the datasets `feats` (N, D), one row per picture, and for regions `regions` (N, R, D'), both
     given by example: name -> an array of any number of rows; `pictures` (N,), the names; `extracted` (N,), 1 where the
@@ -52,28 +79,76 @@ def create_file(path, settings, names, dtype, example):
         file.create_dataset('pictures', data=encode_names(names), track_times=False)
         file.create_dataset('extracted', (len(names),), np.uint8, dcpl=creation, track_times=False)
         file.attrs.update({'format': FORMAT, 'version': VERSION, **settings})
+        if copy_into:
+            copy_into(file)
 
 
-def require_same_settings(path, settings, names, dtype):
-    """Raise InputError unless the feature file at path was made with these settings, names and dtype.
+def read_begun(path, settings, names, dtype):
+    """What the feature file at path, an .h5 or a .mat, finished or not, has of the pictures called names -> Begun.
 
-    The name of the weight file may differ; its checksum may not.
+    Raises InputError if it was made with other settings or another dtype, or has features of a picture that is not
+    among names. The name of the weight file may differ; its checksum may not.
     """
-    wanted = {**settings, 'dtype': dtype}
-    del wanted['weights']
     try:
-        with h5py.File(path, 'r') as file:
-            found = {**file.attrs, 'dtype': file['feats'].dtype.name}
-            same_pictures = np.array_equal(file['pictures'][:], encode_names(names))
+        found, pictures, extracted = (_read_mat if path.suffix == '.mat' else _read_h5)(path)
     except Exception as error:    # a damaged file, or one that another process has open, raises errors of many kinds
         raise InputError(f'{path}: cannot be read as a feature file of this program ({error}); name another --output '
                          'or, if no other run is using it, replace it with --force') from None
+    wanted = {**settings, 'dtype': dtype}
+    del wanted['weights']
     different = [f'{name} {found.get(name)}, not {value}' for name, value in wanted.items() if found.get(name) != value]
-    if not same_pictures:
-        different.append('another list of pictures')
+    wanted_pictures = set(names)
+    if gone := [name for name, has in zip(pictures, extracted, strict=True) if has and name not in wanted_pictures]:
+        different.append(f'another list of pictures, such as {gone[0]!r:.100}')
     if different:
         raise InputError(f'{path}: was made with other settings ({"; ".join(different)}); give the same flags as '
                          'before, start over with --force, or name another --output')
+    rows, same_list = np.arange(len(names)), pictures == names
+    if not same_list:
+        row_of = {name: row for row, name in enumerate(pictures) if name}
+        row_of |= {name: row for row, name in enumerate(pictures) if extracted[row]}
+        rows = np.array([row_of.get(name, -1) for name in names])               # (N,)
+    return Begun(path, rows, np.where(rows < 0, False, extracted[rows]), same_list)
+
+
+def _read_h5(path):
+    """The settings of a feature file, its list of pictures, and which of its rows are extracted, (N,) bool."""
+    with _opened(path, 'r') as file:
+        pictures = [name.decode('utf-8', 'surrogatepass') for name in file['pictures'][:].tolist()]
+        return {**file.attrs, 'dtype': file['feats'].dtype.name}, pictures, file['extracted'][:] != 0
+
+
+def _read_mat(path):
+    """The same of a .mat. It has no regions."""
+    features = open_features(path)
+    if features.pictures is None or not features.origin.keys() >= set(ORIGIN):
+        raise ValueError('it does not record its pictures and how it was made')
+    return {**features.origin, 'regions': '', 'dtype': features.dtype.name}, features.pictures, features.extracted
+
+
+def copy_begun(begun, partial, settings, names, dtype):
+    """Create an unfinished file at partial with the rows of begun, a Begun, whole or not at all."""
+    if begun.path.suffix == '.mat':
+        features = open_features(begun.path)
+        _copy_rows(begun, partial, settings, names, dtype, {'feats': (features.dim,)},
+                   lambda _, row: features.rows([row], dtype)[0])
+        return
+    with _opened(begun.path, 'r') as source:
+        shapes = {name: source[name].shape[1:] for name in ('feats', 'regions') if name in source}
+        _copy_rows(begun, partial, settings, names, dtype, shapes, lambda name, row: source[name][row])
+
+
+def _copy_rows(begun, partial, settings, names, dtype, shapes, row_of):
+    """Create the file of copy_begun. shapes: those of a row of each dataset; row_of(dataset, row): the values."""
+
+    def copy_into(file):
+        for number in np.flatnonzero(begun.extracted).tolist():
+            for name in shapes:
+                file[name][number] = row_of(name, begun.rows[number])
+        file['extracted'][:] = begun.extracted
+
+    example = {name: np.empty((1, *shape)) for name, shape in shapes.items()}
+    create_file(partial, settings, names, dtype, example, copy_into)
 
 
 def write_rows(file, numbers, arrays, names):
@@ -113,10 +188,3 @@ def finish(partial, output, num_skipped):
     with partial.open('rb') as file:
         os.fsync(file.fileno())
     os.replace(partial, output)
-
-
-def completeness(path):
-    """How complete a finished feature file is, as the words of a message."""
-    with h5py.File(path, 'r') as file:
-        skipped = int(file.attrs.get('skipped', 0))
-    return f'complete but for {skipped} broken pictures, whose rows are zero' if skipped else 'complete'
