@@ -1,6 +1,9 @@
 """Photos and folders of photos to captions, with a stub of a network; the -r mode is in test_evaluation_scripts.py."""
 
 import json
+import os
+import signal
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +17,7 @@ import driver
 import predict_on_images
 from imagernn.captioner import pretrained_path
 from imagernn.convnet import extraction
+from imagernn.convnet.extraction import BATCH_SIZE
 from imagernn.convnet.preprocess import description
 from imagernn.formats.pictures import load_picture
 from imagernn.runs.checkpoint_file import load_checkpoint, save_checkpoint
@@ -223,3 +227,134 @@ def test_two_results_do_not_go_to_the_same_file(photos, checkpoint, predict, tmp
     path = tmp_path / 'result'
     assert predict(checkpoint(), *photos, '--html', path, '--result_struct_filename', path) == 2
     assert 'same file' in capsys.readouterr().err and not path.exists()
+
+
+# ---- captions come as they are found, and a run that ends early keeps them
+
+@pytest.fixture
+def many(tmp_path):
+    """Two batches of photos and a half."""
+    folder, rng = tmp_path / 'many', np.random.default_rng(0)
+    folder.mkdir()
+    for number in range(2 * BATCH_SIZE + BATCH_SIZE // 2):
+        Image.fromarray(rng.integers(0, 256, (2, 2, 3), np.uint8)).resize((30, 20)).save(folder / f'{number:02}.png')
+    return folder
+
+
+def blobs_in(path):
+    return json.loads(path.read_text(encoding='utf-8'))['imgblobs']
+
+
+def test_captions_are_printed_before_the_next_batch_is_extracted(many, checkpoint, predict, capsys):
+    printed = []
+    network = StubNetwork(on_forward=lambda call: printed.append(capsys.readouterr().out.splitlines()))
+    assert predict(checkpoint(), many, '-b', '2', network=network) == 0
+    printed.append(capsys.readouterr().out.splitlines())
+    assert list(map(len, printed)) == [0, BATCH_SIZE, BATCH_SIZE, BATCH_SIZE // 2]
+    assert [line.partition(': ')[0] for lines in printed for line in lines] == list(map(str, sorted(many.iterdir())))
+
+
+@pytest.mark.parametrize('flags', [[], ['-b', '3', '--nbest', '2'], ['--temperature', '1', '--seed', '3']])
+@pytest.mark.parametrize('threads', ['1', '3'])
+def test_captions_do_not_depend_on_batches(many, trained, checkpoint, predict, flags, threads):
+    rng = np.random.default_rng(0)
+    model = {name: rng.standard_normal(w.shape, np.float32) for name, w in trained['model'].items()}
+    (many / '07.png').write_bytes(b'broken')
+    paths = [path for path in sorted(many.iterdir()) if path.name != '07.png']
+    (many / 'tasks.txt').write_text('\n'.join(path.name for path in paths), encoding='utf-8')
+    np.save(many / 'vgg_feats.npy', StubNetwork().of([load_picture(path) for path in paths]))
+    assert predict(checkpoint(model), '-r', many, *flags) == 0
+    expected, result = blobs_in(many / 'result_struct.json'), many / 'r.json'
+    assert predict(checkpoint(model), many, '--result_struct_filename', result, *flags, '--num_threads', threads) == 0
+    found = blobs_in(result)
+    assert len({blob['candidate']['text'] for blob in found}) > 5
+    assert [Path(blob['img_path']).name for blob in found] == [blob['img_path'] for blob in expected]
+    assert [[one['text'] for one in blob.get('nbest', [blob['candidate']])] for blob in found] == [
+        [one['text'] for one in blob.get('nbest', [blob['candidate']])] for blob in expected]
+
+
+def interrupt():
+    raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize('action, code, batches', [
+    (lambda: os.kill(os.getpid(), signal.SIGINT), 130, 2), (lambda: os.kill(os.getpid(), signal.SIGTERM), 143, 2),
+    (interrupt, 130, 1)])
+@pytest.mark.parametrize('drawn', [[], ['--temperature', '1']])
+def test_a_run_that_is_stopped_writes_what_it_has(many, checkpoint, predict, tmp_path, action, code, batches, drawn,
+                                                  capsys):
+    result, page = tmp_path / 'r.json', tmp_path / 'r.html'
+    network = StubNetwork(on_forward=lambda call: action() if call == 2 else None)
+    flags = [*drawn, '--result_struct_filename', result, '--html', page]
+    assert predict(checkpoint(), many, *flags, network=network) == code
+    if drawn and action is interrupt:    # captions are drawn once all features are there
+        assert not result.exists() and 'stopped: 0 of the 80 pictures' in capsys.readouterr().err
+        return
+    out, err = capsys.readouterr()
+    n = batches * BATCH_SIZE
+    assert f'stopped: {n} of the 80 pictures have captions' in err and network.calls == 2
+    assert [blob['img_path'] for blob in blobs_in(result)] == list(map(str, sorted(many.iterdir())))[:n]
+    assert page.read_text(encoding='utf-8').count('data:image/jpeg;base64,') == n
+    assert len(out.splitlines()) == n + 2 and f'written: {result}, {page}' in out
+
+
+def test_a_run_that_ends_in_an_error_writes_what_it_has(many, checkpoint, predict, tmp_path, capsys):
+    (many / '40.png').write_bytes(b'broken')
+    result = tmp_path / 'r.json'
+    assert predict(checkpoint(), many, '--result_struct_filename', result, '--on_error', 'stop') == 2
+    assert len(blobs_in(result)) == BATCH_SIZE
+    assert '40.png' in capsys.readouterr().err.splitlines()[-1]
+    (many / '40.png').unlink()
+    with pytest.raises(ZeroDivisionError):
+        predict(checkpoint(), many, '--result_struct_filename', result,
+                network=StubNetwork(on_forward=lambda call: 1 / 0 if call == 3 else None))
+    assert len(blobs_in(result)) == 2 * BATCH_SIZE
+
+
+class Pipe:
+    """Stands in for stdout: a pipe whose reader leaves, or does anything else, after some lines."""
+
+    def __init__(self, lines, action):
+        self.reader, writer = os.pipe()
+        self.file, self.lines, self.action = os.fdopen(writer, 'w'), lines, action
+
+    def __getattr__(self, name):
+        return getattr(self.file, name)
+
+    def flush(self):
+        self.lines -= 1
+        if self.lines == 0:
+            self.action(self)
+        self.file.flush()
+
+
+def leave(pipe):
+    os.close(pipe.reader)
+
+
+def test_the_reader_of_a_pipe_may_leave(many, checkpoint, predict, tmp_path, monkeypatch):
+    network = StubNetwork()
+    monkeypatch.setattr(sys, 'stdout', Pipe(3, leave))
+    assert predict(checkpoint(), many, network=network) == 141 and network.calls == 1
+    monkeypatch.setattr(sys, 'stdout', Pipe(3, leave))
+    result = tmp_path / 'r.json'
+    assert predict(checkpoint(), many, '--result_struct_filename', result) == 0    # the file is still wanted
+    assert len(blobs_in(result)) == 80
+
+
+@pytest.mark.parametrize('number, code', [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_captions_of_a_feature_file_are_kept_too(many, checkpoint, predict, monkeypatch, number, code):
+    paths = sorted(many.iterdir())
+    (many / 'tasks.txt').write_text('\n'.join(path.name for path in paths), encoding='utf-8')
+    np.save(many / 'vgg_feats.npy', StubNetwork().of([load_picture(path) for path in paths]))
+    monkeypatch.setattr(sys, 'stdout', Pipe(5, lambda pipe: os.kill(os.getpid(), number)))
+    assert predict(checkpoint(), '-r', many) == code
+    assert [blob['img_path'] for blob in blobs_in(many / 'result_struct.json')] == [path.name for path in paths[:5]]
+
+
+def test_a_run_that_is_stopped_before_the_first_caption_writes_nothing(many, checkpoint, predict, tmp_path, capsys):
+    result = tmp_path / 'r.json'
+    result.write_text('older', encoding='utf-8')
+    network = StubNetwork(on_forward=lambda call: interrupt())
+    assert predict(checkpoint(), many, '--result_struct_filename', result, network=network) == 130
+    assert result.read_text(encoding='utf-8') == 'older' and 'stopped: 0 of the 80' in capsys.readouterr().err
