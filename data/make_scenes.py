@@ -17,7 +17,7 @@ from pathlib import Path
 if __name__ == '__main__':
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))    # a checkout need not be installed
 
-from imagernn.errors import InputError, loading, script
+from imagernn.errors import InputError, loading, script, unwritable
 
 
 def build_parser():
@@ -891,8 +891,7 @@ def main(argv=None):
             make_folder(new, args.seed, args.images)
             replace_folder(new, folder)
     except OSError as error:
-        raise InputError(f'--output {args.output}: cannot be written ({error.strerror}); '
-                         'free some disk space, correct its permissions, or name another folder') from None
+        raise unwritable(args.output, error) from None
     print(f'{args.output}: {args.images} pictures, {args.images * SENTENCES} sentences, '
           f'{FEATURES} features each, seed {args.seed}')
     return 0

@@ -30,7 +30,7 @@ if __name__ == '__main__':
 
 from imagernn.corpus.dataset_writer import add_tokenizer_flag, draw_splits, make_dataset, summary, write_dataset
 from imagernn.corpus.names import SPLITS
-from imagernn.errors import InputError, script
+from imagernn.errors import InputError, script, unreadable
 
 EXPECTED = 'expected picture.jpg#0<TAB>caption on each line, or a table whose first line is image,caption'
 DELIMITERS = ',|;\t'
@@ -280,7 +280,7 @@ def numbered_lines(path):
         line = path.read_bytes()[:error.start].count(b'\n') + 1
         raise InputError(f'{path}, line {line}: not UTF-8 ({error.reason}). Save it as UTF-8.') from None
     except OSError as error:
-        raise InputError(f'{path}: cannot be read ({error.strerror}). Check its name and permissions.') from None
+        raise unreadable(path, error) from None
     return [(number, line) for number, line in enumerate(text.split('\n'), 1) if line.strip()]
 
 

@@ -226,7 +226,10 @@ def _make_ready():
 
 
 def _check_arguments(argv):
-    """Raise InputError for an argument that is empty or a web address: no command takes either."""
+    """Raise InputError for an argument that is empty, a web address, or in a home folder ~ that no shell replaced.
+
+    No command takes any of them. A quoted ~ would become a folder of that name, in the current one.
+    """
     for before, argument in zip(['', *argv], argv, strict=False):
         flag, is_pair, value = argument.partition('=') if argument.startswith('--') else ('', '', argument)
         if not value and (is_pair or not flag):
@@ -235,6 +238,9 @@ def _check_arguments(argv):
                              'it')
         if re.match(r'[A-Za-z][A-Za-z0-9+.-]+://', value):
             raise InputError(f'{value}: is a web address; download the file first, and name the copy')
+        if (home := re.match('~[^/]*(?=/)', value)) and not os.path.lexists(home[0]):
+            raise InputError(f'{value}: begins with {home[0]}, which the shell replaces only at the start of a word '
+                             'without quotes; write the home folder in full')
 
 
 def _os_message(error):

@@ -231,7 +231,7 @@ def test_a_dump_folder_that_cannot_be_is_said_after_the_results_are_saved(traine
     (['--dataset', 'absent'], ['absent', 'tiny']),
     (['--features', 'absent.npy'], ['absent.npy']),
     (['--result_struct_filename', '.'], ['is a folder']),
-    (['--result_struct_filename', ''], ['--result_struct_filename: is empty']),
+    (['--result_struct_filename', ''], ['the argument after --result_struct_filename is empty']),
     (['--coco_results', '../checkpoint/x/r.json'], ['../checkpoint/x/r.json']),
     (['--coco_results', './result_struct.json'], ['same file']),
     (['--temperature', '1', '-b', '3'], ['--temperature 1', '--beam_size 3']),

@@ -121,7 +121,7 @@ def test_file_names_of_every_kind_in_a_data_set(tmp_path, monkeypatch):
         str(checkpoint_named(tmp_path, 'last')), '--data_root', str(tmp_path), '--dump_folder', str(dump),
         '--result_struct_filename', str(tmp_path / 'result.json')]) == 0
     written = set(tmp_path.rglob('*')) - before
-    assert written == {dump, *(dump / name for name in (*NAMES, 'outside.jpg'))}
+    assert written == {dump, *(dump / name for name in NAMES)}
 
 
 def test_file_names_of_every_kind_in_tasks(trained, tmp_path):

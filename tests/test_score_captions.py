@@ -258,7 +258,7 @@ def test_it_runs_from_the_checkout_without_being_installed(folder):
     (['captions.txt', 'ref0.txt', '--csv', 'ref0.txt'], ['ref0.txt: is an input file']),
     (['captions.txt', '--references', 'ref0.txt', '--json', 'ref0.txt'], ['ref0.txt: is an input file']),
     (['captions.txt', 'ref0.txt', '--training', 'ref1.txt', '--csv', 'ref1.txt'], ['ref1.txt: is an input file']),
-    (['captions.txt', 'ref0.txt', '--json', ''], ['--json: the file name is empty']),
+    (['captions.txt', 'ref0.txt', '--json', ''], ['the argument after --json is empty']),
     (['captions.txt', 'ref0.txt', '--json', '.'], ['.: is a folder']),
     (['captions.txt', 'ref0.txt', '--training', 'results.json'], ['results.json: holds results']),
     (['captions.txt', 'ref0.txt', '--split', 'val'], ['--split val']),

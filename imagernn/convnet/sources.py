@@ -3,6 +3,7 @@
 Knows names and paths, one for each row of a feature file. Opens no picture: what is in one is not known here.
 """
 
+import os
 import sys
 from pathlib import Path
 from typing import NamedTuple
@@ -63,7 +64,8 @@ def expanded(path):
 
     Any other path, and a folder without pictures, becomes [path]: whoever loads it reports what is wrong.
     """
-    return (pictures_in(path) if path.is_dir() else []) or [path]
+    is_folder = os.path.isdir(path)    # Path.is_dir would raise for a name that is too long
+    return (pictures_in(path) if is_folder else []) or [path]
 
 
 def shortened(names):

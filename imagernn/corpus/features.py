@@ -182,6 +182,8 @@ def open_features(path):
     numbers (called `feats` in .mat and .h5).
     """
     path = Path(path)
+    if path.is_dir():
+        raise InputError(f'{path}: is a folder; name the feature file in it')
     reader = READERS.get(path.suffix.lower())
     if reader is None:
         raise InputError(f"{path}: unknown kind of feature file '{path.suffix}'; expected one of {', '.join(READERS)}. "

@@ -15,7 +15,7 @@ import re
 from pathlib import Path
 from typing import NamedTuple
 
-from imagernn.errors import InputError
+from imagernn.errors import InputError, unreadable
 
 COCO_ID = re.compile(r'(\d{1,18})|(?:COCO_(?:train|val|test)20\d\d_)?(\d{12})(?:\.jpg)?', re.ASCII)
 FORMATS = ('expected results (COCO\'s list of {"image_id", "caption"}, or a result_struct.json with "imgblobs") or '
@@ -95,7 +95,7 @@ def parse(path):
     try:
         text = Path(path).read_bytes().decode('utf-8-sig')
     except OSError as error:
-        raise InputError(f'{path}: cannot be read ({error.strerror}); check its name and permissions') from None
+        raise unreadable(path, error) from None
     except UnicodeDecodeError as error:
         raise InputError(f'{path}: is not UTF-8 at byte {error.start} ({error.reason}); save it as UTF-8') from None
     if not text:

@@ -47,6 +47,8 @@ def stored_arrays(path):
     raise other exceptions for damage found only then: call it within readable(path).
     """
     path = Path(path)
+    if path.is_dir():
+        raise InputError(f'{path}: is a folder; name the file in it that holds the weights')
     if not path.is_file():
         raise InputError(f'{path}: there is no such weight file; name the file that holds the weights')
     with readable(path):
