@@ -1,11 +1,14 @@
 """Make a small copy of a checkpoint to share: python -m imagernn.publish CHECKPOINT cv/NAME.h5
 
 It keeps the model as float16, the vocabulary, the flags, and where the features came from. It leaves out what only a
-resumed run needs: the state of the solver and of the random stream, and the history.
+resumed run needs: the state of the solver and of the random stream, and the history. Of a path it keeps the name alone:
+the folders are those of the machine of the training.
 """
 
 import argparse
+import re
 import sys
+from pathlib import PureWindowsPath
 
 from imagernn.errors import InputError, command, loading, script
 
@@ -32,6 +35,7 @@ KEPT = ('wordtoix', 'ixtoword', 'it', 'epoch', 'perplexity', 'features')
 # flags that only mean something on the machine of the training
 LOCAL_PARAMS = ('data_root', 'checkpoint_output_directory', 'worker_status_output_directory', 'init_model_from',
                 'resume')
+PATHS = ('dataset', 'features', 'file')    # entries of params and features that are paths, or names
 
 
 @script
@@ -46,6 +50,8 @@ def main(argv=None):
         recorded = checkpoint.get('features')
         small['features'] = {**(recorded if isinstance(recorded, dict) else {}),
                              **origin(args.features, checkpoint['model'])}
+    for entry in [name for name in ('params', 'features') if name in small]:
+        small[entry] = without_folders(small[entry])
     save_checkpoint(args.output, small)
     print(f'written: {args.output}')
     return 0
@@ -59,6 +65,21 @@ def origin(path, model):
         raise InputError(f'{path}: does not say which network its features came from; name a file that '
                          f'{command("extract")} wrote')
     return features.origin
+
+
+def without_folders(value, is_path=False):
+    """A JSON value in which each path of a file or folder, in a form of any system, is its name alone.
+
+    is_path: whether a text is one although it looks like a name; so is every text under one of the names in PATHS.
+    """
+    if isinstance(value, dict):
+        return {without_folders(key): without_folders(item, key in PATHS) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [without_folders(item, is_path) for item in value]
+    if not isinstance(value, str):
+        return value
+    looks_like_path = re.match(r'[/\\~]|\.\.?[/\\]|[A-Za-z]:[/\\]|file:', value)
+    return PureWindowsPath(value).name if is_path or looks_like_path else value    # which knows both / and \\
 
 
 def to_float16(name, w):

@@ -6,6 +6,7 @@ import pytest
 from datasets import checkpoint_named, train_flags, write_tiny_dataset
 
 import driver
+import eval_sentence_predictions
 from imagernn import publish
 from imagernn.captioning.load import load_captioner
 from imagernn.runs.checkpoint_file import load_checkpoint, save_checkpoint
@@ -75,3 +76,64 @@ def test_a_feature_file_that_does_not_help_is_refused(root, tmp_path, width, att
 def test_a_published_checkpoint_starts_a_new_run(root, tmp_path):
     assert publish.main([str(checkpoint_named(root, 'last')), str(tmp_path / 'small.h5')]) == 0
     assert driver.main(train_flags(root, '--init_model_from', str(tmp_path / 'small.h5'), '--fappend', 'again')) == 0
+
+
+def texts_of(path):
+    """Every text in an HDF5 file: names, attributes and values."""
+    found = []
+    with h5py.File(path, 'r') as file:
+        def visit(name, item):
+            found.extend([name, *map(str, item.attrs), *map(str, item.attrs.values())])
+            if isinstance(item, h5py.Dataset) and item.shape == ():
+                found.append(str(item.asstr()[()] if item.dtype.kind in 'OS' else item[()]))
+        visit('', file)
+        file.visititems(visit)
+    return found
+
+
+@pytest.mark.parametrize('data', ['absolute', 'relative', 'above'])
+def test_no_folder_of_this_machine_is_in_the_file_to_give_away(root, tmp_path, monkeypatch, data):
+    """Neither where the data and the features are, nor where the run wrote, nor where it was started from."""
+    home = tmp_path / 'secret_home'
+    place = home / 'secret_project'
+    for folder in ('data', 'elsewhere', 'start'):
+        (place / f'secret_{folder}').mkdir(parents=True)
+    monkeypatch.setenv('HOME', str(home))
+    monkeypatch.chdir(place / 'secret_start')
+    write_tiny_dataset(place / 'secret_data')
+    features = place / 'secret_elsewhere' / 'named.h5'
+    features.write_bytes((root / 'tiny' / 'named.h5').read_bytes())
+    into = {'absolute': f'{place}/', 'relative': '../', 'above': '../../secret_project/'}[data]
+    flags = train_flags(place, '--features', f'{into}secret_elsewhere/named.h5', '--max_epochs', '1')
+    flags += {'absolute': ['--dataset', f'{into}secret_data/tiny'],
+              'relative': ['--data_root', '../secret_data'],
+              'above': ['--data_root', '..', '--dataset', 'secret_data/tiny']}[data]
+    assert driver.main(flags) == 0
+    last = checkpoint_named(place, 'last')
+    assert driver.main(['--resume', str(last), '--max_epochs', '2']) == 0
+    assert driver.main([*flags, '--init_model_from', str(last), '--fappend', 'second']) == 0
+    for which, more in (('_test_last', []), ('second_last', []), ('second_last', ['--features', str(features)])):
+        source = checkpoint_named(place, which)
+        assert any('secret' in text for text in texts_of(source))    # so that this test can see it
+        small = tmp_path / 'small.h5'
+        assert publish.main([str(source), str(small), *more]) == 0
+        assert b'secret' not in small.read_bytes() and str(tmp_path).encode() not in small.read_bytes()
+        kept = load_captioner(small)
+        assert (kept['params']['dataset'], kept['features']['file']) == ('tiny', 'named.h5')
+        assert kept['features']['preprocessing'] == '{}' and kept['params']['checkpoint_every'] == '10m'
+    shared = tmp_path / 'of_somebody_else'
+    write_tiny_dataset(shared)
+    (shared / 'tiny' / 'named.h5').write_bytes(features.read_bytes())
+    monkeypatch.chdir(shared)
+    assert eval_sentence_predictions.main([str(small), '--data_root', str(shared)]) == 0
+
+
+@pytest.mark.parametrize(('value', 'kept'), [
+    ('/home/ada/feats.h5', 'feats.h5'), ('C:\\Users\\Ada\\feats.h5', 'feats.h5'), ('C:/Users/Ada/f.h5', 'f.h5'),
+    ('\\\\server\\ada\\f.h5', 'f.h5'), ('~ada/f.h5', 'f.h5'), ('../ada/f.h5', 'f.h5'), ('./ada/f.h5', 'f.h5'),
+    ('file:///home/ada/f.h5', 'f.h5'), ('/home/ada/', 'ada'), ('lstm', 'lstm'), ('a/b', 'a/b'), (1.5, 1.5),
+    (['/home/ada/x', 2], ['x', 2]),
+    ({'file': 'ada/f.h5', 'x': {'dataset': 'ada\\d'}}, {'file': 'f.h5', 'x': {'dataset': 'd'}}),
+])
+def test_of_a_path_from_any_system_the_name_is_kept(value, kept):
+    assert publish.without_folders(value) == kept
