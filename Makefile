@@ -57,7 +57,7 @@ demo: .venv/demo
 	$(BIN)/python eval_sentence_predictions.py cv/demo/model_checkpoint_scenes_*_last.h5 -b 3 \
 	    --result_struct_filename demo/result_struct.json --html demo/scenes.html
 	$(CAPTION) --html demo/photos.html $(or $(IMAGES),$(addprefix \
-	    $$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/,$(PHOTOS)))
+	    $$($(BIN)/python -c 'import os, sysconfig; print(os.path.relpath(sysconfig.get_path("purelib")))')/,$(PHOTOS)))
 	@echo
 	@echo 'Look at  demo/scenes.html  and  demo/photos.html  in a browser: the pictures with their captions.'
 	@echo 'Next, train on your own data (README.md explains how):'

@@ -18,6 +18,9 @@ import tempfile
 import time
 from pathlib import Path
 
+if __name__ == '__main__':
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))    # a checkout need not be installed
+
 import imagernn.nn.blas  # noqa: F401  before numpy, as the timed script does
 
 # isort: split

@@ -15,6 +15,9 @@ import sys
 import tempfile
 from pathlib import Path
 
+if __name__ == '__main__':
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))    # a checkout need not be installed
+
 import h5py
 import numpy as np
 from tqdm import tqdm

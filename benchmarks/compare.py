@@ -19,6 +19,9 @@ import sys
 from pathlib import Path
 from typing import NamedTuple
 
+if __name__ == '__main__':
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))    # a checkout need not be installed
+
 import imagernn.nn.blas  # noqa: F401  before numpy
 
 # isort: split

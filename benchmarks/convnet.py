@@ -16,6 +16,9 @@ import sys
 import tempfile
 from pathlib import Path
 
+if __name__ == '__main__':
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))    # a checkout need not be installed
+
 from imagernn.nn.blas import NUM_THREADS  # before numpy
 
 # isort: split

@@ -16,6 +16,9 @@ import sys
 import time
 from pathlib import Path
 
+if __name__ == '__main__':
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))    # a checkout need not be installed
+
 from imagernn.corpus.tokenize import ptb_tokenize
 from imagernn.errors import InputError, script
 from imagernn.formats.writing import write_text

@@ -14,6 +14,9 @@ import textwrap
 from contextlib import contextmanager
 from pathlib import Path
 
+if __name__ == '__main__':
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))    # a checkout need not be installed
+
 from imagernn.errors import InputError, script
 from imagernn.formats.json_files import write_json
 from imagernn.formats.writing import require_writable, write_text

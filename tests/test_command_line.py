@@ -1,5 +1,6 @@
 """imagernn COMMAND: the table of commands, what starting costs, and hints that name a command which exists."""
 
+import os
 import re
 import subprocess
 import sys
@@ -125,3 +126,27 @@ def test_in_the_root_of_the_checkout_hints_name_the_scripts(monkeypatch):
 def test_elsewhere_an_extra_is_installed_from_the_path_of_the_checkout(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert errors.install_command('lite0') == f"pip install -e '{ROOT}[lite0]'"
+
+
+RUN = sorted(str(path.relative_to(ROOT)) for folder in ('.', 'data', 'eval', 'benchmarks')
+             for path in (ROOT / folder).glob('*.py') if "__name__ == '__main__'" in path.read_text(encoding='utf-8'))
+
+
+@pytest.mark.parametrize('script', RUN)
+def test_every_script_starts_in_a_checkout_that_is_not_installed(script, tmp_path):
+    code = f'''
+import runpy, sys
+sys.meta_path = [finder for finder in sys.meta_path if 'editable' not in repr(finder).lower()]
+sys.path = [path for path in sys.path[1:] if path != {str(ROOT)!r}]
+try:
+    import imagernn
+    sys.exit('it is installed after all')
+except ModuleNotFoundError:
+    pass
+sys.path.insert(0, {str((ROOT / script).parent)!r})
+sys.argv = [{str(ROOT / script)!r}, '--help']
+runpy.run_path(sys.argv[0], run_name='__main__')
+'''
+    environment = {name: value for name, value in os.environ.items() if name != 'PYTHONPATH'}
+    done = subprocess.run([sys.executable, '-c', code], cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0 and done.stdout.startswith('usage: '), done.stderr
