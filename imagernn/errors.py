@@ -141,6 +141,8 @@ def _correct(path):
     """What to do about a path that leads to no file."""
     if web_address(path):
         return 'it is a web address: download the file first, and name the copy'
+    if not os.path.isabs(path) and not _has_working_directory():
+        return 'change to the working directory again: it was removed or replaced'
     if path.startswith('~'):
         return 'write the home folder in full: ~ stands for it only where a shell has replaced it'
     if re.search('[*?[]', path):
@@ -148,6 +150,13 @@ def _correct(path):
     if '\\' in path and os.name != 'nt':
         return 'check its name: folders are separated by / here'
     return 'check its name'
+
+
+def _has_working_directory():
+    try:
+        return bool(os.getcwd())
+    except OSError:
+        return False
 
 
 def shown(text):
