@@ -90,13 +90,13 @@ def command(name):
     return f'imagernn {name}' if by_console_script else f'python -m imagernn {name}'
 
 
-def install_command(extra):
-    """What the user can type to install an optional extra of setup.py: for the hints in messages."""
-    root = PACKAGE.parent
+def install_command(extra=''):
+    """What the user can type to install an optional extra of setup.py, or what is always needed: for hints."""
+    root, extra = PACKAGE.parent, f'[{extra}]' if extra else ''
     if not (root / 'setup.py').is_file():
-        return f"pip install 'imagernn[{extra}]'"
+        return f"pip install 'imagernn{extra}'"
     here = os.path.exists('setup.py') and Path.cwd() == root
-    return f"pip install -e '{'.' if here else root}[{extra}]'"
+    return f"pip install -e '{'.' if here else root}{extra}'"
 
 
 def web_address(path):
@@ -200,7 +200,7 @@ def loading(name, build_parser):
     """A with-block for the imports of a script that take long, below its parser.
 
     name: the script's __name__. If the script is being started, as a file or as a subcommand of imagernn, --help does
-    not wait for the block, and Ctrl-C in it ends the process as it does in main.
+    not wait for the block, and Ctrl-C in it ends the process as it does in main. So does a package that is missing.
     """
     if name != '__main__' and not Path(sys.argv[0]).name.startswith('imagernn '):    # it is imported
         yield
@@ -213,6 +213,11 @@ def loading(name, build_parser):
         signal.signal(signal.SIGINT, _leave)
     try:
         yield
+    except ModuleNotFoundError as error:
+        if not error.name or error.name.partition('.')[0] == PACKAGE.name:    # a mistake of ours
+            raise
+        print(f'error: {error.name} is not installed; run: {install_command()}', file=sys.stderr)
+        sys.exit(2)
     finally:
         if hears:
             signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -150,3 +150,21 @@ runpy.run_path(sys.argv[0], run_name='__main__')
     environment = {name: value for name, value in os.environ.items() if name != 'PYTHONPATH'}
     done = subprocess.run([sys.executable, '-c', code], cwd=tmp_path, env=environment, capture_output=True, text=True)
     assert done.returncode == 0 and done.stdout.startswith('usage: '), done.stderr
+
+
+@pytest.mark.parametrize('script', ['driver.py', 'predict_on_images.py', 'eval/score_captions.py',
+                                    'data/make_scenes.py'])
+def test_a_package_that_is_not_installed_is_named(script):
+    """As in a checkout that was only copied or cloned."""
+    code = f'''
+import sys, runpy
+class Missing:
+    def find_spec(self, name, *_):
+        if name == 'numpy':
+            raise ModuleNotFoundError("No module named 'numpy'", name='numpy')
+sys.meta_path.insert(0, Missing())
+sys.argv, sys.path[0] = [{script!r}], {str((ROOT / script).parent)!r}
+runpy.run_path({script!r}, run_name='__main__')
+'''
+    done = subprocess.run([sys.executable, '-c', code], cwd=ROOT, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (2, "error: numpy is not installed; run: pip install -e '.'\n")
