@@ -220,9 +220,7 @@ def rows_of_file(path, root, names, checkpoint, params):
     if features.pictures is not None:
         rows = features.rows_of_pictures(names, rows)
         if (rows < 0).any():
-            missing = [name for name, row in zip(names, rows, strict=True) if row < 0]
-            raise features.of_other_pictures(f'{len(missing)} of the {len(names)} pictures in {tasks}, the first is '
-                                             f'{missing[0]!r:.100}', tasks)
+            raise features.lacks(names, rows, tasks)
     there = features.extracted[rows]
     for number in np.flatnonzero(~there).tolist():
         reason = (f'{names[number]}: has no features in {features.path}, where row {rows[number]} is marked as not '

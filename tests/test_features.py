@@ -167,7 +167,7 @@ BROKEN = {
     'wrong suffix': ('a.csv', lambda p: p.write_text('1,2'), ["kind of feature file '.csv'", '.npy', 'Store']),
     'no suffix': ('feats', lambda p: p.write_text('1,2'), ["kind of feature file ''", '.mat']),
     'missing': ('a.mat', lambda p: None, ['there is no such feature file', '--features']),
-    'a folder': ('a.npy', lambda p: p.mkdir(), ['there is no such feature file']),
+    'a folder': ('a.npy', lambda p: p.mkdir(), ['is a folder', 'name the feature file in it']),
     'empty file .mat': ('a.mat', lambda p: p.touch(), ['cannot be read', 'again']),
     'empty file .h5': ('a.h5', lambda p: p.touch(), ['cannot be read', 'again']),
     'empty file .npy': ('a.npy', lambda p: p.touch(), ['cannot be read', 'again']),

@@ -137,6 +137,14 @@ def test_a_picture_that_the_features_lack_is_an_error_in_every_command(root, cap
         assert "row 0 is of '0.jpg'" in message and f'extract {root}/tiny/dataset.json --weights' in message
 
 
+def test_the_advice_keeps_the_features_that_are_there(root, capsys):
+    images = images_of(root)
+    write_images(root, [*images, {**images[0], 'imgid': 20, 'filename': 'new.jpg'}])
+    assert driver.main(train_flags(root)) == 2
+    message = capsys.readouterr().err
+    assert 'Extract the missing ones: ' in message and '--force' not in message and '--dtype float32' in message
+
+
 def named(*names):
     return [{'filename': name, 'imgid': imgid, 'split': 'train', 'sentences': [{'tokens': ['a']}]}
             for imgid, name in enumerate(names)]
@@ -181,7 +189,7 @@ def test_another_picture_is_never_taken_for_it(tmp_path, names, wanted):
     (tmp_path / 'tiny').mkdir()
     write_images(tmp_path, named(*wanted))
     write_features(tmp_path / 'tiny' / 'vgg_feats.h5', names, np.ones((len(names), 1)))
-    with pytest.raises(InputError, match=r'vgg_feats.h5: lists no features of . of the . pictures .* is of '):
+    with pytest.raises(InputError, match=r'vgg_feats.h5: has no features of . of the . pictures .* is of '):
         getDataProvider('tiny', tmp_path)
 
 

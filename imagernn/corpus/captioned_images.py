@@ -251,11 +251,8 @@ def _matched_rows(path, store, features):
                          'images from 0')
     names = store.picture_names()
     rows = features.rows_of_pictures(names, store.imgids)
-    missing = np.flatnonzero(rows < 0)
-    if missing.size:
-        first = int(missing[0])
-        raise features.of_other_pictures(f'{missing.size} of the {len(names)} pictures in {path}, the first is '
-                                         f'{names[first]!r:.100}', path)
+    if (rows < 0).any():
+        raise features.lacks(names, rows, path)
     return rows
 
 

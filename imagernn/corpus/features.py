@@ -132,21 +132,35 @@ class Features:
                 rows[number] = alike[0]
         return rows
 
-    def of_other_pictures(self, missing, source):
-        """An InputError for pictures that the file does not list. missing: them in words; source: the file that does.
+    def lacks(self, names, rows, source):
+        """An InputError for those pictures of a source, a dataset.json or tasks.txt, that have no row, rows (n,) < 0.
 
         It says which picture the first row is of, and how to extract the features of the source's pictures.
         """
+        missing = [name for name, row in zip(names, rows.tolist(), strict=True) if row < 0]
         row = next((row for row, name in enumerate(self.pictures) if name), 0)
-        return InputError(f'{self.path}: lists no features of {missing}; its row {row} is of {self.pictures[row]!r}. '
-                          f'It was made for other pictures: extract the features again, {self.again(source)} --force, '
-                          'or name the right file with --features.')
+        wanted = set(names)
+        if all(name in wanted or not name for name in self.pictures):
+            advice = f'Extract the missing ones: {self.again(source)}'
+        else:
+            advice = (f'It was made for other pictures: extract the features again, {self.again(source)} --force, or '
+                      'name the right file with --features')
+        return InputError(f'{self.path}: has no features of {len(missing)} of the {len(names)} pictures in {source}, '
+                          f'the first is {missing[0]!r:.100}; its row {row} is of {self.pictures[row]!r:.100}. '
+                          f'{advice}.')
 
     def again(self, source):
-        """The command that extracts the features of a source, a dataset.json or tasks.txt, into this file."""
-        network = self.origin.get('network', 'lite0')
-        weights = '' if network == 'lite0' else f' --weights WEIGHTS_OF_{network.upper()}'
-        return f'{command("extract")} {quote(str(source))}{weights} --output {quote(str(self.path))}'
+        """The command that extracts the features of a source, a dataset.json or tasks.txt, into this file.
+
+        What the file has of these pictures is kept; with --force it is extracted again.
+        """
+        network, layer = self.origin.get('network', 'lite0'), self.origin.get('layer', '')
+        flags = '' if network == 'lite0' else f' --weights WEIGHTS_OF_{network.upper()}'
+        if layer not in ('', 'features', 'fc7'):    # the defaults
+            flags += f' --layer {quote(layer)}'
+        if self.dtype == np.float32 and self.path.suffix != '.mat':
+            flags += ' --dtype float32'
+        return f'{command("extract")} {quote(str(source))}{flags} --output {quote(str(self.path))}'
 
     def identities(self, imgids):
         """Which pictures the rows of these images are of, as bytes: their names if the file lists them, or imgids."""
@@ -277,15 +291,15 @@ def _read_mat(path):
 def _marks_of_mat(path, variables, num_images):
     """The pictures and extracted of a .mat of extract_features, None where they are not there."""
     pictures, extracted = (variables.get(name, lambda: None) for name in ('pictures', 'extracted'))
+    extracted = extracted()
     try:
         pictures = pictures()
-    except ValueError as error:
+    except Exception as error:    # too many names for the reader, or damage, which raises errors of many kinds
         print(f'note: {path}: its list of pictures cannot be read ({error}), so that nothing can check whether the '
               'rows are in the order of the images; extract the features into an .h5 instead', file=sys.stderr)
         pictures = None
     if not isinstance(pictures, list) or not all(isinstance(name, str | None) for name in pictures):
         pictures = None
-    extracted = extracted()
     extracted = extracted.read().ravel() != 0 if isinstance(extracted, matlab.Numbers) else None
     _require_one_each(path, num_images, pictures, extracted)
     return pictures and [name or '' for name in pictures], extracted

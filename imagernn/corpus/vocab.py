@@ -63,8 +63,8 @@ def lookup_table(words, wordtoix):
 def coverage(counts, lookup):
     """The Coverage of a text whose words occur so often, counts (W,), by a vocabulary's lookup_table, (W,)."""
     unknown = lookup < 0
-    return Coverage(np.count_nonzero(counts), np.count_nonzero(counts[unknown]), int(counts.sum()),
-                    int(counts[unknown].sum()))
+    words = counts > 0
+    return Coverage(int(words.sum()), int(words[unknown].sum()), int(counts.sum()), int(counts[unknown].sum()))
 
 
 def threshold_for(counts, most_dropped):
