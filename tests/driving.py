@@ -50,7 +50,7 @@ def drive(flags, step=nothing, evaluation=nothing, before_update=nothing, after_
 
     @script
     def main(argv):
-        state, solver, rng, provider, params = driver.prepare(argv)
+        state, solver, rng, provider, params = driver.prepare(driver.build_parser(), argv)
         return driver.train(state, Stepper(solver, state, before_update, after_update), rng,
                             Provider(provider, state, rng, step, evaluation), params)
 

@@ -124,8 +124,59 @@ def test_recurrent_layer_through_its_start_and_its_last_state(rng, name, batch_s
 
     dX, dstart, grads = layer.backward(weights.copy(), cache, of_last)
     assert [part is not None for part in dstart] == [i in given for i in range(2)]
-    check(f, [X, *(start[i] for i in given), *(model[key] for key in grads)],
-          [dX.copy(), *(dstart[i] for i in given), *(grad.copy() for grad in grads.values())], num_checks=4)
+    arrays = [X, *(start[i] for i in given), *(model[key] for key in grads)]
+    found = [dX.copy(), *(dstart[i] for i in given), *(grad.copy() for grad in grads.values())]
+    check(f, arrays, found, num_checks=4)
+
+    # an error of a percent in any of them is caught
+    for wrong in range(len(found)):
+        if not found[wrong].any():    # a single ReLU that is off
+            continue
+        planted = [grad * 1.01 if i == wrong else grad for i, grad in enumerate(found)]
+        assert max(errors(f, arrays, planted, [wrong])) > CAUGHT
+
+
+@pytest.mark.parametrize('name', RECURRENT)
+def test_a_part_of_dlast_that_is_none_is_zeros(rng, name):
+    layer, params = RECURRENT[name]
+    model = {key: rng.normal(size=shape) for key, shape in layer.shapes(E, H).items()}
+    X, weights, dh = rng.normal(size=(6, E)), rng.normal(size=(6, H)), rng.normal(size=(3, H))
+    dX = []
+    for dlast in ((dh, None), (dh, np.zeros((3, H))), (None, None), None):
+        _, _, cache = layer.forward(X, [3, 2, 1], model, params)
+        dX.append(layer.backward(weights.copy(), cache, dlast)[0].copy())
+    np.testing.assert_array_equal(dX[0], dX[1])
+    np.testing.assert_array_equal(dX[2], dX[3])
+    assert np.isfinite(dX).all() and not np.array_equal(dX[0], dX[2])
+
+
+@pytest.mark.parametrize('name', RECURRENT)
+def test_the_last_state_of_a_pass_without_a_start_can_be_continued(rng, name):
+    layer, params = RECURRENT[name]
+    model = {key: rng.normal(size=shape) for key, shape in layer.shapes(E, H).items()}
+    X = rng.normal(size=(8, E))
+    whole, _, _ = layer.forward(X, [2] * 4, model, params)
+    _, last, _ = layer.forward(X[:6], [2] * 3, model, params)
+    h, _ = layer.tick(layer.project(X[6:], model, params), last, model, params)
+    np.testing.assert_allclose(h, whole[6:], rtol=1e-13)
+
+
+def test_two_layers_on_parts_of_one_scratch_keep_their_caches(rng):
+    """Two LSTMs, one above the other."""
+    models = [{'WLSTM': rng.normal(size=(1 + size + H, 4 * H))} for size in (E, H)]
+    X, weights, scratch = rng.normal(size=(6, E)), rng.normal(size=(6, H)), Scratch()
+
+    def f():
+        hidden = X
+        for each in models:
+            hidden, _, _ = lstm.forward(hidden, [3, 2, 1], each, {})
+        return float(np.vdot(hidden, weights))
+
+    lower, _, lower_cache = lstm.forward(X, [3, 2, 1], models[0], {}, scratch=scratch.part('lower'))
+    _, _, upper_cache = lstm.forward(lower, [3, 2, 1], models[1], {}, scratch=scratch.part('upper'))
+    dlower, _, upper_grads = lstm.backward(weights, upper_cache)
+    dX, _, lower_grads = lstm.backward(dlower, lower_cache)
+    check(f, [X, models[0]['WLSTM'], models[1]['WLSTM']], [dX, lower_grads['WLSTM'], upper_grads['WLSTM']])
 
 
 @pytest.mark.parametrize('batch_sizes', [[4, 3, 3, 1], [1]], ids=str)

@@ -126,11 +126,12 @@ def test_features_that_are_not_finite_end_the_run_with_the_iteration(root, capsy
     np.save(root / 'tiny' / 'vgg_feats.npy', features)
     assert driver.main(train_flags(root, '--batch_size', '2')) == 2
     err = capsys.readouterr().err
-    assert err.startswith('error: iteration ') and 'imgid 3' in err and 'number 2 is inf' in err
+    assert '\nerror: iteration ' in err and 'imgid 3' in err and 'number 2 is inf' in err
 
 
 def test_a_solver_state_that_is_not_finite_is_not_saved(root, capsys):
-    state, solver, rng, provider, params = driver.prepare(train_flags(root, '--checkpoint_every', '1'))
+    flags = train_flags(root, '--checkpoint_every', '1')
+    state, solver, rng, provider, params = driver.prepare(driver.build_parser(), flags)
 
     def spoil_the_solver(state):
         solver.state_dict()['cache']['squares']['We'][0, 0] = np.inf

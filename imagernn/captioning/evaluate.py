@@ -12,6 +12,7 @@ from imagernn.captioning.batch import batch_of_pairs
 from imagernn.captioning.model import encode_images, forward, make_tick
 from imagernn.corpus.vocab import coverage, decode, lookup_table
 from imagernn.errors import InputError
+from imagernn.metrics.cider import cider
 from imagernn.metrics.perplexity import perplexity
 from imagernn.nn.search import beam_search, greedy_search, sample_search
 from imagernn.nn.workers import Workers
@@ -52,6 +53,19 @@ def known_words(provider, split, lookup, max_images=None):
         raise InputError(f'{provider.folder}: the vocabulary has none of the {found.num_words} different words of the '
                          f'{split} split; expected sentences in the language and tokenization of the training')
     return found
+
+
+def split_cider(provider, split, model, params, ixtoword, max_images=-1, workers=None):
+    """The mean CIDEr-D of greedy captions of a split's images, on the scale of metrics.cider: 1 is what papers print
+    as 100. max_images as for split_perplexity.
+    """
+    images = list(provider.iterImages(split, max_images))
+    imgids, dtype = [image['imgid'] for image in images], model['Wd'].dtype
+    options = {'beam_size': 1, 'temperature': 0, 'nbest': 1, 'seed': 0}
+    captions = caption_images(lambda i, j: provider.features.rows(imgids[i:j], dtype=dtype), len(images), model, params,
+                              ixtoword, options, workers)
+    references = [[sentence['tokens'] for sentence in image['sentences']] for image in images]
+    return cider([found[0].words for found in captions], references)[0]
 
 
 def batches_perplexity(batches, model, params, workers):

@@ -10,7 +10,7 @@ from imagernn.runs.flags import check_run_params, require_above_zero, require_be
 # what a checkpoint's arrays were made for: a run that starts or resumes from one cannot choose these
 MODEL_PARAMS = ('generator', *SIZES, 'image_at', 'tanhC_version', 'rnn_relu_encoders', 'rnn_feed_once')
 # what a run that resumes cannot choose either
-RUN_PARAMS = ('dataset', 'val_share', 'seed', 'word_count_threshold', 'batch_size')
+RUN_PARAMS = ('self_critical_after', 'dataset', 'val_share', 'seed', 'word_count_threshold', 'batch_size')
 MAX_BEAM_SIZE = 10_000
 MAX_THREADS = 1000
 TEMPERATURES = (1e-6, 1e6)    # where the likeliest word, or any word, is certain already; far beyond, float32 overflows
@@ -77,6 +77,19 @@ def add_training_flags(parser):
         help='1: compare every gradient with finite differences, with dropout on, and exit.')
 
 
+def add_self_critical_flags(parser):
+    """Training on rewards of whole captions, in place of the next word."""
+    add = parser.add_argument_group('self-critical training').add_argument
+    add('--self_critical_after', type=float, default=-1,
+        help='From this epoch on, captions that the model draws itself are rewarded (Rennie et al. 2017), and the run '
+             'is judged by CIDEr-D on val; -1 never does. It improves a trained model: give 0 and --init_model_from.')
+    add('--self_critical_images', type=int, default=100, help='Images per batch of this training.')
+    add('--self_critical_samples', type=int, default=5,
+        help='Captions drawn for each image. More give a steadier gradient and take longer.')
+    add('--bleu_weight', type=float, default=3.,
+        help='The reward is CIDEr-D, from 0 to 10, plus this times BLEU-4, from 0 to 1.')
+
+
 def add_evaluation_flags(parser):
     """When and on what a training run evaluates, and what follows from it."""
     add = parser.add_argument_group('evaluation').add_argument
@@ -98,6 +111,8 @@ def check_training_flags(params):
     require_above_zero(params, ('eval_period',))
     if params['eval_max_images'] == 0:
         raise InputError('--eval_max_images 0: nothing to evaluate on; give a number, or -1 for all')
+    require_between(params, {'self_critical_images': BATCH_LIMITS, 'self_critical_samples': (2, 1000),
+                             'bleu_weight': (0, math.inf)})
     if params['generator'] != 'lstm' and params['image_at'] != 'first':
         raise InputError(f'--image_at {params["image_at"]}: is a flag of the LSTM; the RNN sees the image at every '
                          'step, or at the first one with --rnn_feed_once 1')

@@ -96,6 +96,21 @@ class Reward:
         return np.log(len(self.images)) - np.log(np.maximum(found, 1))
 
 
+class SelfCritical:
+    """Self-critical training of a run: the rewards of its training split, and its flags."""
+
+    def __init__(self, provider, lookup, params):
+        self._provider, self._params = provider, params
+        self._reward = Reward(provider, 'train', lookup, params['bleu_weight'])
+
+    def step(self, model, rng, workers):
+        """The cost, gradients and stats of one batch of images, drawn with replacement."""
+        images = self._reward.images[rng.integers(len(self._reward.images), size=self._params['self_critical_images'])]
+        features = self._provider.features.rows(self._provider.imgids[images], dtype=model['Wd'].dtype)
+        return self_critical_cost_and_grads(images, features, self._reward, self._params['self_critical_samples'],
+                                            model, self._params, rng, workers)
+
+
 def sentence_bleu(counts):
     """BLEU-4 of each caption by itself, without smoothing: rows of bleu_counts (n, 10) -> (n,), 0 to 1."""
     bleu = geometric_means(counts[:, :4], counts[:, 4:8])[:, 3]

@@ -129,7 +129,7 @@ def softmax_cost_backward(scale, cache, out=None):
     dy, row_scale = expy, scale / sums                                          # (P, V), (P,): their product is dy
     dy[np.arange(len(dy)), targets] -= sums
     db = (row_scale @ dy)[None]                                                 # (1, V)
-    dW = np.matmul((x * row_scale[:, None]).T, dy, out=scratch('dWd', W.shape, W.dtype))    # (H, V)
+    dW = np.matmul((x * row_scale[:, None]).T, dy, out=scratch('dW', W.shape, W.dtype))    # (H, V)
     dx = np.matmul(dy, W.T, out=out)                                            # (P, H)
     dx *= row_scale[:, None]
     return dx, dW, db

@@ -76,7 +76,7 @@ def forward(X, batch_sizes, model, params, start=None, scratch=None):
 def backward(dH, cache, dlast=None):
     """The mirror of forward.
 
-    dH (P, H): the gradient by H. dlast: the gradient by last, or None for zeros.
+    dH (P, H): the gradient by H. dlast: the gradient by last; a part that is None, or no dlast at all, is zeros.
     Returns dX (P, E); dstart, the gradient by start, whose parts are None where those of start were zeros; and grads
     {'WLSTM'}. dX and the gradient live in scratch.
     """
@@ -90,7 +90,9 @@ def backward(dH, cache, dlast=None):
     # the gradient by the state, running backward; the rows of sentences that end earlier wait with their dlast
     dh = scratch('dh', (N, H), dtype)
     dc = scratch('dc', (N, H), dtype)
-    dh[:], dc[:], dcontext_last = (*(dlast or (0, 0)), 0)[:3]
+    dh_last, dc_last, dcontext_last = (*(dlast or ()), None, None, None)[:3]
+    dh[:] = 0 if dh_last is None else dh_last
+    dc[:] = 0 if dc_last is None else dc_last
     dcontext = None if no_context else np.zeros((N, 4 * H), dtype)
     for before, now in reversed(steps):
         n = now.stop - now.start
@@ -106,7 +108,7 @@ def backward(dH, cache, dlast=None):
     dWLSTM = np.matmul(Xin.T, dgates, out=scratch('dWLSTM', WLSTM.shape, dtype))
     dstart = None if no_h0 else dh.copy(), None if no_c0 else dc.copy()
     if dcontext is not None:
-        dstart = *dstart, dcontext + dcontext_last
+        dstart = *dstart, dcontext if dcontext_last is None else dcontext + dcontext_last
     return dX, dstart, {'WLSTM': dWLSTM}
 
 

@@ -58,15 +58,16 @@ def forward(X, batch_sizes, model, params, start=None, scratch=None):
         sums[now] += np.matmul(H[before], Whh, out=recurrent[:n])
         _step(sums[now], H[now])
 
-    last = H[last_rows(batch_sizes)], context if context is None or not feed_once else np.zeros_like(context)
+    no_more = context is None or feed_once    # the context has no effect on later steps
+    last = H[last_rows(batch_sizes)], np.zeros((N, H.shape[1]), X.dtype) if no_more else context
     return H, last, (H, h0, Whh, batch_sizes, steps, context is None, feed_once, inputs_cache)
 
 
 def backward(dH, cache, dlast=None):
     """The mirror of forward.
 
-    dH (P, H): the gradient by H; it is overwritten. dlast: the gradient by last, (dh, dcontext), whose second part may
-    be None, or None for zeros.
+    dH (P, H): the gradient by H; it is overwritten. dlast: the gradient by last; a part that is None, or no dlast at
+    all, is zeros.
     Returns dX (P, E); dstart, (dh, dcontext), each (N, H), or None where start was zeros; and grads {'Whh', 'bhh',
     'Wxh', 'bxh'}.
     """

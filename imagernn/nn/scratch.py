@@ -7,10 +7,11 @@ class Scratch:
     """Large arrays by name.
 
     scratch(name, shape, dtype) gives an uninitialised array that is valid until the same name is asked for again.
+    Layers use fixed names, so two layers of a model need a scratch each: scratch.part('lower'), scratch.part('upper').
     """
 
     def __init__(self):
-        self._buffers = {}
+        self._buffers, self._parts = {}, {}
 
     def __call__(self, name, shape, dtype):
         size = int(np.prod(shape))
@@ -18,3 +19,7 @@ class Scratch:
         if buffer is None or buffer.size < size or buffer.dtype != dtype:
             buffer = self._buffers[name] = np.empty(size + size // 4, dtype)
         return buffer[:size].reshape(shape)
+
+    def part(self, name):
+        """A Scratch of its own for one layer of a model, the same one for the same name."""
+        return self._parts.setdefault(name, Scratch())

@@ -10,7 +10,7 @@ import re
 import socket
 from pathlib import Path
 
-WHICH = r'(?:last|[a-z]*[0-9]+\.[0-9]{2,4}|inf)\.h5'    # the end of a name: the last checkpoint, or a best one's score
+WHICH = r'(?:last|[a-z]*-?[0-9]+\.[0-9]{1,4}|inf)\.h5'    # ends a name: the last checkpoint, or a best one's score
 
 
 def checkpoint_path(params, which):

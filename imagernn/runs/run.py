@@ -39,21 +39,30 @@ class Run:
     state: a RunState, changed in place. params: the flags of runs.flags, besides dataset, max_epochs and eval_period.
     iters_per_epoch: updates per epoch. learning_rate_at(epoch) -> the learning rate. checks: those of runs.divergence,
     besides that all numbers must be finite. probe(): why the weights as they are should not be saved, or None; asked
-    before every checkpoint. subcommand: the one of imagernn that resumes the run. next_step(best_checkpoint): a line
-    to print when the run has finished, or ''.
+    before every checkpoint. worth_saving(value): whether a score on val deserves a best checkpoint. hopeless(value):
+    why a run with this score on val should be aborted, or None. subcommand: the one of imagernn that resumes the run.
+    next_step(best_checkpoint): a line to print when the run has finished, or ''.
     """
 
     def __init__(self, state, solver, rng, params, iters_per_epoch, learning_rate_at, *, checks=(),
-                 probe=lambda: None, subcommand='train', next_step=lambda path: ''):
+                 probe=lambda: None, worth_saving=lambda value: True, hopeless=lambda value: None,
+                 subcommand='train', next_step=lambda path: ''):
         self.state, self.solver, self.rng, self._params = state, solver, rng, params
-        self._learning_rate_at, self._checks, self._probe = learning_rate_at, checks, probe
+        self._learning_rate_at = learning_rate_at
+        self._checks, self._probe = checks, probe
+        self._worth_saving, self._hopeless = worth_saving, hopeless
         self._subcommand, self._next_step = subcommand, next_step
         self.iters_per_epoch = iters_per_epoch
         self.max_iters = max(1, round(params['max_epochs'] * iters_per_epoch))
         self._eval_period = max(1, int(params['eval_period'] * iters_per_epoch))
-        self._problem = self._hopeless()    # of a run that had ended for that reason, and is resumed
+        # a run that ended because it was hopeless, and is resumed, still is
+        self._problem = None if state.val is None else hopeless(state.val)
         self._profile = Profile() if params['profile'] else None
         self.exit_code = None
+        # of the present iteration: when it began, its batch's own score and, once the step is taken, the report on it
+        self._started, self._train, self._report = None, None, None
+        # what is due after it
+        self._evaluates, self._counted, self._saves, self._is_best = False, False, False, False
 
     def __enter__(self):
         path = status_path(self._params)
@@ -82,13 +91,11 @@ class Run:
         """
         while self.state.it < self.max_iters and not self._problem and not self._stop.signal:
             self._started = time.perf_counter()
-            self._report, self._decided, self._is_best = None, False, False
+            self._report, self._evaluates, self._is_best = None, False, False
             self.state.epoch = (self.state.it + 1) / self.iters_per_epoch
             if self._profile:
                 self._profile.begin_step()
             yield self.state.it + 1
-            if self._report:
-                self._decide()
             if self._report:
                 self._report_and_save()
 
@@ -103,11 +110,14 @@ class Run:
         if reason:
             self._diverged(reason)
             return False
-        self._train = stats[state.score.train_key]
+        self._train = stats.get(state.score.train_key)    # None where the batch had another objective
         return True
 
     def update(self, grads, workers=None):
-        """solver.step on the model with the learning rate of this epoch, halved at each rollback."""
+        """solver.step on the model with the learning rate of this epoch, halved at each rollback.
+
+        Then it decides what is due, and looks for divergence again before anything is saved.
+        """
         state, train = self.state, self._train
         learning_rate = self._learning_rate_at(state.epoch) * .5 ** state.rollbacks
         try:
@@ -115,41 +125,42 @@ class Run:
         except FloatingPointError as error:
             self._diverged(str(error))
             return
-        state.smooth_train = .99 * (train if state.smooth_train is None else state.smooth_train) + .01 * train
+        if train is not None:
+            state.smooth_train = .99 * (train if state.smooth_train is None else state.smooth_train) + .01 * train
         state.it += 1
-        if self._profile and self._profile.end_step() and self._profile.num_steps == 1:
-            say(f'first step after {time.perf_counter() - STARTED:.1f} s')
+        if self._profile:
+            self._profile.end_step()
+            if self._profile.num_steps == 1:
+                say(f'first step after {time.perf_counter() - STARTED:.1f} s')
         self._report = {'iter': [state.it, self.max_iters], 'epoch': [state.epoch, self._params['max_epochs']],
                         'time_per_batch': time.perf_counter() - self._started,
                         f'train_{state.score.train_key}': train}
-        val = '-' if state.val is None else f'{state.val:.4g}'
-        self._progress.set_postfix_str(f'epoch {state.epoch:.2f}, train {state.smooth_train:.4g}, val {val}', False)
+        train, val = ('-' if value is None else f'{value:.4g}' for value in (state.smooth_train, state.val))
+        self._progress.set_postfix_str(f'epoch {state.epoch:.2f}, train {train}, val {val}', False)
         self._progress.update()
+        self._decide()
 
     def evaluates(self):
-        """Whether it is time to evaluate. Looks for divergence first, which a checkpoint must not keep."""
-        if self._report:
-            self._decide()
-        return bool(self._report) and self._evaluates
+        """Whether it is time to evaluate."""
+        return self._evaluates
 
     def evaluated(self, value):
         """Take the score on val: report it, and compare it with the best so far."""
-        state, threshold = self.state, self._params.get('write_checkpoint_ppl_threshold', -1)
+        state = self.state
         state.val = value
-        self._is_best = state.score.better(value, state.best) and (threshold < 0 or value < threshold)
+        self._is_best = state.score.better(value, state.best) and self._worth_saving(value)
         if self._is_best:
             state.best = value
-        self._problem = self._hopeless()
-        say(f'epoch {state.epoch:.2f}: {state.score.name} {value:.4f} on val, {state.smooth_train:.4f} on train '
-            '(smoothed)')
+        self._problem = self._hopeless(value)
+        train = 'not trained on' if state.smooth_train is None else f'{state.smooth_train:.4f} on train (smoothed)'
+        say(f'epoch {state.epoch:.2f}: {state.score.name} {value:.4f} on val, {train}')
 
     # ---- between the steps
 
     def _decide(self):
         """What is due after this step; and, before anything is saved, whether the model has diverged."""
-        if self._decided:
-            return
-        self._decided, it = True, self.state.it
+        it = self.state.it
+        # as in NeuralTalk: none right before the last one
         self._evaluates = it == self.max_iters or (it % self._eval_period == 0 and it < self.max_iters - 4)
         self._counted = self._evaluates or self._checkpoints.counted(it)
         self._saves = self._counted or self._checkpoints.due()
@@ -174,7 +185,7 @@ class Run:
 
     def _diverged(self, reason):
         """Roll back to the last good state where --on_divergence wants that; else abort for this reason."""
-        state, self._report = self.state, None
+        state, self._report, self._evaluates = self.state, None, False
         if not state.good:
             self._problem = reason
         elif state.rollbacks == MOST_ROLLBACKS:
@@ -186,12 +197,6 @@ class Run:
             warn(f'after iteration {found_at}: {reason}; rolled back to iteration {state.it}, with '
                  f'1/{2 ** state.rollbacks} of the learning rate')
 
-    def _hopeless(self):
-        limit, val = self._params.get('min_ppl_or_abort', -1), self.state.val
-        if val is not None and 0 < limit <= val:
-            return f'perplexity {val:.2f} on val is not below --min_ppl_or_abort {limit}'
-        return None
-
     # ---- the end
 
     def __exit__(self, kind, error, traceback):
@@ -202,8 +207,10 @@ class Run:
                     say(self._profile.table())
                 self._save_at_the_end()
                 self._say_ending()
-            elif issubclass(kind, InputError):    # data that are not finite, or cannot be read any more
-                self._status.write(self.state, 'aborted', str(error))
+            else:
+                self._checkpoints.save_best_at_the_end(self.state)
+                self._status.write(self.state, 'aborted', f'{kind.__name__}: {error}')
+            if kind and issubclass(kind, InputError):    # data that are not finite, or cannot be read any more
                 raise InputError(f'iteration {self.state.it + 1}: {error}') from error
 
     def _save_at_the_end(self):
@@ -241,6 +248,6 @@ class Run:
             elif state.val is None:    # resumed with a smaller --max_epochs than it had reached
                 say(f'there was nothing left to do, and no evaluation before; the last model is in {last_path}')
             else:
-                say(f'{state.score.name} on val: {state.score.text(state.val)}, no checkpoint below '
-                    f'--write_checkpoint_ppl_threshold; the last model is in {last_path}')
+                say(f'{state.score.name} on val: {state.score.text(state.val)}, for which no best checkpoint was to be '
+                    f'saved; the last model is in {last_path}')
             self.exit_code = 0

@@ -6,6 +6,7 @@ parameters mean.
 
 import copy
 import dataclasses
+import math
 from typing import NamedTuple
 
 import numpy as np
@@ -22,13 +23,15 @@ class Score(NamedTuple):
     """What a run is judged by on its validation split."""
 
     name: str                 # in messages: perplexity, accuracy, recall sum
-    key: str                  # in files: of val_<key>, top_val_<key>
+    key: str                  # small letters, in files: of val_<key>, top_val_<key>
     train_key: str            # in a batch's stats and in files: of train_<key>, smooth_train_<key>
     higher_is_better: bool
     digits: int               # after the point, in messages and in the names of checkpoints
 
     def better(self, one, other):
-        """Whether one value is better than the other; any value is better than None."""
+        """Whether one value is better than the other. Any number is better than None; NaN is never better."""
+        if math.isnan(one):
+            return False
         return other is None or (one > other if self.higher_is_better else one < other)
 
     def text(self, value):
@@ -40,6 +43,7 @@ class Score(NamedTuple):
 
 
 PERPLEXITY = Score('perplexity', 'ppl2', 'ppl2', False, 2)
+CIDER = Score('CIDEr', 'cider', 'reward', True, 4)
 ACCURACY = Score('accuracy', 'accuracy', 'accuracy', True, 4)
 
 

@@ -1,0 +1,42 @@
+"""The gradient check of a captioning run: every gradient of the cost against finite differences, on the user's data."""
+
+import numpy as np
+
+from imagernn.captioning.batch import batch_of_pairs
+from imagernn.captioning.model import cost_and_grads, cost_of, draw_dropout, forward
+from imagernn.corpus.vocab import lookup_table
+from imagernn.nn import gradcheck
+from imagernn.nn.workers import Workers
+
+PAIRS = 5
+BOUND = 1e-6
+
+
+def grad_check(model, provider, wordtoix, params, rng):
+    """Compare all gradients with finite differences, with dropout on and its masks fixed. Returns the exit code.
+
+    Zeros, the biases of a new model, are moved away from 0 first: a unit whose inputs are all dropped would otherwise
+    lie exactly at the kink of its ReLU, where there is no derivative to compare with.
+    """
+    for w in model.values():
+        w[w == 0] = rng.uniform(-.1, .1, np.count_nonzero(w == 0))
+    pairs = provider.sample_pairs('train', PAIRS, rng)
+    batch = batch_of_pairs(pairs, provider, lookup_table(provider.words, wordtoix), np.float64)
+    rng_state = rng.bit_generator.state
+    dropout = draw_dropout(batch, model, params, rng)
+
+    def cost():
+        return cost_of(forward(batch, model, params, dropout)[0], PAIRS, model, params)[0]
+
+    rng.bit_generator.state = rng_state
+    _, grads, _ = cost_and_grads(batch, model, params, rng, Workers(params['num_threads']))
+    chooser, all_right = np.random.default_rng(params['seed'] + 1), True
+    print(f'dropout {params["drop_prob_encoder"]} / {params["drop_prob_decoder"]}, float64; '
+          f'largest relative error of 10 elements, bound {BOUND:g}')
+    for name in model:
+        error = gradcheck.element_errors(cost, model[name], grads[name], chooser).max()
+        right = bool(error < BOUND)    # NaN is not
+        all_right &= right
+        shape = '×'.join(map(str, model[name].shape))
+        print(f'{name:6} {shape:12} {error:.1e}  {"ok" if right else "WRONG"}', flush=True)
+    return 0 if all_right else 1
