@@ -127,12 +127,20 @@ class Checkpoints:
         self.last_path = checkpoint_path(params, 'last')
         if (host := run_host(params)) != socket.gethostname():
             print(f'note: this run began on {host}; its files keep that name', file=sys.stderr)
+        self._find_best(state)
         resumes_last = bool(params['resume']) and self.last_path.exists() and self.last_path.samefile(params['resume'])
         # a run that resumes from a best one, and is killed before it writes the last one, has saved nothing yet
         self._saved = self._moment(state) if resumes_last or not params['resume'] else None
         if self.last_path.exists() and not resumes_last:
             print(f'note: {self.last_path} of an earlier run will be replaced', file=sys.stderr)
         require_writable(self.last_path)
+
+    def _find_best(self, state):
+        """Correct where the best checkpoint is, in state, of a run whose folder was moved, or is seen from another."""
+        best = Path(state.best_checkpoint or '')
+        moved = self.last_path.parent / best.name
+        if best.name and not best.is_file() and moved.is_file():
+            state.best_checkpoint = str(moved)
 
     def counted(self, it):
         """Whether --checkpoint_every, given in iterations, wants one at this iteration, whatever the clock says."""
