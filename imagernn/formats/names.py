@@ -33,11 +33,24 @@ def path_inside(folder, name):
             return _refused(folder, name, f'{name}: is a path on another computer; copy the picture to {folder}, and '
                                           'write its name instead')
         path = Path(folder, name.replace('\\', '/'))
+    below = path.relative_to(folder).parts if path.is_relative_to(folder) else ('..',)
+    if '..' not in below and not _passes_a_link(folder, below):
+        return path
     if not stays_inside(path, folder):
         return _refused(folder, name, f'{path}: {_how_it_leads_out(path, folder)}')
-    if path.is_relative_to(folder) and '..' not in path.relative_to(folder).parts:
+    if '..' not in below:
         return path
     return Path(folder, Path(os.path.realpath(path)).relative_to(os.path.realpath(folder)))
+
+
+def _passes_a_link(folder, parts):
+    """Whether any of the parts of a path below folder is a link."""
+    path = str(folder)
+    for part in parts:
+        path = os.path.join(path, part)
+        if os.path.islink(path):
+            return True
+    return False
 
 
 def stays_inside(path, folder):
@@ -77,4 +90,5 @@ def _how_it_leads_out(path, folder):
     if Path(os.path.normpath(path)).is_relative_to(os.path.normpath(folder)):
         return (f'is reached by a link out of {folder}, and such a link is not followed; move the pictures there, or '
                 f'make {folder} itself the link')
-    return f'is outside of {folder}, and is not opened; move the picture there, or correct its name'
+    return (f'is outside of {folder}, and is not opened; move the picture there, correct its name, or move the list to '
+            'a folder that holds all its pictures')
