@@ -17,6 +17,7 @@ from driving import Provider, at, drive, nothing, signalling, stop
 from faults import in_a_child
 
 import driver
+from imagernn.captioning import start
 from imagernn.errors import InputError
 from imagernn.formats.writing import claimed
 from imagernn.runs import checkpoints
@@ -95,7 +96,8 @@ def test_going_back_does_not_depend_on_the_clock_nor_on_a_kill(root, monkeypatch
 @pytest.mark.parametrize(('every', 'code'), [('0.00001m', 0), ('10m', 0), ('3', 1)])
 def test_the_clock_ends_no_run(root, every, code):
     """What seems to have diverged when the clock wants a file is not saved; only what every run looks at ends one."""
-    state, solver, rng, provider, params = driver.prepare(train_flags(root, '--checkpoint_every', every))
+    flags = train_flags(root, '--checkpoint_every', every)
+    state, solver, rng, provider, params = driver.prepare(driver.build_parser(), flags)
     it = []
 
     class Late:
@@ -171,7 +173,7 @@ def test_auto_takes_the_newest_and_no_other_runs(root):
     driver.main([*flags, '--fappend', 'test_9.99', '--max_epochs', '3'])
     driver.main([*flags, '--fappend', 'test_x', '--max_epochs', '3'])
     params = vars(driver.build_parser().parse_args(flags))
-    assert checkpoints.newest_resumable(params, driver.load_resumable)[0] == str(checkpoint_named(root, '_test_last'))
+    assert checkpoints.newest_resumable(params, start.load_resumable)[0] == str(checkpoint_named(root, '_test_last'))
 
 
 def test_auto_is_not_led_astray_by_a_clock_set_back(root):
@@ -181,10 +183,10 @@ def test_auto_is_not_led_astray_by_a_clock_set_back(root):
     checkpoint = {**load_checkpoint(last), 'it': 20}    # one that is further on than the best
     save_checkpoint(last, checkpoint)
     os.utime(last, ns=(0, 0))
-    assert checkpoints.newest_resumable(params, driver.load_resumable)[1]['it'] == 20
+    assert checkpoints.newest_resumable(params, start.load_resumable)[1]['it'] == 20
     save_checkpoint(last, {**checkpoint, 'history': []})    # of an earlier run of the same name
     os.utime(last, ns=(0, 0))
-    assert checkpoints.newest_resumable(params, driver.load_resumable)[1]['it'] < 20
+    assert checkpoints.newest_resumable(params, start.load_resumable)[1]['it'] < 20
 
 
 def test_auto_starts_no_new_run_where_a_checkpoint_cannot_be_read(root):
@@ -341,16 +343,16 @@ def test_the_newest_of_other_hosts_runs_is_taken_and_no_other_run(root, on_host,
         driver.main([*flags, *more])
     on_host('here')
     params = vars(driver.build_parser().parse_args(flags))
-    assert checkpoints.newest_resumable(params, driver.load_resumable)[0] == str(
+    assert checkpoints.newest_resumable(params, start.load_resumable)[0] == str(
         checkpoint_named(root, '_new_test_last'))
     for path in (root / 'cv').glob('*_new_*'):
         path.write_bytes(b'')
-    assert checkpoints.newest_resumable(params, driver.load_resumable)[0] == str(
+    assert checkpoints.newest_resumable(params, start.load_resumable)[0] == str(
         checkpoint_named(root, '_old_test_last'))
     for path in (root / 'cv').glob('*_old_*'):
         path.unlink()
     capsys.readouterr()
-    assert checkpoints.newest_resumable(params, driver.load_resumable) == ('', None)
+    assert checkpoints.newest_resumable(params, start.load_resumable) == ('', None)
     assert 'a new run starts' in capsys.readouterr().out
 
 
