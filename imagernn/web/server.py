@@ -17,6 +17,7 @@ from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
 from imagernn.errors import InputError
+from imagernn.formats.names import stays_inside
 
 PACKAGE = Path(__file__).resolve().parents[1]
 VIS = PACKAGE / 'vis' if (PACKAGE / 'vis').is_dir() else PACKAGE.parent / 'vis'    # installed; in a checkout
@@ -87,7 +88,7 @@ def real_file(path, folder):
     """`path` with all links resolved, if that is a regular file in folder; else None."""
     try:
         real = Path(path).resolve(strict=True)
-        return real if real.is_file() and real.is_relative_to(Path(folder).resolve()) else None
+        return real if real.is_file() and stays_inside(real, folder) else None
     except (OSError, ValueError, RuntimeError):          # absent or forbidden; a zero byte; a circle of links
         return None
 
