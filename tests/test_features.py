@@ -45,8 +45,25 @@ def save_compact_h5(path, feats):
         h5py.h5d.create(file.id, b'feats', kind, space, creation).write(h5py.h5s.ALL, h5py.h5s.ALL, feats)
 
 
+def save_named_mat(path, feats):
+    """With the names that extract_features writes, one of them empty, as of a row without a picture."""
+    names = ['', *(f'grün {row}.jpg' for row in range(1, len(feats)))]
+    extracted = np.arange(len(feats)) > 0
+    scipy.io.savemat(path, {'feats': feats.T, 'pictures': np.array(names, object), 'extracted': extracted.astype('u1')})
+
+
+def save_named_h5(path, feats, kind=None):
+    names = ['', *(f'grün {row}.jpg' for row in range(1, len(feats)))]
+    with h5py.File(path, 'w') as file:
+        file['feats'], file['extracted'] = feats, np.arange(len(feats)) > 0
+        file.create_dataset('pictures', data=[name.encode() for name in names], dtype=kind or h5py.string_dtype())
+
+
 FORMATS = {
     'v5.mat': save_mat5,
+    'v5 named.mat': save_named_mat,
+    'named.h5': save_named_h5,
+    'named with fixed length.h5': lambda path, feats: save_named_h5(path, feats, h5py.string_dtype('utf-8', 20)),
     'v5 compressed.mat': lambda path, feats: save_mat5(path, feats, do_compression=True),
     'v7.3.mat': save_mat73,
     'v7.3 compressed.mat': lambda path, feats: save_mat73(path, feats, chunks=(4, 3), compression='gzip'),
@@ -77,6 +94,40 @@ def test_every_format_gives_exact_rows(tmp_path, name, dtype):
     np.testing.assert_array_equal(rows, feats[IDS].astype(np.float32))
     np.testing.assert_array_equal(opened.rows(np.array(IDS), np.float64), feats[IDS].astype(np.float64))
     np.testing.assert_array_equal(opened.rows(range(N), opened.dtype), feats)
+
+
+@pytest.mark.parametrize('name', [name for name in FORMATS if 'named' in name])
+def test_names_and_which_rows_are_extracted(tmp_path, name):
+    FORMATS[name](tmp_path / name, numbers(np.float32))
+    opened = open_features(tmp_path / name)
+    assert opened.pictures == ['', *(f'grün {row}.jpg' for row in range(1, N))]
+    assert opened.extracted.dtype == bool and opened.extracted.tolist() == [False] + [True] * (N - 1)
+    names = ['grün 3.jpg', 'gru\u0308n 1.jpg', 'x/grün 2.jpg', '', 'grün']
+    rows = opened.rows_of_pictures(names, [3, 3, 3, 0, -1])
+    assert rows.tolist() == [3, 1, 2, -1, -1]
+    np.save(tmp_path / 'plain.npy', numbers())
+    plain = open_features(tmp_path / 'plain.npy')
+    assert plain.pictures is None and plain.extracted.all()
+
+
+def test_rows_by_the_numbers_of_a_data_set(tmp_path):
+    save_named_h5(tmp_path / 'a.h5', numbers(np.float32))
+    imgids, rows = np.array([40, 7, 10 ** 15]), np.array([2, 22, 5])
+    opened = open_features(tmp_path / 'a.h5').numbered(imgids, rows)
+    np.testing.assert_array_equal(opened.rows([10 ** 15, 40, 7, 40]), numbers(np.float32)[[5, 2, 22, 2]])
+    for imgid in (0, 2, 8, -1, 10 ** 15 + 1):
+        with pytest.raises(InputError, match=f'no features of imgid {imgid}; the data set has 3 imgids from 7 to 10'):
+            opened.rows([40, imgid])
+
+
+def test_a_fingerprint_is_that_of_the_values_and_not_of_the_file(tmp_path):
+    found = []
+    for name in ('contiguous.h5', 'compressed.h5', 'plain.npy', 'v5.mat'):
+        FORMATS[name](tmp_path / name, numbers(np.float32))
+        found.append(open_features(tmp_path / name).fingerprint(np.arange(N)))
+    np.save(tmp_path / 'other.npy', numbers(np.float32)[::-1])
+    assert found == [found[0]] * 4 and found[0] != open_features(tmp_path / 'other.npy').fingerprint(np.arange(N))
+    assert found[0] != open_features(tmp_path / 'plain.npy').fingerprint(np.arange(N)[::-1])
 
 
 def test_lzf_with_repeats_near_and_far_short_and_long(tmp_path):

@@ -9,6 +9,7 @@ import pytest
 
 from imagernn.corpus import token_store
 from imagernn.corpus.token_store import ImageStore, build_store, fingerprint, load_store, save_store
+from imagernn.formats.names import picture_name
 
 IMAGES = [
     {'filename': 'größe 犬 🐕.jpg', 'imgid': 7, 'split': 'train', 'cocoid': 391895, 'sentids': [4, 5], 'sentences': [
@@ -46,6 +47,23 @@ def assert_same(a, b):
         if isinstance(one, np.ndarray):
             assert (one.dtype, one.shape) == (other.dtype, other.shape), name
         assert np.all(one == other), name
+
+
+def test_tokens_of_some_images(store):
+    for numbers in ([0, 2], [1], [], [0, 1, 2]):
+        tokens, lengths = store.tokens_of(np.array(numbers, int))
+        sentences = [sentence['tokens'] for number in numbers for sentence in IMAGES[number]['sentences']]
+        assert [store.words[token] for token in tokens] == [word for words in sentences for word in words]
+        assert lengths.tolist() == [len(words) for words in sentences]
+
+
+@pytest.mark.parametrize('folder', ['', 'a/b', './a//b/', '/a', 'a\\b', '..'])
+@pytest.mark.parametrize('name', [
+    'x.jpg', 'a/b/x.jpg', 'c/x.jpg', '/x.jpg', './x.jpg', 'a\\b\\x.jpg', '', '.', '..', '...', '..x', 'ü'])
+def test_picture_names_are_those_of_picture_name(folder, name):
+    images = [{'filepath': folder, 'filename': name}, {'filepath': folder, 'filename': 'y'}, {'filename': name}]
+    store = build_store([{**image, 'imgid': 0, 'split': 'val', 'sentences': []} for image in images])
+    assert store.picture_names() == [picture_name(image) for image in images]
 
 
 def test_what_went_in_comes_out(store):

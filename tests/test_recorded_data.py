@@ -464,6 +464,16 @@ def test_told_to_it_resumes_and_looks_for_the_best_again(root, capsys):
     assert driver.main(['--resume', str(last), '--max_epochs', '4']) == 0    # these are its data by now
 
 
+def test_a_finished_run_has_no_best_model_on_changed_data(root, capsys):
+    driver.main(train_flags(root))
+    images = images_of(root)
+    one_word(images)
+    write_images(root, images)
+    capsys.readouterr()
+    assert driver.main(['--resume', str(checkpoint_named(root, 'last')), '--allow_changed_data']) == 0
+    assert 'best perplexity' not in capsys.readouterr().out
+
+
 def test_a_data_set_of_which_no_word_is_known_never_gives_the_best_checkpoint(root, capsys):
     driver.main(train_flags(root))
     images = images_of(root)
@@ -549,7 +559,8 @@ def test_training_reports_what_the_vocabulary_drops_and_suggests_a_threshold(roo
     rare = [word for word in tokens if tokens.count(word) < 8]
     assert driver.main(train_flags(root, '--word_count_threshold', '8')) == 0
     out, err = capsys.readouterr()
-    assert f'{len(set(rare))} of {len(set(tokens))} different words are not in the vocabulary' in out
+    num_words = len(set(tokens))
+    assert f'the vocabulary has {num_words - len(set(rare))} of {num_words} different words' in out
     assert f'{len(rare) / len(tokens):.1%} of the text' in out
     assert f'{len(rare)} of {len(tokens)} tokens of the train split' in err
     suggested = int(err.partition('--word_count_threshold ')[2].split()[0])

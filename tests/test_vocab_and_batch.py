@@ -5,7 +5,7 @@ import pytest
 from models import Rows, batch_of, flat, vocab_of
 
 from imagernn.captioning.batch import deal
-from imagernn.corpus.vocab import END, START, check_vocab, decode, lookup_table
+from imagernn.corpus.vocab import END, START, check_vocab, coverage, decode, lookup_table, threshold_for
 from imagernn.errors import InputError
 from imagernn.nn.packing import pack, unpack
 
@@ -38,6 +38,22 @@ def test_a_threshold_that_no_word_meets_is_refused():
     for sentences, highest in ((words('rare dog a', 'dog a a'), 3), ([[], []], 0)):
         with pytest.raises(InputError, match=f'--word_count_threshold 4: .* {highest} times'):
             vocab_of(sentences, 4)
+
+
+def test_how_much_a_vocabulary_knows():
+    counts, lookup = np.array([5, 1, 0, 2, 2]), np.array([1, -1, -1, -1, 2])
+    found = coverage(counts, lookup)
+    assert found == (4, 2, 10, 3) and found.unknown_share == .3
+    assert coverage(np.zeros(2, np.int64), lookup[:2]).unknown_share == 0
+
+
+@pytest.mark.parametrize(('counts', 'most', 'threshold'), [
+    ([1, 1, 2, 6], .1, 1), ([1, 1, 2, 6], .2, 2), ([1, 1, 2, 6], .39, 2), ([1, 1, 2, 6], .4, 3), ([0, 3, 3], .1, 1),
+    ([1, 2, 97], .03, 3), ([1] * 50, .1, 1), ([], .1, 1)])
+def test_the_threshold_that_drops_at_most_a_share(counts, most, threshold):
+    counts = np.array(counts, np.int64)
+    assert threshold_for(counts, most) == threshold
+    assert counts[counts < threshold].sum() <= most * counts.sum()
 
 
 def test_the_first_bias_is_the_log_frequency_and_counts_end_once_a_sentence():

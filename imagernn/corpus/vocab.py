@@ -68,7 +68,7 @@ def coverage(counts, lookup):
 
 
 def threshold_for(counts, most_dropped):
-    """The highest word_count_threshold that drops at most this share of the tokens; 1 drops none.
+    """The word_count_threshold that drops most of the rare words, but at most this share of the tokens; 1 drops none.
 
     counts (W,): how often each word occurs.
     """
