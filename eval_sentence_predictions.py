@@ -37,7 +37,14 @@ def build_parser():
 
 with loading(__name__, build_parser):    # --help does not wait for these
     from imagernn.captioning.evaluate import caption_images, known_words, split_perplexity
-    from imagernn.captioning.load import check_feature_size, load_captioner, note_other_origin, open_data, trained_data
+    from imagernn.captioning.load import (
+        check_feature_size,
+        load_captioner,
+        load_ensemble,
+        note_other_origin,
+        open_data,
+        trained_data,
+    )
     from imagernn.captioning.results import result_blob
     from imagernn.corpus.vocab import MOST_DROPPED, lookup_table
     from imagernn.formats.json_files import write_json
@@ -111,9 +118,11 @@ def evaluate(checkpoint, provider, images, params):
     def rows(i, j):
         return provider.features.rows(imgids[i:j], dtype=params['dtype'])
 
-    captions = list(caption_images(rows, len(images), model, model_params, checkpoint['ixtoword'], params, workers))
+    ensemble = load_ensemble(params['ensemble'], checkpoint, params['checkpoint_path'], params['dtype'])
+    captions = list(caption_images(rows, len(images), model, model_params, checkpoint['ixtoword'], params, workers,
+                                   ensemble))
     gtppl = split_perplexity(provider, params['split'], model, model_params, checkpoint['wordtoix'],
-                             params['max_images'], workers=workers)
+                             params['max_images'], workers=workers, ensemble=ensemble)
     scores, image_scores, report = score([found[0].words for found in captions], [
         [sentence['tokens'] for sentence in image['sentences']] for image in images])
     blobs = [result_blob(shown_path(provider.image_path(image)), found, imgid=image['imgid'],

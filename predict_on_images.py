@@ -62,7 +62,7 @@ with loading(__name__, build_parser):    # --help does not wait for these
 
     from imagernn.captioner import check_size, network_of, pretrained_path
     from imagernn.captioning.evaluate import caption_images
-    from imagernn.captioning.load import check_feature_size, load_captioner, note_other_origin
+    from imagernn.captioning.load import check_feature_size, load_captioner, load_ensemble, note_other_origin
     from imagernn.captioning.results import result_blob
     from imagernn.convnet.extraction import extract, open_network
     from imagernn.convnet.sources import expanded, read_tasks
@@ -95,6 +95,7 @@ def parsed(argv):
 def main(argv=None):
     params = parsed(argv)
     checkpoint = load_captioner(params['checkpoint_path'], params['dtype'])
+    ensemble = load_ensemble(params['ensemble'], checkpoint, params['checkpoint_path'], params['dtype'])
     root, names, paths = wanted_pictures(params)
     features = feature_file(root, params['features']) if root else None
     outputs = output_files(params, root)
@@ -111,7 +112,7 @@ def main(argv=None):
         else:
             batches = batches_of_pictures(names, paths, checkpoint, params, workers, stop)
         try:
-            for blob in captioned(batches, checkpoint, params, workers, stop):
+            for blob in captioned(batches, checkpoint, ensemble, params, workers, stop):
                 blobs.append(blob)
                 print_captions(blob, root, outputs)
                 if stop.signal and features:    # the single batch may be a long one
@@ -126,14 +127,14 @@ def main(argv=None):
     return 128 + stop.signal if stop.signal else 0
 
 
-def captioned(batches, checkpoint, params, workers, stop):
+def captioned(batches, checkpoint, ensemble, params, workers, stop):
     """Yields an entry of result_struct.json for each picture of batches, until a signal asks to stop after a batch.
 
     batches: of each the names of its n pictures, and rows(i, j), which gives the features (j - i, D) of i to j.
     """
     for names, rows in batches:
         captions = caption_images(rows, len(names), checkpoint['model'], checkpoint['params'], checkpoint['ixtoword'],
-                                  params, workers)
+                                  params, workers, ensemble)
         for name, found in zip(names, captions, strict=True):
             yield result_blob(name, found)
         if stop.signal:

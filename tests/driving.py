@@ -21,9 +21,10 @@ class Provider:
             self._step(self._state)
         return self._provider.sample_pairs(split, n, rng)
 
-    def iter_pairs(self, split, *args):
-        self._evaluation(self._state)
-        return self._provider.iter_pairs(split, *args)
+    def iter_pairs(self, split, *args, **more):
+        if split == 'val':
+            self._evaluation(self._state)
+        return self._provider.iter_pairs(split, *args, **more)
 
 
 class Stepper:

@@ -77,3 +77,47 @@ def test_perplexity_is_the_same_on_any_number_of_threads(variant):
     one, *others = (batches_perplexity(batches, model, params, Workers(num_threads)) for num_threads in NUM_THREADS)
     assert others == [one] * len(others)
     assert batches_perplexity([], model, params, Workers(2)) is None
+
+
+# ---- decoding: ensembles, and rankings by length
+
+def ensemble_of(*variants):
+    return [(make_model(params, seed=seed), params) for seed, params in enumerate(map(make_params, variants))]
+
+
+@pytest.mark.parametrize('options', [{}, {'beam_size': 4, 'nbest': 3}, {'temperature': 1.5},
+                                     {'beam_size': 4, 'beam_kind': 'pool', 'length_penalty': 1.}], ids=str)
+def test_an_ensemble_averages_probabilities_at_each_word(options):
+    options = {'beam_size': 1, 'temperature': 0, 'nbest': 1, 'seed': 0, **options}
+    members = ensemble_of('lstm', 'rnn', 'lstm_both')    # their states have two parts or three
+    found = list(caption_images(lambda i, j: FEATURES[i:j], len(FEATURES), *members[0], IXTOWORD, options, Workers(2),
+                                members[1:]))
+    for features, some in zip(FEATURES, found, strict=True):
+        sentences = [[int(word[1:]) for word in each.words] for each in some]
+        batch = make_batch(features[None], np.zeros(len(some), np.int64), *flat(sentences))
+        mean = np.log(np.mean([np.exp(forward(batch, *member)[0]) for member in members], axis=0))
+        for each, logprobs in zip(some, unpack(mean, batch.sentences), strict=True):
+            np.testing.assert_allclose(each.word_logprobs, logprobs[:20], rtol=1e-9)
+
+
+def test_an_ensemble_of_one_model_twice_is_that_model():
+    (member,), options = ensemble_of('lstm'), {'beam_size': 3, 'temperature': 0, 'nbest': 3, 'seed': 0}
+    alone, twice = (list(caption_images(lambda i, j: FEATURES[i:j], 5, *member, IXTOWORD, options, ensemble=others))
+                    for others in ([], [member]))
+    assert [[each.words for each in found] for found in twice] == [[each.words for each in found] for found in alone]
+    batches = [pack_pairs(make_pairs())]
+    assert batches_perplexity(batches, *member, Workers(), [member]) == pytest.approx(
+        batches_perplexity(batches, *member, Workers()))
+
+
+@pytest.mark.parametrize('beam_kind', ['neuraltalk', 'pool'])
+def test_captions_are_ranked_by_the_length_penalty(beam_kind):
+    params = make_params('lstm')
+    options = {'beam_size': 5, 'nbest': 5, 'beam_kind': beam_kind}
+    for penalty in 0., 1.:
+        for some in captions(params, 1, **options, length_penalty=penalty):
+            ranks = [each.logprob / len(each.word_logprobs) ** penalty for each in some]
+            assert ranks == sorted(ranks, reverse=True)
+    short, long = (sum(len(found[0].words) for found in captions(params, 1, **options, length_penalty=penalty))
+                   for penalty in (0., 1.))
+    assert short < long

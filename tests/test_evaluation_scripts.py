@@ -380,3 +380,33 @@ def test_the_scripts_end_with_2_and_without_a_traceback(name, tmp_path):
         assert done.returncode == 2
         assert done.stderr.startswith('error: ') and checkpoint in done.stderr and 'Traceback' not in done.stderr
     assert [path.name for path in tmp_path.iterdir()] == ['foreign.h5']
+
+
+# ---- ensembles
+
+def test_an_ensemble_of_checkpoints_in_both_scripts(evaluate, trained, tmp_path, capsys):
+    assert driver.main(train_flags(trained, '--fappend', 'other', '--generator', 'rnn', '--seed', '1')) == 0
+    other = checkpoint_named(trained, '_other_last')
+    alone = evaluate('-b', '3')
+    result = evaluate('-b', '3', '--ensemble', str(other), '--beam_kind', 'pool', '--length_penalty', '.5')
+    assert result['params'].items() >= {'ensemble': [str(other)], 'beam_kind': 'pool', 'length_penalty': .5}.items()
+    assert result['gtppl'] != alone['gtppl']
+    assert result['imgblobs'][0]['candidate']['logprob'] != alone['imgblobs'][0]['candidate']['logprob']
+
+    folder = tmp_path / 'photos'
+    folder.mkdir()
+    (folder / 'tasks.txt').write_text('a.jpg\nb.jpg\n', encoding='utf-8')
+    np.save(folder / 'vgg_feats.npy', np.load(trained / 'tiny' / 'vgg_feats.npy')[-2:])
+    capsys.readouterr()
+    assert predict_on_images.main([str(checkpoint_named(trained, '_test_last')), '-r', str(folder), '--ensemble',
+                                   str(other)]) == 0
+    assert capsys.readouterr().out.count('.jpg: ') == 2
+
+
+def test_an_ensemble_needs_one_vocabulary(trained, checkpoint, tmp_path, capsys):
+    assert driver.main(train_flags(trained, '--fappend', 'few', '--word_count_threshold', '9')) == 0
+    other = checkpoint_named(trained, '_few_last')
+    assert eval_sentence_predictions.main([str(checkpoint), '--data_root', str(trained), '--ensemble', str(other),
+                                           '--result_struct_filename', str(tmp_path / 'r.json')]) == 2
+    err = capsys.readouterr().err
+    assert str(other) in err and 'has another vocabulary' in err

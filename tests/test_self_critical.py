@@ -1,11 +1,16 @@
 """Self-critical training: the rewards are the metrics', the gradient is that of the expected reward."""
 
 import itertools
+import json
+import signal
 
 import numpy as np
 import pytest
+from datasets import checkpoint_named, train_flags, write_tiny_dataset
+from driving import at, drive, signalling
 from models import VARIANTS, D, make_model, make_pairs, make_params, make_provider
 
+import driver
 from imagernn.captioning.model import encode_images, logprobs_and_grads, make_tick
 from imagernn.captioning.self_critical import (
     Reward,
@@ -20,6 +25,7 @@ from imagernn.corpus.vocab import START, lookup_table
 from imagernn.metrics import cider
 from imagernn.nn.gradcheck import directional_error
 from imagernn.nn.workers import Workers
+from imagernn.runs.checkpoint_file import load_checkpoint
 
 WORDS = ['a', 'dog', 'runs', 'cat', 'sits', 'on', 'grass', 'rare']
 SENTENCES = {    # of each image, its references
@@ -181,3 +187,40 @@ def test_steps_raise_the_reward(variant):
         for name in model:
             model[name] -= .3 * grads[name]
     assert np.mean(seen[-20:]) > 1.5 * np.mean(seen[:20])
+
+
+# ---- driver.py
+
+def test_a_self_critical_run_resumes_exactly_and_is_judged_by_cider(tmp_path):
+    """From a trained model; stopped in the middle of an epoch."""
+    write_tiny_dataset(tmp_path)
+    assert driver.main(train_flags(tmp_path, '--max_epochs', '3', '-l', '.01')) == 0
+    flags = train_flags(tmp_path, '--init_model_from', str(checkpoint_named(tmp_path, '')), '--fappend', 'rewarded',
+                        '--self_critical_after', '0', '--self_critical_images', '6', '--max_epochs', '2')
+    assert driver.main(flags) == 0
+    last = checkpoint_named(tmp_path, '_rewarded_last')
+    whole = load_checkpoint(last)
+    assert whole['kind'] == 'captioning' and whole['top_val_cider'] == max(h['val_cider'] for h in whole['history'])
+    assert [path.name for path in last.parent.glob('*_rewarded_cider*.h5')]
+    assert np.isfinite([h['train_reward'] for h in whole['history']]).all()
+    status, = (tmp_path / 'status').glob('*_rewarded_status.json')
+    assert json.loads(status.read_text(encoding='utf-8'))['score'] == {
+        'name': 'CIDEr', 'val': 'val_cider', 'train': 'smooth_train_reward', 'higher_is_better': True}
+
+    for path in last.parent.glob('*_rewarded_*'):
+        path.unlink()
+    assert drive(flags, before_update=at(9, signalling(signal.SIGTERM))) == 143
+    assert driver.main(['--resume', str(last)]) == 0
+    resumed = load_checkpoint(last)
+    assert resumed['it'] == whole['it'] and resumed['rng_state'] == whole['rng_state']
+    for name, w in whole['model'].items():
+        np.testing.assert_array_equal(resumed['model'][name], w, err_msg=name)
+
+
+def test_words_first_and_rewards_later_in_one_run(tmp_path, capsys):
+    write_tiny_dataset(tmp_path)
+    assert driver.main(train_flags(tmp_path, '--self_critical_after', '1', '--self_critical_images', '6')) == 0
+    first, second = load_checkpoint(checkpoint_named(tmp_path, 'last'))['history']
+    assert first['train_reward'] is None and second['train_reward'] >= 0
+    assert driver.main(['--resume', str(checkpoint_named(tmp_path, 'last')), '--self_critical_after', '-1']) == 2
+    assert '--self_critical_after -1' in capsys.readouterr().err

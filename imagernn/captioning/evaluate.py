@@ -9,12 +9,12 @@ import numpy as np
 from tqdm import tqdm
 
 from imagernn.captioning.batch import batch_of_pairs
-from imagernn.captioning.model import encode_images, forward, make_tick
+from imagernn.captioning.model import ensemble_start, forward, make_ensemble_tick
 from imagernn.corpus.vocab import coverage, decode, lookup_table
 from imagernn.errors import InputError
 from imagernn.metrics.cider import cider
 from imagernn.metrics.perplexity import perplexity
-from imagernn.nn.search import beam_search, greedy_search, sample_search
+from imagernn.nn.search import beam_search, greedy_search, pooled_beam_search, sample_search
 from imagernn.nn.workers import Workers
 
 LOG_TINY = float(np.log(1e-20))    # as in NeuralTalk: a word's probability counts as p + 1e-20 in a split's perplexity
@@ -29,18 +29,19 @@ class Caption(NamedTuple):
     word_logprobs: list     # ln p of each word, and last that of END where it came to its end
 
 
-def split_perplexity(provider, split, model, params, wordtoix, max_images=-1, batch_size=100, workers=None):
+def split_perplexity(provider, split, model, params, wordtoix, max_images=-1, batch_size=100, workers=None,
+                     ensemble=()):
     """Perplexity per word (END among them) of a split's sentences; words outside wordtoix are dropped.
 
-    max_images: negative is all, 0 is none. InputError where there would be nothing to measure: no images, or no word
-    that wordtoix has.
+    ensemble: as for caption_images. max_images: negative is all, 0 is none. InputError where there would be nothing to
+    measure: no images, or no word that wordtoix has.
     """
     lookup = lookup_table(provider.words, wordtoix)
     known_words(provider, split, lookup, max_images)
     pairs = provider.iter_pairs(split, max_images, batch_size)
     batches = (batch_of_pairs(some, provider, lookup, model['Wd'].dtype)
                for some in tqdm(pairs, desc=f'perplexity on {split}', unit='batch', leave=False, disable=None))
-    found = batches_perplexity(batches, model, params, workers or Workers())
+    found = batches_perplexity(batches, model, params, workers or Workers(), ensemble)
     if found is None:
         raise InputError(f'of the {split} split {max_images} images are to be evaluated: allow more, or -1 for all')
     return found
@@ -68,36 +69,40 @@ def split_cider(provider, split, model, params, ixtoword, max_images=-1, workers
     return cider([found[0].words for found in captions], references)[0]
 
 
-def batches_perplexity(batches, model, params, workers):
+def batches_perplexity(batches, model, params, workers, ensemble=()):
     """Perplexity per word of an iterable of Batches; None where there are none. Each thread takes a batch at a time."""
+    members = [(model, params), *ensemble]
 
     def logprob_of(batch):
         with workers.scratch() as scratch:
-            logprobs, _ = forward(batch, model, params, scratch=scratch)
-            return float(np.logaddexp(logprobs, LOG_TINY).sum(dtype=np.float64)), len(logprobs)
+            logprobs = [forward(batch, *member, scratch=scratch)[0] for member in members]    # each (P,)
+        mean = np.logaddexp.reduce(logprobs) - np.log(len(members)) if ensemble else logprobs[0]
+        return float(np.logaddexp(mean, LOG_TINY).sum(dtype=np.float64)), len(mean)
 
     sums = list(workers.map(logprob_of, batches))
     return perplexity(*map(sum, zip(*sums, strict=True))) if sums else None
 
 
-def caption_images(rows, num_images, model, params, ixtoword, options, workers=None):
+def caption_images(rows, num_images, model, params, ixtoword, options, workers=None, ensemble=()):
     """Captions of images: yields for each image, in order, the list of its options['nbest'] best Captions.
 
     rows(i, j) gives the features (j - i, D) of images i to j. options: beam_size (1 is greedy), temperature (above 0:
-    one caption drawn at random, by seed), nbest. Each of the workers' threads searches a group of images at a time.
-    Raises InputError where the model's numbers overflow.
+    one caption drawn at random, by seed), nbest; beam_kind ('neuraltalk' or 'pool') and length_penalty, which may be
+    left out. ensemble: further (model, params) with the same vocabulary and features, whose probabilities are averaged
+    with those of the first. Each of the workers' threads searches a group of images at a time. Raises InputError where
+    the model's numbers overflow.
     """
-    workers = workers or Workers()
+    workers, members = workers or Workers(), [(model, params), *ensemble]
     beam_size, temperature = options['beam_size'], options['temperature']
     greedy = beam_size == 1 and temperature == 0
-    tick = make_tick(model, params, workers, likeliest=greedy)
+    tick = make_ensemble_tick(members, workers, likeliest=greedy)
     step = max(1, ROWS_AT_ONCE // beam_size)
     if temperature == 0:    # else the draws depend on the groups, and these must not depend on the number of threads
         step = max(1, min(step, -(-num_images // len(workers.scratches))))
 
     def search(group):
         first_image, features = group
-        state = encode_images(features, model, params)
+        state = ensemble_start(features, members)
         with workers.scratch() as scratch:
 
             def step_tick(words, state):
@@ -109,7 +114,7 @@ def caption_images(rows, num_images, model, params, ixtoword, options, workers=N
             if temperature > 0:
                 return sample_search(step_tick, state, np.random.default_rng([options['seed'], first_image]),
                                      temperature)
-            return beam_search(step_tick, state, beam_size, nbest=options['nbest'])
+            return best_of_beam(step_tick, state, options)
 
     groups = ((start, rows(start, min(start + step, num_images))) for start in range(0, num_images, step))
     with tqdm(total=num_images, desc='captions', unit='image', disable=None) as progress:
@@ -117,6 +122,17 @@ def caption_images(rows, num_images, model, params, ixtoword, options, workers=N
             for sentences in found:
                 yield as_captions(sentences[:options['nbest']], ixtoword)
             progress.update(len(found))
+
+
+def best_of_beam(tick, state, options):
+    """The options['nbest'] best sentences of each image by the beam search that options name."""
+    beam_size, nbest, penalty = options['beam_size'], options['nbest'], options.get('length_penalty', 0.)
+    if options.get('beam_kind') == 'pool':
+        return pooled_beam_search(tick, state, beam_size, nbest=nbest, length_penalty=penalty)
+    if not penalty:
+        return beam_search(tick, state, beam_size, nbest=nbest)
+    return [sorted(found, key=lambda sentence: -sentence.logprob / len(sentence.words) ** penalty)
+            for found in beam_search(tick, state, beam_size)]
 
 
 def as_captions(sentences, ixtoword):

@@ -131,6 +131,15 @@ def add_search_flags(parser):
              '(default: %(default)s)')
     add('--nbest', type=int, default=1,
         help='How many captions to keep of each image, at most beam_size. (default: %(default)s)')
+    add('--beam_kind', choices=('neuraltalk', 'pool'), default='neuraltalk',
+        help='In NeuralTalk\'s beam, finished sentences keep their place; with pool they leave it to others, which '
+             'finds better sentences for large beams. (default: %(default)s)')
+    add('--length_penalty', type=float, default=0.,
+        help='Rank sentences by log-probability / length to this power. 0 prefers short ones, 1 the best mean per '
+             'word. (default: %(default)s)')
+    add('--ensemble', nargs='+', default=[], metavar='CHECKPOINT',
+        help='Further checkpoints, trained on the same vocabulary and features, whose probabilities are averaged with '
+             'those of the first. Several models caption better than one.')
     add('--temperature', type=float, default=0.,
         help='Above 0, the caption is drawn at random: below 1 from the likelier words, at 1 as the model has it. '
              '(default: %(default)s)')
@@ -154,6 +163,8 @@ def check_search_flags(params):
     if params['nbest'] > params['beam_size']:
         raise InputError(f'--nbest {params["nbest"]}: a beam of {params["beam_size"]} finds no more than that; '
                          'raise --beam_size')
+    if not 0 <= params['length_penalty'] <= 10:
+        raise InputError(f'--length_penalty {params["length_penalty"]}: must be from 0 to 10')
     low, high = TEMPERATURES
     if params['temperature'] and not low <= params['temperature'] <= high:
         raise InputError(f'--temperature {params["temperature"]}: must be from {low:g} to {high:g}, or 0 for the '

@@ -31,6 +31,27 @@ def load_captioner(path, dtype=None):
     return checkpoint
 
 
+def load_ensemble(paths, checkpoint, path, dtype):
+    """The (model, params) of further checkpoints.
+
+    InputError unless they have the vocabulary and the size of features of the checkpoint at path; a note where their
+    features are of another origin.
+    """
+    members = []
+    for other_path in paths:
+        other = load_captioner(other_path, dtype)
+        if other['ixtoword'] != checkpoint['ixtoword']:
+            raise InputError(f'{other_path}: has another vocabulary than {path}; an ensemble needs checkpoints of the '
+                             'same data set and --word_count_threshold')
+        if len(other['model']['We']) != len(checkpoint['model']['We']):
+            raise InputError(f'{other_path}: was trained on features of size {len(other["model"]["We"])}, and {path} '
+                             f'on size {len(checkpoint["model"]["We"])}; an ensemble needs the same features')
+        recorded = checkpoint.get('features')
+        note_other_origin(other, recorded if isinstance(recorded, dict) else {}, other_path)
+        members.append((other['model'], other['params']))
+    return members
+
+
 def trained_data(checkpoint, dataset, features):
     """The data set and feature file to use: the ones given, else those that the checkpoint was trained with.
 

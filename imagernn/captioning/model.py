@@ -367,3 +367,33 @@ def make_tick(model, params, workers=None, likeliest=False):
         return (likeliest_words(y) if likeliest else log_softmax(y)), state
 
     return tick
+
+
+def make_ensemble_tick(members, workers=None, likeliest=False):
+    """make_tick of several models with the same vocabulary: the mean of their probabilities at each word.
+
+    members: a list of (model, params). The state is that of ensemble_start.
+    """
+    if len(members) == 1:
+        return make_tick(*members[0], workers, likeliest)
+    ticks = [make_tick(model, params, workers) for model, params in members]
+    nothing = [np.zeros((0, len(model['We'])), model['We'].dtype) for model, _ in members]
+    sizes = [len(encode_images(none, *member)) for none, member in zip(nothing, members, strict=True)]
+    starts = np.cumsum([0, *sizes])
+
+    def tick(words, state, scratch=None):
+        states, total = (), 0.
+        for number, one in enumerate(ticks):
+            own = state[starts[number]:starts[number + 1]]
+            logprobs, own = one(words, own, scratch and scratch.part(f'member {number}'))
+            total = total + np.exp(logprobs)                                                     # (n, V)
+            states += own
+        y = np.log(total / len(ticks))
+        return (likeliest_words(y) if likeliest else y), states
+
+    return tick
+
+
+def ensemble_start(features, members):
+    """encode_images of every member, the parts of their states one after another."""
+    return tuple(part for model, params in members for part in encode_images(features, model, params))

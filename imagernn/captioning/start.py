@@ -36,9 +36,9 @@ def prepare(parser, argv):
         _, params['features'] = trained_data(checkpoint, params['dataset'], params['features'])
     provider = open_data(params, params)
     # a missing split is reported now, not in an hour
-    provider.require_split('train', 'Give the images to train on the split train.')
-    provider.require_split('val', 'Take some of the training images as val with --val_share .1, or give them that '
-                                  'split in dataset.json.')
+    provider.require_split('train', "Mark the images to train on with the split 'train' in dataset.json.")
+    provider.require_split('val', 'Take some of the training images as val with --val_share .1, or mark images with '
+                                  "the split 'val' in dataset.json.")
     if params['do_grad_check']:
         params['dtype'] = 'float64'
     return *start(params, checkpoint, provider), provider, params
