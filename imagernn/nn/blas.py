@@ -55,7 +55,8 @@ class NumpyFinder:
         if name != 'numpy':
             return None
         with one_thread():
-            specs = (finder.find_spec(name, path, target) for finder in sys.meta_path if finder is not self)
+            others = [finder for finder in sys.meta_path if finder is not self and hasattr(finder, 'find_spec')]
+            specs = (finder.find_spec(name, path, target) for finder in others)
             spec = next(filter(None, specs), None)
         if spec and spec.loader:
             load = spec.loader.exec_module
