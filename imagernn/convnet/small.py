@@ -154,10 +154,10 @@ def cost_and_grads(batch, model, params, rng=None, workers=None):
         for head, classes in batch.labels.items():
             right += np.count_nonzero(answers(hidden, model, head) == classes[part])
             logprobs, head_cache = softmax_cost_forward(hidden, model[f'W{head}'], model[f'b{head}'], classes[part],
-                                                        scratch)
-            dh, dW, grads[f'b{head}'] = softmax_cost_backward(1 / n, head_cache)
-            cost, dhidden = cost - float(logprobs.sum()) / n, dhidden + dh
-            grads[f'W{head}'] = dW.copy()                                        # the next head has the same scratch
+                                                        scratch.part(head))
+            dh, grads[f'W{head}'], grads[f'b{head}'] = softmax_cost_backward(1 / n, head_cache)
+            cost -= float(logprobs.sum()) / n
+            dhidden = dhidden + dh
         grads.update(backward(dhidden, cache, model))
         return cost, right, grads
 
