@@ -1,6 +1,7 @@
 from pathlib import Path
 
 from setuptools import find_packages, setup
+from setuptools.command.build_py import build_py
 
 test = ['pytest>=8', 'pytest-xdist>=3.5']    # which shares the tests out among the cores
 metrics = ['pycocoevalcap>=1.2']
@@ -10,18 +11,34 @@ bench = ['torch==2.13.0', 'matplotlib>=3.7', 'threadpoolctl>=3']
 browser = ['playwright>=1.40']    # drives the Chromium that the pages' tests look through
 dev = ['ruff>=0.6']
 
-# What is beside the package in a checkout and becomes a part of it when installed: package -> folder. setuptools takes
-# the .py files of each folder, except setup.py, and the files that package_data names.
+# What is beside the package in a checkout and becomes a part of it when installed: package -> folder. setuptools would
+# take every .py file of each folder; WithoutStrays takes those of SCRIPTS. Other files are named by package_data.
 OUTSIDE = {
-    'imagernn.scripts': '.',           # driver.py, predict_on_images.py, eval_sentence_predictions.py
+    'imagernn.scripts': '.',
     'imagernn.scripts.data': 'data',
     'imagernn.scripts.eval': 'eval',
     'imagernn.vis': 'vis',             # the pages
     'imagernn.pretrained': 'cv',       # the captioner and its model card
 }
+SCRIPTS = {
+    'imagernn.scripts': {'driver', 'predict_on_images', 'eval_sentence_predictions'},
+    'imagernn.scripts.data': {'make_scenes', 'prepare_coco', 'prepare_flickr'},
+    'imagernn.scripts.eval': {'score_captions'},
+}
+
+
+class WithoutStrays(build_py):
+    """Packs no .py file that only happens to lie beside the scripts, such as somebody's notes."""
+
+    def find_package_modules(self, package, package_dir):
+        found = super().find_package_modules(package, package_dir)
+        if package not in OUTSIDE:
+            return found
+        return [module for module in found if module[1] in SCRIPTS.get(package, ())]    # (package, name, file)
+
 
 setup(
-    script_name='setup.py',    # tells setuptools what to leave out of imagernn.scripts
+    cmdclass={'build_py': WithoutStrays},
     name='imagernn',
     version='0.1.0',
     description='NeuralTalk in Python 3 and numpy: image captioning with every gradient written by hand',
@@ -30,7 +47,7 @@ setup(
     license='BSD-3-Clause',
     packages=[*find_packages(include=['imagernn', 'imagernn.*']), *OUTSIDE],
     package_dir=OUTSIDE,
-    package_data={'imagernn.vis': ['*', 'vendor/*'], 'imagernn.convnet': ['*.txt'],
+    package_data={'imagernn.vis': ['*.html', '*.css', '*.js', 'vendor/*'], 'imagernn.convnet': ['*.txt'],
                   'imagernn.pretrained': ['flickr8k_lstm_lite0.h5', 'README.md']},
     entry_points={'console_scripts': ['imagernn = imagernn.__main__:main']},
     python_requires='>=3.10',

