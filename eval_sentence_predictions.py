@@ -53,6 +53,7 @@ with loading(__name__, build_parser):    # --help does not wait for these
     from imagernn.metrics import MeteorUnavailable, caption_statistics, multi_bleu_of, per_image, scores_of
     from imagernn.metrics.meteor import meteor_statistics
     from imagernn.nn.workers import Workers
+    from imagernn.runs.signals import stop_signals
     from imagernn.web.results_page import Places, checked_result, view_command, write_page
 
 COCO_SCORES = ('Bleu_1', 'Bleu_2', 'Bleu_3', 'Bleu_4', 'METEOR', 'ROUGE_L', 'CIDEr')
@@ -79,7 +80,20 @@ def main(argv=None):
         require_writable(path)
 
     note_unknown_words(provider, checkpoint, params)
-    result, report = evaluate(checkpoint, provider, images, params)
+    members = load_ensemble(params['ensemble'], checkpoint, params['checkpoint_path'], params['dtype'])
+    workers = Workers(params['num_threads'])
+    with stop_signals() as stop:
+        blobs = captioned(checkpoint, members, provider, images, params, workers, stop)
+    result = {'params': params, 'checkpoint_params': checkpoint['params'], 'imgblobs': blobs}
+    if blobs:    # before the scores, so that nothing that happens to these costs the captions
+        write_results(result, images, params, pictures)
+    if stop.signal:
+        print(f'stopped: {len(blobs)} of the {len(images)} images have captions, without scores'
+              + (f'; written: {", ".join(outputs)}' if blobs else ''), file=sys.stderr)
+        return 128 + stop.signal
+    result['gtppl'] = split_perplexity(provider, params['split'], checkpoint['model'], checkpoint['params'],
+                                       checkpoint['wordtoix'], params['max_images'], workers=workers, ensemble=members)
+    report = add_scores(result, images)
     write_results(result, images, params, pictures)
     print(f'perplexity of the {params["split"]} sentences: {result["gtppl"]:.4f}', *report,
           f'written: {", ".join(outputs)}', sep='\n')
@@ -110,27 +124,32 @@ def note_unknown_words(provider, checkpoint, params):
               f'({found.unknown_share:.1%}) are not in the vocabulary; perplexity does not count them', file=sys.stderr)
 
 
-def evaluate(checkpoint, provider, images, params):
-    """The dict of result_struct.json, and the lines that report its scores."""
-    model, model_params = checkpoint['model'], checkpoint['params']
-    imgids, workers = [image['imgid'] for image in images], Workers(params['num_threads'])
+def captioned(checkpoint, members, provider, images, params, workers, stop):
+    """The images' entries of result_struct.json, without scores; only the first ones where a signal asks to stop."""
+    imgids, blobs = [image['imgid'] for image in images], []
 
     def rows(i, j):
         return provider.features.rows(imgids[i:j], dtype=params['dtype'])
 
-    ensemble = load_ensemble(params['ensemble'], checkpoint, params['checkpoint_path'], params['dtype'])
-    captions = list(caption_images(rows, len(images), model, model_params, checkpoint['ixtoword'], params, workers,
-                                   ensemble))
-    gtppl = split_perplexity(provider, params['split'], model, model_params, checkpoint['wordtoix'],
-                             params['max_images'], workers=workers, ensemble=ensemble)
-    scores, image_scores, report = score([found[0].words for found in captions], [
+    captions = caption_images(rows, len(images), checkpoint['model'], checkpoint['params'], checkpoint['ixtoword'],
+                              params, workers, members)
+    for image, found in zip(images, captions, strict=False):
+        blobs.append(result_blob(shown_path(provider.image_path(image)), found, imgid=image['imgid'], references=[
+            {'text': ' '.join(sentence['tokens'])} for sentence in image['sentences']]))
+        if stop.signal:
+            break
+    return blobs
+
+
+def add_scores(result, images):
+    """Add the scores to the dict of result_struct.json and to its images. Returns the lines that report them."""
+    candidates = [blob['candidate']['text'].split(' ') if blob['candidate']['text'] else []
+                  for blob in result['imgblobs']]
+    result['scores'], image_scores, report = score(candidates, [
         [sentence['tokens'] for sentence in image['sentences']] for image in images])
-    blobs = [result_blob(shown_path(provider.image_path(image)), found, imgid=image['imgid'],
-                         references=[{'text': ' '.join(sentence['tokens'])} for sentence in image['sentences']],
-                         scores=its_scores)
-             for image, found, its_scores in zip(images, captions, image_scores, strict=True)]
-    result = {'params': params, 'checkpoint_params': model_params, 'imgblobs': blobs, 'gtppl': gtppl, 'scores': scores}
-    return result, report
+    for blob, its_scores in zip(result['imgblobs'], image_scores, strict=True):
+        blob['scores'] = its_scores
+    return report
 
 
 def shown_path(path):
@@ -138,13 +157,19 @@ def shown_path(path):
     return path.name if isinstance(path, Refused) else str(path)
 
 
+def coco_id(image):
+    """An image's id in the COCO annotations, as a number also where dataset.json has it as text."""
+    found = image.get('cocoid', image['imgid'])
+    return int(found) if isinstance(found, str) and found.isdecimal() else found
+
+
 def write_results(result, images, params, pictures):
     """result_struct.json, and the further files that were asked for. pictures: the folder of all pictures."""
     write_json(params['result_struct_filename'], result)
     if params['coco_results']:
         write_json(params['coco_results'], [
-            {'image_id': image.get('cocoid', image['imgid']), 'caption': blob['candidate']['text']}
-            for image, blob in zip(images, result['imgblobs'], strict=True)])
+            {'image_id': coco_id(image), 'caption': blob['candidate']['text']}
+            for image, blob in zip(images, result['imgblobs'], strict=False)])    # the first ones, after a stop
     if params['html']:
         places = Places((Path(),), (pictures.resolve(),), f'put the pictures into {pictures}')
         write_page(params['html'], [checked_result(params['result_struct_filename'], result)], places)

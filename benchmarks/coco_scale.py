@@ -42,7 +42,7 @@ SIZE = 512      # of the encodings and of the hidden state
 BEAM = 5
 LEARNING_RATE = 1e-4    # with driver.py's default, 1e-3, the cost explodes within a few steps on these features
 # functions of eval_sentence_predictions that are timed one by one
-PARTS = ('getDataProvider', 'caption_images', 'split_perplexity', 'score')
+PARTS = ('open_data', 'caption_images', 'split_perplexity', 'score')
 COLUMNS = {'job': 'job', 'seconds': 'seconds', 'first_step': 'to the first step', 'load': 'loading the data',
            'iterations': 'iterations/s', 'captions': 'captions/s', 'sentences': 'perplexity, sentences/s',
            'scoring': 'scoring', 'perplexity': 'perplexity', 'peak_mb': 'peak memory, MB'}
@@ -96,7 +96,7 @@ def caption(data_root, images, checkpoint, folder):
     seconds, peak, _ = run([__file__, '--timed', parts, checkpoint, '--data_root', data_root, '-b', BEAM,
                             '--result_struct_filename', result])
     took = json.loads(parts.read_text(encoding='utf-8'))
-    return {'seconds': seconds, 'load': took['getDataProvider'], 'captions': test / took['caption_images'],
+    return {'seconds': seconds, 'load': took['open_data'], 'captions': test / took['caption_images'],
             'sentences': coco_shaped.SENTENCES * test / took['split_perplexity'], 'scoring': took['score'],
             'peak_mb': peak / 1e6, 'perplexity': json.loads(result.read_text(encoding='utf-8'))['gtppl']}
 

@@ -410,3 +410,10 @@ def test_json_that_breaks_the_reader_is_a_message(tmp_path, text):
     (folder / 'dataset.json').write_text(text, encoding='utf-8')
     with pytest.raises(InputError, match='dataset.json'):
         getDataProvider('tiny', tmp_path)
+
+
+def test_karpathys_file_name_is_named(tmp_path):
+    (tmp_path / 'flickr8k').mkdir()
+    (tmp_path / 'flickr8k' / 'dataset_flickr8k.json').touch()
+    with pytest.raises(InputError, match=r'dataset_flickr8k\.json; .* copy it to .*dataset\.json'):
+        getDataProvider('flickr8k', tmp_path)

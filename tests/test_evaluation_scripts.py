@@ -4,6 +4,7 @@ import json
 import os
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
 from html.parser import HTMLParser
@@ -19,6 +20,7 @@ import eval_sentence_predictions
 import predict_on_images
 from imagernn.captioning.evaluate import split_perplexity
 from imagernn.corpus.captioned_images import getDataProvider
+from imagernn.corpus.features import Features
 from imagernn.metrics import caption_scores, caption_statistics, multi_bleu, per_image
 from imagernn.runs.checkpoint_file import load_checkpoint, save_checkpoint
 
@@ -410,3 +412,29 @@ def test_an_ensemble_needs_one_vocabulary(trained, checkpoint, tmp_path, capsys)
                                            '--result_struct_filename', str(tmp_path / 'r.json')]) == 2
     err = capsys.readouterr().err
     assert str(other) in err and 'has another vocabulary' in err
+
+
+# ---- an evaluation that is stopped
+
+def test_a_stopped_evaluation_writes_the_captions_that_it_has(trained, checkpoint, tmp_path, monkeypatch, capsys):
+    result, page = tmp_path / 'r.json', tmp_path / 'r.html'
+    rows = Features.rows
+
+    def stopping(self, imgids, dtype):
+        os.kill(os.getpid(), signal.SIGTERM)
+        return rows(self, imgids, dtype)
+
+    monkeypatch.setattr(Features, 'rows', stopping)
+    assert eval_sentence_predictions.main([str(checkpoint), '--data_root', str(trained), '--html', str(page),
+                                           '--result_struct_filename', str(result), '--num_threads', '1']) == 143
+    found = json.loads(result.read_text(encoding='utf-8'))
+    assert len(found['imgblobs']) == 1 and 'scores' not in found and page.is_file()
+    assert 'stopped: 1 of the 3 images have captions, without scores' in capsys.readouterr().err
+
+
+def test_scores_that_fail_do_not_cost_the_captions(trained, checkpoint, tmp_path, monkeypatch):
+    result = tmp_path / 'r.json'
+    monkeypatch.setattr(eval_sentence_predictions, 'score', lambda *args: (_ for _ in ()).throw(KeyboardInterrupt))
+    assert eval_sentence_predictions.main([str(checkpoint), '--data_root', str(trained),
+                                           '--result_struct_filename', str(result)]) == 130
+    assert len(json.loads(result.read_text(encoding='utf-8'))['imgblobs']) == 3

@@ -117,7 +117,7 @@ def caption_images(rows, num_images, model, params, ixtoword, options, workers=N
             return best_of_beam(step_tick, state, options)
 
     groups = ((start, rows(start, min(start + step, num_images))) for start in range(0, num_images, step))
-    with tqdm(total=num_images, desc='captions', unit='image', disable=None) as progress:
+    with tqdm(total=num_images, desc='captions', unit='image', leave=None, disable=None) as progress:
         for found in workers.map(search, groups):
             for sentences in found:
                 yield as_captions(sentences[:options['nbest']], ixtoword)

@@ -224,6 +224,9 @@ def _dataset_folder(data_root, dataset):
     folder = data_root / dataset
     if (folder / 'dataset.json').is_file():
         return folder
+    if alike := sorted(path.name for path in folder.glob('dataset_*.json')):
+        raise InputError(f'{folder}: has no dataset.json, but {alike[0]}; if that is one of Karpathy\'s data sets, '
+                         f'copy it to {folder / "dataset.json"}')
     what = 'has no dataset.json' if folder.is_dir() else 'there is no such folder'
     there = sorted(p.parent.name for p in data_root.glob('*/dataset.json'))
     hint = f"has the data sets {', '.join(there)}" if there else 'has no data sets'
