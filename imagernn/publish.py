@@ -6,9 +6,7 @@ the folders are those of the machine of the training.
 """
 
 import argparse
-import re
 import sys
-from pathlib import PureWindowsPath
 
 from imagernn.errors import InputError, command, loading, script
 
@@ -28,6 +26,7 @@ with loading(__name__, build_parser):    # --help does not wait for these
 
     from imagernn.captioning.load import KIND, check_feature_size, load_captioner
     from imagernn.corpus.features import open_features
+    from imagernn.formats.names import without_folders
     from imagernn.formats.writing import refuse_to_replace
     from imagernn.runs.checkpoint_file import save_checkpoint
 
@@ -35,7 +34,6 @@ KEPT = ('wordtoix', 'ixtoword', 'it', 'epoch', 'perplexity', 'features')
 # flags that only mean something on the machine of the training
 LOCAL_PARAMS = ('data_root', 'checkpoint_output_directory', 'worker_status_output_directory', 'init_model_from',
                 'resume')
-PATHS = ('dataset', 'features', 'file')    # entries of params and features that are paths, or names
 
 
 @script
@@ -65,21 +63,6 @@ def origin(path, model):
         raise InputError(f'{path}: does not say which network its features came from; name a file that '
                          f'{command("extract")} wrote')
     return features.origin
-
-
-def without_folders(value, is_path=False):
-    """A JSON value in which each path of a file or folder, in a form of any system, is its name alone.
-
-    is_path: whether a text is one although it looks like a name; so is every text under one of the names in PATHS.
-    """
-    if isinstance(value, dict):
-        return {without_folders(key): without_folders(item, key in PATHS) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [without_folders(item, is_path) for item in value]
-    if not isinstance(value, str):
-        return value
-    looks_like_path = re.match(r'[/\\~]|\.\.?[/\\]|[A-Za-z]:[/\\]|file:', value)
-    return PureWindowsPath(value).name if is_path or looks_like_path else value    # which knows both / and \\
 
 
 def to_float16(name, w):

@@ -9,6 +9,7 @@ import driver
 import eval_sentence_predictions
 from imagernn import publish
 from imagernn.captioning.load import load_captioner
+from imagernn.formats import names
 from imagernn.runs.checkpoint_file import load_checkpoint, save_checkpoint
 
 ORIGIN = {'network': 'lite0', 'layer': 'features', 'weights_sha256': 'ab', 'preprocessing': '{}'}
@@ -136,4 +137,4 @@ def test_no_folder_of_this_machine_is_in_the_file_to_give_away(root, tmp_path, m
     ({'file': 'ada/f.h5', 'x': {'dataset': 'ada\\d'}}, {'file': 'f.h5', 'x': {'dataset': 'd'}}),
 ])
 def test_of_a_path_from_any_system_the_name_is_kept(value, kept):
-    assert publish.without_folders(value) == kept
+    assert names.without_folders(value) == kept

@@ -301,3 +301,13 @@ def test_the_originals_result_file_shows(tmp_path):
     assert title_of(result) == '16 pictures' and result.trained['hidden_size'] == 550
     places = Places((SHARED,), (SHARED,))
     assert all(find_picture(image['img_path'], places)[0] for image in result.images)
+
+
+def test_an_exported_page_names_no_folder_of_its_flags(tmp_path):
+    result = struct('a.jpg')
+    result['params'] = {'checkpoint_path': '/home/me/cv/model.h5', 'data_root': '/home/me/data', 'beam_size': 3}
+    result['checkpoint_params'] = {'dataset': '/home/me/flickr8k', 'features': r'C:\me\feats.h5', 'generator': 'lstm'}
+    (tmp_path / 'r.json').write_text(json.dumps(result), encoding='utf-8')
+    assert view.main([str(tmp_path / 'r.json'), '--export', str(tmp_path / 'p.html')]) == 0
+    page = (tmp_path / 'p.html').read_text(encoding='utf-8')
+    assert 'model.h5' in page and 'feats.h5' in page and 'home/me' not in page and r'C:\\me' not in page

@@ -10,6 +10,8 @@ from pathlib import Path, PureWindowsPath
 
 from imagernn.errors import web_address
 
+PATHS = ('dataset', 'features', 'file', 'checkpoint_path')    # entries of flags and features that are paths, or names
+
 
 class Refused(type(Path())):
     """The path of a file that must not be opened, in place of a Path. problem: a message with the reason and advice."""
@@ -92,3 +94,18 @@ def _how_it_leads_out(path, folder):
                 f'make {folder} itself the link')
     return (f'is outside of {folder}, and is not opened; move the picture there, correct its name, or move the list to '
             'a folder that holds all its pictures')
+
+
+def without_folders(value, is_path=False):
+    """A JSON value in which each path of a file or folder, in a form of any system, is its name alone.
+
+    is_path: whether a text is one although it looks like a name; so is every text under one of the names in PATHS.
+    """
+    if isinstance(value, dict):
+        return {without_folders(key): without_folders(item, key in PATHS) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [without_folders(item, is_path) for item in value]
+    if not isinstance(value, str):
+        return value
+    looks_like_path = re.match(r'[/\\~]|\.\.?[/\\]|[A-Za-z]:[/\\]|file:', value)
+    return PureWindowsPath(value).name if is_path or looks_like_path else value    # which knows both / and \\

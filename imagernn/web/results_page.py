@@ -21,7 +21,7 @@ from tqdm import tqdm
 
 from imagernn.errors import InputError, command, web_address
 from imagernn.formats.caption_files import field, nonempty, parse
-from imagernn.formats.names import parts_of, stays_inside
+from imagernn.formats.names import parts_of, stays_inside, without_folders
 from imagernn.formats.pictures import load_picture
 from imagernn.formats.writing import write_text
 from imagernn.web import THUMBNAIL
@@ -302,7 +302,9 @@ def write_page(path, results, places, size=THUMBNAIL):
     pictures = [_embedded(path, problem, size)
                 for path, problem in tqdm(found, desc='thumbnails', unit='picture', disable=None, leave=False)]
     note_problems([problem for _, problem in pictures])
-    write_text(path, single_file(page_data(results, pictures)))
+    shared = [result._replace(params=without_folders(result.params), trained=without_folders(result.trained))
+              for result in results]    # the page may be given to others: no folders of this computer
+    write_text(path, single_file(page_data(shared, pictures)))
 
 
 def _embedded(picture, problem, size):
