@@ -16,12 +16,12 @@ from imagernn.captioning.flags import (
     add_training_flags,
 )
 from imagernn.errors import command, loading, script
-from imagernn.runs.flags import add_optimizer_flags, add_output_flags, add_system_flags
+from imagernn.runs.flags import HelpWithDefaults, add_optimizer_flags, add_output_flags, add_system_flags
 
 
 def build_parser():
     parser = argparse.ArgumentParser(description='Train an image captioning model.',
-                                     formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+                                     formatter_class=HelpWithDefaults)
     add_data_flags(parser)
     add_model_flags(parser)
     add_training_flags(parser)

@@ -10,27 +10,38 @@ from pathlib import Path
 
 from imagernn.captioning.flags import add_on_error_flag, add_search_flags, check_search_flags
 from imagernn.errors import InputError, loading, script, unreadable, unwritable
+from imagernn.runs.flags import HelpWithDefaults
 
 
 def build_parser():
-    parser = argparse.ArgumentParser(description='Caption a split of a data set and score the captions.')
+    parser = argparse.ArgumentParser(description='Caption a split of a data set and score the captions.',
+                                     formatter_class=HelpWithDefaults)
     parser.add_argument('checkpoint_path',
                         help='A checkpoint that training wrote, or one of the original NeuralTalk (.p).')
     add = parser.add_argument_group('data').add_argument
-    add('--split', default='test', help='The split to caption. (default: %(default)s)')
-    add('-m', '--max_images', type=int, default=-1, help='Caption so many images only; -1 takes all. '
-                                                         '(default: %(default)s)')
-    add('--data_root', default='data', help='The folder of data sets. (default: %(default)s)')
-    add('--dataset', default=None, help='The data set. By default the one that the checkpoint was trained on.')
+    add('--split', default='test',
+        help='The split to caption. Use val while you choose settings, so that test stays unseen.')
+    add('-m', '--max_images', type=int, default=-1,
+        help='How many images to caption. Give a number for a quick look; -1 takes all.')
+    add('--data_root', default='data', help='The folder of data sets. Change it if yours are elsewhere.')
+    add('--dataset', default=None,
+        help='The data set. Give it to see how the model does on another one (default: the one that the checkpoint was '
+             'trained on).')
     add('--features', default=None,
-        help='The feature file. By default the one of the name that the checkpoint was trained with.')
+        help='The feature file. Give it if the file has another name now (default: the one of the name that the '
+             'checkpoint was trained with).')
     add_on_error_flag(add)
     add = parser.add_argument_group('output').add_argument
     add('--result_struct_filename', default='result_struct.json',
-        help='The file for captions and scores, which the results page shows. (default: %(default)s)')
-    add('--html', default='', help='Also write a page of pictures and captions as this one file.')
-    add('--coco_results', default='', help='Also write the captions in the format of the COCO evaluation to this file.')
-    add('-d', '--dump_folder', default='', help='Also copy the pictures to this folder.')
+        help='The file for captions and scores, which the results page shows. Name another one to keep the results of '
+             'several models.')
+    add('--html', default='',
+        help='The file for a page of pictures and captions. Give it to share or to keep them.')
+    add('--coco_results', default='',
+        help='The file for the captions in the format of the COCO evaluation. Give it if another program is to score '
+             'them.')
+    add('-d', '--dump_folder', default='',
+        help='A folder to copy the pictures to. Give it to have the captioned ones together.')
     add_search_flags(parser)
     return parser
 
@@ -105,7 +116,7 @@ def main(argv=None):
 
 
 def checked_outputs(params):
-    """The files that will be written. InputError for flags that cannot be."""
+    """The files that will be written. Raises InputError for invalid flags."""
     check_search_flags(params)
     if params['max_images'] == 0:
         raise InputError('--max_images 0: no image to evaluate; give a number, or -1 for all')

@@ -18,23 +18,25 @@ from pathlib import Path
 
 from imagernn.captioning.flags import add_search_flags, check_search_flags
 from imagernn.errors import InputError, loading, script, shown
+from imagernn.runs.flags import HelpWithDefaults
 
 ROOT = 'example_images'
 
 
 def build_parser():
-    parser = argparse.ArgumentParser(description='Caption pictures with a trained model.')
+    parser = argparse.ArgumentParser(description='Caption pictures with a trained model.',
+                                     formatter_class=HelpWithDefaults)
 
     group = parser.add_argument_group('model')
-    group.add_argument('checkpoint_path',
-        help='A checkpoint that training wrote, or one of the original NeuralTalk (.p). Leave it out, so that a '
-             'picture or a folder comes first, to use the pretrained captioner.')
+    group.add_argument('checkpoint_path', nargs='?', metavar='CHECKPOINT',
+        help='A checkpoint that training wrote, or one of the original NeuralTalk (.p). Leave it out to use the '
+             'pretrained captioner.')
     group.add_argument('--weights', default=None,
         help='The weight file of the convolutional network. Give it if the checkpoint was trained on features of VGG '
              '(default: the weights of lite0 that the extra [lite0] installs).')
 
     group = parser.add_argument_group('input')
-    group.add_argument('pictures', nargs='*', help='Pictures to caption, and folders of pictures.')
+    group.add_argument('pictures', nargs='*', metavar='PICTURES', help='Pictures to caption, and folders of pictures.')
     group.add_argument('-r', '--root_path', default=ROOT,
         help='Used if no pictures are named: a folder with tasks.txt, which lists pictures, one file name per line, '
              'and with these pictures or a feature file (default: %(default)s).')
@@ -80,9 +82,13 @@ def parsed(argv):
     """The command line as a dict, checked; with the pretrained captioner as its checkpoint if it names none."""
     params = vars(build_parser().parse_intermixed_args(argv))    # flags may stand before pictures
     check_search_flags(params)
-    first = Path(params['checkpoint_path'])
-    if first.suffix.lower() in SUFFIXES or first.is_dir():
-        params['pictures'].insert(0, str(first))
+    first = params['checkpoint_path']
+    if first and (Path(first).suffix.lower() in SUFFIXES or Path(first).is_dir()):    # not a checkpoint
+        params['pictures'].insert(0, first)
+        first = None
+    if not params['pictures'] and params['root_path'] == ROOT and not Path(ROOT).is_dir():
+        raise InputError('name at least one picture, or with -r a folder with tasks.txt')
+    if not first:
         params['checkpoint_path'] = str(pretrained_path())
         print(f'note: captioned by the pretrained captioner, {params["checkpoint_path"]}; to use another one, name its '
               'checkpoint before the pictures', file=sys.stderr)
@@ -171,8 +177,6 @@ def wanted_pictures(params):
     """The folder of -r, or None if pictures are named; the names of the pictures; their paths."""
     if not params['pictures']:
         root = Path(params['root_path'])
-        if params['root_path'] == ROOT and not root.is_dir():
-            raise InputError('no pictures are named; name pictures or their folder, or with -r a folder with tasks.txt')
         names = read_tasks(root / 'tasks.txt')
         return root, names, [path_inside(root, name) for name in names]
     paths = [picture for name in params['pictures'] for picture in expanded(Path(name))]

@@ -58,6 +58,14 @@ def test_the_usage_line_names_the_command(name, capsys):
     assert ended.value.code == 0 and capsys.readouterr().out.startswith(f'usage: imagernn {name} [-h]')
 
 
+@pytest.mark.parametrize('name', COMMANDS)
+def test_help_is_whole_sentences_and_shows_no_default_that_says_nothing(name, monkeypatch):
+    monkeypatch.setenv('COLUMNS', '1000')
+    parser = module_of(name).build_parser()
+    assert not re.search(r'\(default: (None|False|\[\])?\)|so many|%\(', parser.format_help())
+    assert [action.help for action in parser._actions if action.dest != 'help' and action.help[-1] != '.'] == []
+
+
 LARGE = {'numpy', 'scipy', 'h5py', 'PIL', 'tqdm'}
 MODULES = ['imagernn', 'imagernn.extract_features', 'imagernn.view', 'imagernn.monitor', 'imagernn.publish',
            'imagernn.convnet.classify', 'imagernn.convnet.train']

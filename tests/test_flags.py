@@ -43,6 +43,15 @@ def test_the_extreme_temperatures_that_are_allowed_give_captions(root, tmp_path,
         assert any(caption['text'] for caption in found)
 
 
+def test_a_photo_captioner_needs_pictures_but_no_checkpoint(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert predict_on_images.main([]) == 2
+    assert capsys.readouterr().err == 'error: name at least one picture, or with -r a folder with tasks.txt\n'
+    assert predict_on_images.main(['-r', 'absent']) == 2
+    note, error = capsys.readouterr().err.splitlines()
+    assert note.startswith('note: captioned by the pretrained captioner, ') and 'absent/tasks.txt: there is' in error
+
+
 @pytest.mark.parametrize('name', ['x' * 100, 'ü' * 50, '猫' * 33, '🐈' * 25, 'a b', '--x', "'; rm"])
 def test_a_name_of_a_hundred_bytes_fits_into_every_file_name(root, name):
     assert driver.main([*train_flags(root), f'--fappend={name}', '--max_epochs', '1']) == 0

@@ -22,19 +22,20 @@ def add_data_flags(parser):
     """Which data set and features to train on."""
     add = parser.add_argument_group('data').add_argument
     add('-d', '--dataset', default='flickr8k',
-        help='The folder below data_root that holds dataset.json and the features.')
-    add('--data_root', default='data', help='The folder of data sets.')
+        help='The data set to train on: the folder below data_root that holds dataset.json and the features.')
+    add('--data_root', default='data', help='The folder of data sets. Change it if yours are elsewhere.')
     add('--features', default=None,
-        help='The feature file: a name in the folder of the data set, or a path. By default the first of '
-             'vgg_feats.mat, vgg_feats.h5 and vgg_feats.npy.')
+        help='The feature file: a name in the folder of the data set, or a path. Give it if the features have another '
+             'name (default: the first of vgg_feats.mat, vgg_feats.h5 and vgg_feats.npy).')
     add('--word_count_threshold', type=int, default=5,
         help='Words that occur less often in the training sentences are dropped. Lower it for a small data set.')
     add('--val_share', type=float, default=0.,
-        help='For a data set without a val split: the share of the training images, such as .1, that becomes one. The '
-             'seed determines which.')
+        help='The share of the training images, such as .1, that becomes the val split. Give it for a data set that '
+             'has none. The seed determines which images.')
     add_on_error_flag(add)
     add('--allow_changed_data', action='store_true',
-        help='With --resume: resume although the sentences, the pictures or the features have changed since.')
+        help='Let --resume continue although the sentences, the pictures or the features have changed. Give it if you '
+             'changed them on purpose.')
 
 
 def add_on_error_flag(add):
@@ -47,63 +48,88 @@ def add_on_error_flag(add):
 def add_model_flags(parser):
     """The model's architecture."""
     add = parser.add_argument_group('model').add_argument
-    add('--generator', choices=GENERATOR_NAMES, default='lstm', help='The recurrent layer.')
+    add('--generator', choices=GENERATOR_NAMES, default='lstm',
+        help='The recurrent layer: the LSTM of Vinyals et al. (2015), or, for comparison, the simpler ReLU network of '
+             'Karpathy & Fei-Fei (2015).')
     add('--image_encoding_size', type=int, default=256,
-        help='The size of the encoded image: for the LSTM equal to word_encoding_size, for the RNN to hidden_size.')
-    add('--word_encoding_size', type=int, default=256, help='The size of an encoded word.')
+        help='The size of the encoded image. Change it along with the size that it must equal: word_encoding_size for '
+             'the LSTM, hidden_size for the RNN.')
+    add('--word_encoding_size', type=int, default=256,
+        help='The size of an encoded word. Raise it, along with the hidden size, for a large data set.')
     add('--hidden_size', type=int, default=256,
-        help='The size of the hidden state. 512 learns better and takes longer.')
+        help='The size of the hidden state. Raise it to 512 for a model that learns better and takes longer.')
     add('--image_at', choices=('first', 'every', 'both'), default='first',
-        help='Where the LSTM sees the image: as its first input, as in NeuralTalk, at every step, or both, which gives '
-             'better captions. (The RNN sees it at every step; see --rnn_feed_once.)')
-    add('--tanhC_version', type=int, default=0, help='1: the LSTM computes h = o·tanh(c) in place of o·c.')
-    add('--rnn_relu_encoders', type=int, default=0, help='1: the RNN has a ReLU on both encodings.')
+        help='Where the LSTM sees the image: "first" as its first input, as in NeuralTalk; "every" at every step; '
+             '"both". Try both if captions have little to do with their pictures. For the RNN, see --rnn_feed_once.')
+    add('--tanhC_version', type=int, default=0,
+        help='With 1, the LSTM computes h = o·tanh(c), not o·c. Give 1 for the usual LSTM, 0 for NeuralTalk\'s.')
+    add('--rnn_relu_encoders', type=int, default=0,
+        help='With 1, the RNN has a ReLU on both encodings. Give 1 to reproduce a NeuralTalk model that has it.')
     add('--rnn_feed_once', type=int, default=0,
-        help='1: the RNN sees the image at the first step only, which overfits less.')
-    add('--init_model_from', default='', help='Start from the weights and the vocabulary of this checkpoint.')
+        help='With 1, the RNN sees the image at the first step only. Try it if the run overfits.')
+    add('--init_model_from', default='',
+        help='A checkpoint whose weights and vocabulary a new run starts from. Give it to adapt a trained model to '
+             'other data, or to train it further with other flags.')
 
 
 def add_training_flags(parser):
     """Epochs, batches and regularization."""
     add = parser.add_argument_group('training and regularization').add_argument
-    add('-m', '--max_epochs', type=float, default=50, help='Passes over the training sentences.')
-    add('-b', '--batch_size', type=int, default=100, help='Image-sentence pairs per batch.')
-    add('-c', '--regc', type=float, default=1e-8, help='The strength of the L2 regularization.')
-    add('--drop_prob_encoder', type=float, default=.5, help='Dropout of the encoded image and words.')
-    add('--drop_prob_decoder', type=float, default=.5, help='Dropout of the hidden state on its way to the decoder.')
+    add('-m', '--max_epochs', type=float, default=50,
+        help='The number of passes over the training sentences. Lower it if perplexity on val stops falling earlier.')
+    add('-b', '--batch_size', type=int, default=100,
+        help='The number of image-sentence pairs per batch. Lower it for a small data set, which otherwise gives few '
+             'updates per epoch, or if memory runs out.')
+    add('-c', '--regc', type=float, default=1e-8,
+        help='The strength of the L2 regularization. Raise it if perplexity falls in training and rises on val.')
+    add('--drop_prob_encoder', type=float, default=.5,
+        help='The dropout probability of the encoded image and words. Lower it if the model fits even the training '
+             'sentences badly; raise it if it overfits.')
+    add('--drop_prob_decoder', type=float, default=.5,
+        help='The dropout probability of the hidden state on its way to the decoder; change it as the one above.')
     add('--dtype', choices=('float32', 'float64'), default='float32',
-        help='The precision of all arithmetic; float64 is for checks.')
+        help='The precision of all arithmetic. float64 takes longer; use it to compare results exactly.')
     add('-a', '--do_grad_check', type=int, default=0,
-        help='1: compare every gradient with finite differences, with dropout on, and exit.')
+        help='With 1, compare every gradient with finite differences, with dropout on, and exit. Use it after changing '
+             'the model\'s code.')
 
 
 def add_self_critical_flags(parser):
     """Training on rewards of whole captions, in place of the next word."""
     add = parser.add_argument_group('self-critical training').add_argument
     add('--self_critical_after', type=float, default=-1,
-        help='From this epoch on, captions that the model draws itself are rewarded (Rennie et al. 2017), and the run '
-             'is judged by CIDEr-D on val; -1 never does. It improves a trained model: give 0 and --init_model_from.')
-    add('--self_critical_images', type=int, default=100, help='Images per batch of this training.')
+        help='The epoch after which the model learns from rewards for captions that it draws itself (Rennie et al. '
+             '2017); the run is then judged by CIDEr-D on val. Use it to improve a trained model: give 0, and the '
+             'model with --init_model_from. -1 turns it off.')
+    add('--self_critical_images', type=int, default=100,
+        help='The number of images per batch of this training. Lower it if memory runs out.')
     add('--self_critical_samples', type=int, default=5,
-        help='Captions drawn for each image. More give a steadier gradient and take longer.')
+        help='How many captions are drawn for each image. Raise it for a steadier gradient; each step takes longer.')
     add('--bleu_weight', type=float, default=3.,
-        help='The reward is CIDEr-D, from 0 to 10, plus this times BLEU-4, from 0 to 1.')
+        help='The weight of BLEU-4 (0 to 1) in the reward, beside CIDEr-D (0 to 10). Lower it to 0 to train for '
+             'CIDEr-D alone; raise it if captions become less fluent.')
 
 
 def add_evaluation_flags(parser):
     """When and on what a training run evaluates, and what follows from it."""
     add = parser.add_argument_group('evaluation').add_argument
-    add('-p', '--eval_period', type=float, default=1, help='Epochs between evaluations on val.')
-    add('--eval_batch_size', type=int, default=100, help='Image-sentence pairs per batch in evaluation.')
-    add('--eval_max_images', type=int, default=-1, help='Evaluate on so many val images; -1 takes all.')
+    add('-p', '--eval_period', type=float, default=1,
+        help='The number of epochs between evaluations on val. Lower it if an epoch takes long: only evaluations find '
+             'the best checkpoint.')
+    add('--eval_batch_size', type=int, default=100,
+        help='The number of image-sentence pairs per batch in evaluation. Lower it if memory runs out.')
+    add('--eval_max_images', type=int, default=-1,
+        help='How many val images to evaluate on. Give a number to save time on a large data set; -1 takes all.')
     add('--write_checkpoint_ppl_threshold', type=float, default=-1,
-        help='Save the best checkpoint only below this validation perplexity; -1 saves it always.')
+        help='Save best checkpoints only below this validation perplexity. Set it to save disk space; -1 saves them '
+             'all.')
     add('--min_ppl_or_abort', type=float, default=-1,
-        help='Abort when a validation perplexity is not below this; -1 never does. For searches over many settings.')
+        help='Abort the run if a validation perplexity is not below this. Set it to end bad runs early in a search '
+             'over many settings; -1 turns it off.')
 
 
 def check_training_flags(params):
-    """InputError for values of the flags above, and of runs.flags, that cannot be."""
+    """Raise InputError for invalid values of the flags above and of runs.flags."""
     check_run_params(params)
     require_between(params, {'batch_size': BATCH_LIMITS, 'eval_batch_size': BATCH_LIMITS, 'regc': (0, math.inf),
                              'word_count_threshold': (1, math.inf), **dict.fromkeys(SIZES, SIZE_LIMITS)})
@@ -127,32 +153,33 @@ def add_search_flags(parser):
     """The options of evaluate.caption_images, the precision and the threads."""
     add = parser.add_argument_group('search').add_argument
     add('-b', '--beam_size', type=int, default=1,
-        help='How many sentences the beam search keeps; 1 is greedy. 3 to 5 give better captions. '
-             '(default: %(default)s)')
+        help='How many sentences the beam search keeps. Give 3 to 5 for better captions; 1 is greedy search, which is '
+             'faster.')
     add('--nbest', type=int, default=1,
-        help='How many captions to keep of each image, at most beam_size. (default: %(default)s)')
+        help='How many captions to keep of each image, at most beam_size. Raise it to see what else the model would '
+             'say.')
     add('--beam_kind', choices=('neuraltalk', 'pool'), default='neuraltalk',
-        help='In NeuralTalk\'s beam, finished sentences keep their place; with pool they leave it to others, which '
-             'finds better sentences for large beams. (default: %(default)s)')
+        help='In NeuralTalk\'s beam, finished sentences keep their place. With "pool", as in most other programs, they '
+             'make room for others: try it with beams of 5 or more.')
     add('--length_penalty', type=float, default=0.,
-        help='Rank sentences by log-probability / length to this power. 0 prefers short ones, 1 the best mean per '
-             'word. (default: %(default)s)')
+        help='Rank the sentences of the beam by log-probability / length to this power. Raise it, up to 1 for the mean '
+             'per word, if captions are too short.')
     add('--ensemble', nargs='+', default=[], metavar='CHECKPOINT',
         help='Further checkpoints, trained on the same vocabulary and features, whose probabilities are averaged with '
-             'those of the first. Several models caption better than one.')
+             'those of the first. Give some if you have trained a model from several seeds.')
     add('--temperature', type=float, default=0.,
-        help='Above 0, the caption is drawn at random: below 1 from the likelier words, at 1 as the model has it. '
-             '(default: %(default)s)')
-    add('--seed', type=int, default=0, help='Determines what is drawn at random. (default: %(default)s)')
+        help='Above 0, captions are drawn at random. Set it to see how captions vary: 1 draws as the model has it, '
+             'less from the likelier words.')
+    add('--seed', type=int, default=0, help='The seed of what is drawn at random. Change it for other captions.')
     add = parser.add_argument_group('system').add_argument
     add('--dtype', choices=('float32', 'float64'), default='float32',
-        help='The precision of all arithmetic. (default: %(default)s)')
+        help='The precision of all arithmetic. float64 takes longer; use it to compare results exactly.')
     add('--num_threads', type=int, default=NUM_THREADS,
-        help='Threads that share the images. (default: %(default)s)')
+        help='How many threads share the images. Lower it to leave cores to other programs.')
 
 
 def check_search_flags(params):
-    """InputError for search flags that cannot be."""
+    """Raise InputError for invalid search flags."""
     for name, least in (('beam_size', 1), ('nbest', 1), ('temperature', 0), ('seed', 0), ('num_threads', 1)):
         if not params[name] >= least:
             raise InputError(f'--{name} {params[name]}: must be at least {least}')

@@ -16,6 +16,7 @@ from typing import NamedTuple
 from imagernn.errors import InputError, command, install_command, loading, script
 from imagernn.nn.names import SOLVERS
 from imagernn.runs.flags import (
+    HelpWithDefaults,
     add_output_flags,
     add_system_flags,
     check_run_params,
@@ -35,38 +36,48 @@ RECIPES = {
 }
 
 
+def by_data(add, *names, help, **options):
+    """A flag whose default is that of the data set's recipe."""
+    values = (f'{data} {str(recipe[names[-1][2:]]).strip("[]").replace(",", "")}'
+              for data, recipe in RECIPES.items())
+    add(*names, default=argparse.SUPPRESS, help=f'{help.removesuffix(".")} (default: {", ".join(values)}).',
+        **options)
+
+
 def build_parser():
     parser = argparse.ArgumentParser(prog='imagernn train-convnet',
                                      description='Train a small VGGNet from scratch.',
-                                     formatter_class=argparse.ArgumentDefaultsHelpFormatter)
-
-    def by_data(add, *names, help, **options):
-        """A flag whose default is that of the data set's recipe."""
-        values = (f'{data} {str(recipe[names[-1][2:]]).strip("[]").replace(",", "")}'
-                  for data, recipe in RECIPES.items())
-        add(*names, default=argparse.SUPPRESS, help=f'{help} (default: {", ".join(values)})', **options)
+                                     formatter_class=HelpWithDefaults)
 
     add = parser.add_argument_group('data').add_argument
     add('-d', '--data', '--dataset', dest='dataset', choices=tuple(RECIPES), default='digits',
         help='What to train on: scikit-learn\'s digits, or the scenes of make-scenes.')
-    add('--data_root', default='data', help='The folder that holds scenes/.')
-    add('--size', type=int, default=64, help='Scenes are read as pictures of size × size pixels.')
+    add('--data_root', default='data', help='The folder that holds scenes/. Change it if they are elsewhere.')
+    add('--size', type=int, default=64,
+        help='Scenes are read as pictures of size × size pixels. Lower it to train faster.')
 
     add = parser.add_argument_group('model').add_argument
     by_data(add, '--filters', type=int, nargs='+',
-            help='The number of filters of each stage of two convolutions; each stage halves the picture.')
-    add('--hidden_size', type=int, default=128, help='The size of the fully connected layer.')
+            help='The number of filters of each stage of two convolutions; each stage halves the picture. Give more '
+                 'for harder data.')
+    add('--hidden_size', type=int, default=128,
+        help='The size of the fully connected layer. Raise it for harder data.')
     by_data(add, '--last_pool', choices=('2x2', 'all'),
-            help='What the last max pool takes; all makes it indifferent where in the picture a thing is.')
+            help='What the last max pool takes. Give all if it does not matter where in the picture a thing is.')
 
     add = parser.add_argument_group('training, regularization and evaluation').add_argument
-    by_data(add, '-m', '--max_epochs', type=float, help='Passes over the training pictures.')
-    by_data(add, '-b', '--batch_size', type=int, help='Pictures per batch.')
-    by_data(add, '--drop_prob', type=float, help='Dropout of the fully connected layer.')
-    add('-p', '--eval_period', type=float, default=1, help='Epochs between evaluations on val.')
+    by_data(add, '-m', '--max_epochs', type=float,
+            help='The number of passes over the training pictures. Raise it if accuracy on val still rises.')
+    by_data(add, '-b', '--batch_size', type=int,
+            help='The number of pictures per batch. Lower it if memory runs out.')
+    by_data(add, '--drop_prob', type=float,
+            help='The dropout probability of the fully connected layer. Raise it if the network overfits.')
+    add('-p', '--eval_period', type=float, default=1,
+        help='The number of epochs between evaluations on val. Raise it if evaluations take long.')
 
     add = parser.add_argument_group('optimizer').add_argument
-    add('--solver', choices=SOLVERS, default='adam', help='The update rule.')
+    add('--solver', choices=SOLVERS, default='adam',
+        help='The update rule. Choose another one to compare them.')
     by_data(add, '-l', '--learning_rate', type=float,
             help='The step size at first; it falls along a cosine to 0. Lower it when the cost explodes.')
 
@@ -226,7 +237,7 @@ def with_saved_params(parser, argv, given, checkpoint):
 
 
 def check_params(params):
-    """InputError for values of the flags that cannot be."""
+    """Raise InputError for invalid values of the flags."""
     check_run_params(params)
     require_between(params, {'size': (1, 1000), 'hidden_size': (1, 10 ** 5), 'batch_size': (1, 10 ** 6)})
     require_shares(params, ('drop_prob',))

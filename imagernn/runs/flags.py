@@ -1,5 +1,6 @@
 """The flags that every training run has, what they may be, and how they relate to those saved in a checkpoint."""
 
+import argparse
 import math
 import re
 from pathlib import Path
@@ -13,26 +14,45 @@ MOST_THREADS = 4    # by default: a batch of 100 in more parts makes small matri
 FOLDERS = ('checkpoint_output_directory', 'worker_status_output_directory', 'output_directory')    # of a run's files
 
 
+class HelpWithDefaults(argparse.HelpFormatter):
+    """Each flag's help ends in its default, unless the help names it itself or there is none to show."""
+
+    def _get_help_string(self, action):
+        default = action.default
+        if (isinstance(default, (bool, list)) or default in (None, '', argparse.SUPPRESS)
+                or re.search(r'\(default|%\(default\)', action.help)):
+            return action.help
+        return f'{action.help.removesuffix(".")} (default: %(default)s).'
+
+
 def add_optimizer_flags(parser):
     """Solver, learning rate and clipping: the parameters of nn.solver.Solver and nn.schedules.halving."""
     add = parser.add_argument_group('optimizer').add_argument
     add('--solver', choices=SOLVERS, default='rmsprop',
-        help='The update rule. adam learns faster than the default, which is NeuralTalk\'s.')
+        help='The update rule. Choose adam to learn faster than with the default, which is NeuralTalk\'s.')
     add('-l', '--learning_rate', type=float, default=1e-3,
         help='The step size. Lower it when the cost explodes.')
     add('--learning_rate_decay_start', type=float, default=-1,
-        help='The epoch from which the learning rate falls; -1 keeps it constant.')
+        help='The epoch from which the learning rate falls. Set it, to a third of the epochs for example, for a better '
+             'model at the end; -1 keeps the rate constant.')
     add('--learning_rate_decay_every', type=float, default=5,
-        help='From there, the learning rate halves, smoothly, in so many epochs.')
-    add('--momentum', type=float, default=0., help='The momentum of the solver vanilla.')
+        help='The number of epochs in which it then halves, smoothly. Lower it for a shorter run.')
+    add('--momentum', type=float, default=0.,
+        help='The momentum of the solver vanilla, which other solvers ignore. Set it to .9, for example, to speed up '
+             'vanilla.')
     add('--decay_rate', type=float, default=.999,
-        help='How slowly rmsprop and adadelta forget old squared gradients; beta2 of adam.')
-    add('--smooth_eps', type=float, default=1e-8, help='What keeps the adaptive solvers from dividing by 0.')
-    add('--adam_beta1', type=float, default=.9, help='How slowly adam forgets old gradients.')
+        help='How slowly rmsprop and adadelta forget old squared gradients; beta2 of adam. Lower it if the gradients '
+             'change quickly, as in short runs.')
+    add('--smooth_eps', type=float, default=1e-8,
+        help='The small number that keeps the adaptive solvers from dividing by 0. Raise it if parameters with tiny '
+             'gradients take too large steps.')
+    add('--adam_beta1', type=float, default=.9,
+        help='How slowly adam forgets old gradients. Raise it if the cost is noisy, lower it if the cost oscillates.')
     add('--grad_clip', type=float, default=5,
-        help='The bound of the gradients, against exploding updates; 0 does not clip.')
+        help='The bound of the gradients. Lower it if updates explode; 0 does not clip.')
     add('--grad_clip_by', choices=CLIPS, default='value',
-        help='Clip each element of a gradient, or the norm of all gradients together.')
+        help='What the bound holds for: "value" clips each element of a gradient, as in NeuralTalk; "norm" scales all '
+             'gradients together, so choose it to keep their direction.')
 
 
 def add_output_flags(parser, short_o=True):
@@ -46,28 +66,34 @@ def add_output_flags(parser, short_o=True):
         help='A name for the run, a part of the names of its checkpoints and of its status file. Runs at the same time '
              'need different ones.')
     add(*(['-o'] if short_o else []), '--checkpoint_output_directory', default='cv/',
-        help='The folder for checkpoints.')
+        help='The folder for checkpoints. Change it to keep them on a disk with more space, for example.')
     add('--worker_status_output_directory', default='status/',
-        help='The folder for the status file, which the monitor shows.')
+        help='The folder for the status file, which the monitor shows. Give the runs that you want to compare there '
+             'the same one.')
     add('--checkpoint_every', default='10m',
-        help='Save the last checkpoint every so many iterations (500) or minutes (10m), and at every evaluation.')
+        help='How often to save the last checkpoint, in iterations (500) or in minutes (10m); it is saved at every '
+             'evaluation as well. Save more often if the machine may be switched off.')
     add('--resume', default='',
-        help='Resume from this checkpoint as if the run had never stopped; flags given beside it take precedence. auto '
-             'finds the newest valid checkpoint of this data set and --fappend, from this machine if it has one, or '
-             'starts a new run where there is none.')
+        help='The checkpoint to resume from, as if the run had never stopped; flags given beside it take precedence. '
+             'With "auto", the newest valid checkpoint of this data set and --fappend is found, from this machine if '
+             'it has one; where there is none, a new run starts.')
     return group
 
 
 def add_system_flags(parser):
     """Seed, threads, profiling, and what happens on divergence."""
     add = parser.add_argument_group('system').add_argument
-    add('--seed', type=int, default=0, help='Determines the initial weights, the batches and the dropout.')
+    add('--seed', type=int, default=0,
+        help='The seed of the initial weights, the batches and the dropout. Change it to see how much a score depends '
+             'on chance.')
     add('--num_threads', type=int, default=min(NUM_THREADS, MOST_THREADS),
-        help='Threads that share each batch. The same number gives the same bits; another number rounds differently.')
-    add('--profile', action='store_true', help='Print where the time of a step went when the run ends.')
+        help='How many threads share each batch. Lower it to leave cores to other programs. The same number gives the '
+             'same bits; another one rounds differently.')
+    add('--profile', action='store_true',
+        help='Print, when the run ends, where the time of a step went. Use it to see what makes a run slow.')
     add('--on_divergence', choices=('stop', 'rollback'), default='stop',
-        help='What to do when the cost explodes or a number is not finite: stop, or return to the last good state and '
-             'halve the learning rate.')
+        help='What to do when the cost explodes or a value is not finite: "stop" ends the run; "rollback" returns to '
+             'the last good state and halves the learning rate, for runs that nobody watches.')
 
 
 def sound_params(parser, path, saved):
@@ -79,7 +105,7 @@ def sound_params(parser, path, saved):
             values = value if isinstance(value, list) and action.nargs else [value]
             right = all(isinstance(each, kinds.get(action.type, str)) and not isinstance(each, bool) for each in values)
             if not right or (action.choices and value not in action.choices):
-                raise InputError(f'{path}: its {action.dest} is {value!r:.60}, which the flag cannot be; '
+                raise InputError(f'{path}: its {action.dest} is {value!r:.60}, which is invalid for this flag; '
                                  'use another checkpoint')
     return saved
 
@@ -109,7 +135,7 @@ def require_same(params, saved, path, fixed, with_new_run=()):
 
 
 def check_run_params(params):
-    """InputError for a value of the flags above that cannot be."""
+    """Raise InputError for an invalid value of the flags above."""
     require_finite(params)
     require_between(params, {'seed': (0, math.inf), 'num_threads': (1, 1000), 'learning_rate': (0, math.inf),
                              'smooth_eps': (0, math.inf)})
