@@ -75,7 +75,7 @@ def main(argv=None):
     params = vars(build_parser().parse_args(argv))
     outputs = checked_outputs(params)
     checkpoint = load_captioner(params['checkpoint_path'], params['dtype'])
-    dataset, features = trained_data(checkpoint, params['dataset'], params['features'])
+    dataset, features = trained_data(checkpoint, params['checkpoint_path'], params['dataset'], params['features'])
     provider = open_data({**params, 'dataset': dataset, 'features': features}, checkpoint['params'])
     check_feature_size(provider.features, checkpoint['model'])
     provider.require_split(params['split'], 'Choose one of these with --split.')

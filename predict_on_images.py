@@ -86,15 +86,20 @@ def parsed(argv):
     if first and (Path(first).suffix.lower() in SUFFIXES or Path(first).is_dir()):    # not a checkpoint
         params['pictures'].insert(0, first)
         first = None
-    if not params['pictures'] and params['root_path'] == ROOT and not Path(ROOT).is_dir():
-        raise InputError('name at least one picture, or with -r a folder with tasks.txt')
     if not first:
+        require_pictures(params)
         params['checkpoint_path'] = str(pretrained_path())
         print(f'note: captioned by the pretrained captioner, {params["checkpoint_path"]}; to use another one, name its '
               'checkpoint before the pictures', file=sys.stderr)
     if params['pictures'] and (params['root_path'] != ROOT or params['features']):
         raise InputError('pictures are named, and --root_path or --features too: give one or the other')
     return params
+
+
+def require_pictures(params):
+    """Raise InputError where neither pictures are named nor a folder."""
+    if not params['pictures'] and params['root_path'] == ROOT and not Path(ROOT).is_dir():
+        raise InputError('name at least one picture, or with -r a folder with tasks.txt')
 
 
 @script
@@ -175,6 +180,7 @@ def write_results(outputs, blobs, root, checkpoint, params):
 
 def wanted_pictures(params):
     """The folder of -r, or None if pictures are named; the names of the pictures; their paths."""
+    require_pictures(params)
     if not params['pictures']:
         root = Path(params['root_path'])
         names = read_tasks(root / 'tasks.txt')

@@ -26,7 +26,8 @@ rng = np.random.default_rng(0)
 
 with tempfile.TemporaryDirectory() as folder:
     # The data: pictures, five sentences about each, and 4,096 features of each, as a convolutional network would give.
-    imagernn(['make-scenes', '--output', f'{folder}/scenes', '--images', str(flags.images)])
+    if imagernn(['make-scenes', '--output', f'{folder}/scenes', '--images', str(flags.images)]) != 0:
+        raise SystemExit(2)
     data = getDataProvider('scenes', folder)
 
     # The vocabulary: the words that occur at least five times in training, numbered from 1; 0 ends a sentence.
@@ -52,7 +53,7 @@ with tempfile.TemporaryDirectory() as folder:
     # Captions of test pictures: a beam search keeps the three best beginnings of a sentence at every step.
     images = list(data.iterImages('test', 5))
     features = data.features.rows([image['imgid'] for image in images], dtype=np.float32)
-    options = {'beam_size': 3, 'nbest': 1, 'temperature': 0}
-    found = caption_images(lambda i, j: features[i:j], len(images), model, params, ixtoword, options)
+    found = caption_images(lambda i, j: features[i:j], len(images), model, params, ixtoword,
+                           {'beam_size': 3, 'nbest': 1, 'temperature': 0})
     for image, captions in zip(images, found, strict=True):
         print(f'\nmodel:   {" ".join(captions[0].words)}\nperson:  {" ".join(image["sentences"][0]["tokens"])}')

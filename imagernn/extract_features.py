@@ -203,7 +203,7 @@ def settings_to_record(network, layer, params):
 
 
 def require_room(output, num_pictures, row):
-    """Raise InputError if output is a .mat, and so many rows are more than a .mat can hold."""
+    """Raise InputError if output is a .mat, and num_pictures rows like row are more than a .mat can hold."""
     if output.suffix == '.mat' and num_pictures * row.nbytes >= MAT_BYTES:
         raise InputError(f'{output}: {num_pictures} pictures of {row.size} numbers exceed the 2 GB that a .mat can '
                          'hold; name an .h5')

@@ -43,7 +43,7 @@ def build_parser():
     parser.add_argument('--kills', type=int, default=200, help='how many')
     parser.add_argument('--seed', type=int, default=0, help='of the moments')
     parser.add_argument('--folder', default=None, help='where the runs write, for example /dev/shm')
-    parser.add_argument('--variants', type=int, default=len(VARIANTS), help='only so many kinds of runs')
+    parser.add_argument('--variants', type=int, default=len(VARIANTS), help='how many kinds of runs to try')
     return parser
 
 

@@ -377,7 +377,7 @@ def test_hostile_npy(tmp_path, content):
 
 
 def test_a_zip_member_that_claims_more_bytes_than_the_file_has(tmp_path):
-    """Found by tests/soak.py: Python makes room for so many before it reads."""
+    """Found by tests/soak.py: Python makes room for that many before it reads."""
     path = tmp_path / 'a.npz'
     with zipfile.ZipFile(path, 'w') as archive:
         archive.writestr('a.npy', b'0' * 385)
@@ -440,7 +440,7 @@ HOSTILE_MAT = {
     'not packed': mat_element(15, b'no zlib at all'),
     'packed twice': mat_element(15, zlib.compress(mat_element(15, zlib.compress(bytes(999))))),
     'sparse': mat_matrix(b'feats', (1 << 20, 1 << 20), bytes(8), flags=5),
-    'a cell of so many': mat_matrix(b'feats', (1 << 30, 1 << 30), b'', flags=1),
+    'a cell of 2 ** 60': mat_matrix(b'feats', (1 << 30, 1 << 30), b'', flags=1),
     'a struct of no fields': mat_matrix(b'feats', (1 << 30, 1 << 30), b'', kind=5, flags=2),
     'a function': mat_matrix(b'feats', (1, 1), bytes(8), flags=16),
     'elements without end': mat_element(14, b'') * 200_000,

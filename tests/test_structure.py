@@ -86,6 +86,13 @@ def test_every_package_has_its_place_in_the_table():
             assert not ours(name) & commands, name
 
 
+def test_the_package_stays_small_enough_to_be_read_in_order():
+    """What lies directly under imagernn/, and the floors' table, have at most 14 entries each; the README 8 KiB."""
+    entries = {name.split('.')[1] for name in FILES if '.' in name} - {'__main__'}
+    assert len(entries) <= 14 and len(MAY_IMPORT) <= 14
+    assert (ROOT / 'README.md').stat().st_size <= 8192
+
+
 def test_no_imports_go_round_in_a_circle():
     left = {name: {other for other in ours(name) if not name.startswith(f'{other}.')} & set(FILES) for name in FILES}
     while left:

@@ -12,6 +12,7 @@ from imagernn.nn.workers import Workers
 from imagernn.runs.checkpoint_file import load_checkpoint, save_checkpoint
 from imagernn.runs.divergence import RISE, cost_not_finite, perplexity_rose, state_not_finite
 from imagernn.runs.state import MOST_ROLLBACKS, PERPLEXITY, RunState
+from imagernn.runs.terminal import say, warn
 
 
 @pytest.fixture
@@ -199,3 +200,10 @@ def test_a_good_state_that_does_not_fit_is_refused(root, capsys):
         save_checkpoint(root / 'bad.h5', checkpoint)
         assert driver.main(['--resume', str(root / 'bad.h5')]) == 2, change
         assert 'bad.h5' in capsys.readouterr().err
+
+
+def test_messages_beside_a_progress_bar_do_not_command_the_terminal(capsys):
+    warn('a\x1b[2J\nb')
+    say('one\ntwo\x07')
+    out, err = capsys.readouterr()
+    assert out == 'one\ntwo\\x07\n' and err == 'warning: a\\x1b[2J\\nb\n'

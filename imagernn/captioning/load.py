@@ -52,8 +52,8 @@ def load_ensemble(paths, checkpoint, path, dtype):
     return members
 
 
-def trained_data(checkpoint, dataset, features):
-    """The data set and feature file to use: the ones given, else those that the checkpoint was trained with.
+def trained_data(checkpoint, path, dataset, features):
+    """The data set and feature file to use: the ones given, else those that the checkpoint at path was trained with.
 
     The feature file of the training belongs to its own data set alone: with another one it is None, the usual names.
     """
@@ -61,11 +61,11 @@ def trained_data(checkpoint, dataset, features):
     trained_with = checkpoint.get('features')
     dataset = dataset or trained_on
     if not isinstance(dataset, str):
-        raise InputError('the checkpoint does not say what data set it was trained on; name one with --dataset')
+        raise InputError(f'{path}: does not say what data set it was trained on; name one with --dataset')
     if features is None and dataset == trained_on and isinstance(trained_with, dict):
         features = trained_with.get('file')
     if not isinstance(features, str | None):
-        raise InputError(f'the checkpoint names {features!r} as its feature file; name the right one with --features')
+        raise InputError(f'{path}: names {features!r:.60} as its feature file; name the right one with --features')
     return dataset, features
 
 

@@ -33,7 +33,8 @@ def prepare(parser, argv):
     """
     params, checkpoint = main_params(parser, argv)
     if checkpoint:
-        _, params['features'] = trained_data(checkpoint, params['dataset'], params['features'])
+        path = params['resume'] or params['init_model_from']
+        _, params['features'] = trained_data(checkpoint, path, params['dataset'], params['features'])
     provider = open_data(params, params)
     # a missing split is reported now, not in an hour
     provider.require_split('train', "Mark the images to train on with the split 'train' in dataset.json.")

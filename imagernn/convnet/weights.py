@@ -220,8 +220,8 @@ def _convolution_weights(W, shape, source, _):
 def _dense_weights(W, shape, source, channels):
     """W as (inputs, outputs), or None if its shape does not fit.
 
-    The inputs of a grid with so many channels come in the order rows, columns, channels. Some files store a fully
-    connected layer as a convolution whose kernel is as large as the grid.
+    channels: those of the grid that is the input. Its elements come in the order rows, columns, channels. Some files
+    store a fully connected layer as a convolution whose kernel is as large as the grid.
     """
     side = math.isqrt(shape[0] // channels)
     if W.ndim == 2 and source.dense == 'CHW' and W.shape == shape[::-1]:

@@ -44,7 +44,7 @@ def build_vocab(tokens, words, num_sentences, word_count_threshold):
     places = places[np.argsort(first)]                                          # in the order of first occurrence
     kept = [place for place in places[counts[places] >= word_count_threshold].tolist() if words[place] != START]
     if not kept:
-        raise InputError(f'--word_count_threshold {word_count_threshold}: no training word occurs so often '
+        raise InputError(f'--word_count_threshold {word_count_threshold}: no training word occurs that often '
                          f'(the most frequent one: {counts.max(initial=0)} times); lower it to '
                          f'{threshold_for(counts, MOST_DROPPED)}')
     chosen = [words[place] for place in kept]
@@ -61,7 +61,7 @@ def lookup_table(words, wordtoix):
 
 
 def coverage(counts, lookup):
-    """The Coverage of a text whose words occur so often, counts (W,), by a vocabulary's lookup_table, (W,)."""
+    """The Coverage of a text by a vocabulary's lookup_table (W,); counts (W,): how often each word occurs."""
     unknown = lookup < 0
     words = counts > 0
     return Coverage(int(words.sum()), int(words[unknown].sum()), int(counts.sum()), int(counts[unknown].sum()))
@@ -79,7 +79,7 @@ def threshold_for(counts, most_dropped):
 
 
 def decode(indices, ixtoword):
-    """Word indices -> list of words; a closing END is left out."""
+    """Word indices -> list of words; index 0, which is END, is left out wherever it stands."""
     return [ixtoword[ix] for ix in indices if ix != 0]
 
 

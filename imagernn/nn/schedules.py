@@ -4,7 +4,7 @@ import math
 
 
 def halving(learning_rate, start, every):
-    """Constant up to the epoch start; from there it halves, smoothly, in every so many epochs. start < 0: constant."""
+    """Constant up to the epoch start; then halved, smoothly, in each period of every epochs. start < 0: constant."""
 
     def at(epoch):
         late = max(0., epoch - start) if start >= 0 else 0.

@@ -16,7 +16,7 @@ class Sentence(NamedTuple):
     """A sentence that a search found."""
 
     logprob: float          # the sum of ln p over its words, END among them if it ends within max_length
-    words: list             # their indices; END is 0 and the last one
+    words: list             # their indices; END is 0, the last one if it ends within max_length
     word_logprobs: list     # ln p of each
 
 
@@ -195,7 +195,7 @@ def _rank_in_group(group):
 
 
 def _hopeless(item, score, finished, nbest):
-    """Which beams, sorted by item and then best first, cannot come to be among their item's nbest any more.
+    """Which beams, sorted by item and then best first, can no longer be among their item's nbest.
 
     They are the live ones with a lower score than the nbest-th finished one.
     """

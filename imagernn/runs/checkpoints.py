@@ -11,7 +11,7 @@ import time
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from imagernn.errors import InputError
+from imagernn.errors import InputError, shown
 from imagernn.formats.writing import claimed, remove_leftovers, require_writable
 from imagernn.runs.checkpoint_file import checkpoint_bytes, write_checkpoint
 from imagernn.runs.flags import checkpoint_period
@@ -67,7 +67,7 @@ def _is_alive(stem):
         with claimed(stem, 'it is not resumed here'):
             return False
     except InputError as error:    # or its lock is another user's
-        print(f'--resume auto: skipped {error}', file=sys.stderr)
+        print(f'--resume auto: skipped {shown(str(error))}', file=sys.stderr)
         return True
 
 
@@ -88,7 +88,7 @@ def _furthest(paths, last, load, own):
             cause = error.__cause__
             if isinstance(cause, (OSError, MemoryError)) and (own or not isinstance(cause, PermissionError)):
                 raise
-            print(f'--resume auto: skipped {error}', file=sys.stderr)
+            print(f'--resume auto: skipped {shown(str(error))}', file=sys.stderr)
             continue
         if not found or _continues(checkpoint, found[0][1]):
             found = [(path, checkpoint)]

@@ -20,7 +20,7 @@ from shlex import quote
 
 from tqdm import tqdm
 
-from imagernn.errors import InputError, command
+from imagernn.errors import InputError, command, shown
 from imagernn.runs.checkpoints import Checkpoints, claimed_names
 from imagernn.runs.divergence import cost_not_finite, state_not_finite
 from imagernn.runs.names import status_path
@@ -230,8 +230,8 @@ class Run:
         stopped_by = self._stop.signal if state.it < self.max_iters else None
         if self._problem:
             self._status.write(state, 'aborted', self._problem)
-            print(f'aborted at iteration {state.it}: {self._problem}; the best checkpoint so far: '
-                  f'{state.best_checkpoint or "none"}', file=sys.stderr)
+            print(shown(f'aborted at iteration {state.it}: {self._problem}; the best checkpoint so far: '
+                        f'{state.best_checkpoint or "none"}'), file=sys.stderr)
             self.exit_code = 1
         elif stopped_by:
             self._status.write(state, 'stopped', f'by {signal.Signals(stopped_by).name}')

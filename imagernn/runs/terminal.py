@@ -16,6 +16,6 @@ def say(text):
 
 
 def warn(text):
-    """A line on stderr."""
+    """A line on stderr; control characters in it are shown as escapes."""
     with suppress(OSError):
-        tqdm.write(f'warning: {text}', file=sys.stderr)
+        tqdm.write(f'warning: {shown(text)}', file=sys.stderr)
