@@ -496,7 +496,7 @@ def test_a_run_is_stopped_and_resumed_by_what_it_prints(scenes, tmp_path):
                 process.send_signal(signal.SIGTERM)
             if 'resume with: ' in line:
                 resume = line.partition('train-convnet ')[2].split()
-        assert process.wait() == 143
+        assert process.wait() == 143, process.stderr.read()
     assert not list((tmp_path / 'out').iterdir())
     assert train.main(resume) == 0
     other = tmp_path / 'other'
