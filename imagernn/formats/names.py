@@ -96,15 +96,16 @@ def _how_it_leads_out(path, folder):
             'a folder that holds all its pictures')
 
 
-def without_folders(value, is_path=False):
+def without_folders(value, paths=PATHS, is_path=False):
     """A JSON value in which each path of a file or folder, in a form of any system, is its name alone.
 
-    is_path: whether a text is one although it looks like a name; so is every text under one of the names in PATHS.
+    A text is a path if it looks like one: if it starts at a root, a drive, the home or the working folder. paths: the
+    keys of a dict under which every text is one, also a relative path.
     """
     if isinstance(value, dict):
-        return {without_folders(key): without_folders(item, key in PATHS) for key, item in value.items()}
+        return {without_folders(key, paths): without_folders(item, paths, key in paths) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [without_folders(item, is_path) for item in value]
+        return [without_folders(item, paths, is_path) for item in value]
     if not isinstance(value, str):
         return value
     looks_like_path = re.match(r'[/\\~]|\.\.?[/\\]|[A-Za-z]:[/\\]|file:', value)

@@ -302,8 +302,9 @@ def write_page(path, results, places, size=THUMBNAIL):
     pictures = [_embedded(path, problem, size)
                 for path, problem in tqdm(found, desc='thumbnails', unit='picture', disable=None, leave=False)]
     note_problems([problem for _, problem in pictures])
-    shared = [result._replace(params=without_folders(result.params), trained=without_folders(result.trained))
-              for result in results]    # the page may be given to others: no folders of this computer
+    # the page may be given to others: it names no folders of this computer
+    shared = [result._replace(params=without_folders(result.params, ()), trained=without_folders(result.trained, ()))
+              for result in results]
     write_text(path, single_file(page_data(shared, pictures)))
 
 
