@@ -80,7 +80,7 @@ def beam_search(tick, state, beam_size, max_length=MAX_LENGTH, nbest=None):
     but of equal scores the sentence that is larger in lexicographic order wins (it sorted tuples of score and words).
 
     nbest: how many sentences are wanted (default: beam_size). A live beam is dropped once nbest finished ones are
-    better, because its score can only fall. The nbest sentences are the same, found sooner; fewer come beside them.
+    better, because its score can only fall, so the same sentences are found sooner.
     """
     n, nbest = len(state[0]), nbest or beam_size
     # the beams of all items in one list, sorted by item, then best first; place orders their word lists
@@ -115,7 +115,7 @@ def beam_search(tick, state, beam_size, max_length=MAX_LENGTH, nbest=None):
         row_of = np.zeros(len(live) + len(ended), np.int64)
         row_of[live] = np.arange(len(live))
         state = tuple(rows[row_of[parent[~finished]]] for rows in state)
-    return _read_back(history, item, score, n)
+    return _read_back(history, item, score, n, np.flatnonzero(_rank_in_group(item) < nbest))
 
 
 def pooled_beam_search(tick, state, beam_size, max_length=MAX_LENGTH, nbest=None, length_penalty=0.):
@@ -206,9 +206,10 @@ def _hopeless(item, score, finished, nbest):
     return ~finished & (score < bound[item])
 
 
-def _read_back(history, item, score, n):
-    """Follow every last beam back to its beginning, for all beams at once."""
-    beams, words, logprobs = np.arange(len(item)), [], []
+def _read_back(history, item, score, n, beams):
+    """Follow some of the last beams back to their beginning, all at once: the sentences of each of n items."""
+    item, score = item[beams], score[beams]
+    words, logprobs = [], []
     for parent, word, logprob, had_ended in reversed(history):
         words.append(np.where(had_ended[beams], -1, word[beams]))               # -1: nothing was added
         logprobs.append(logprob[beams])
