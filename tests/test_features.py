@@ -6,6 +6,7 @@ import h5py
 import numpy as np
 import pytest
 import scipy.io
+import scipy.sparse
 
 from imagernn.corpus import features
 from imagernn.corpus.features import default_features, open_features
@@ -311,3 +312,85 @@ def test_the_feature_file_of_the_original_neuraltalk():
     opened = open_features(path)
     assert (opened.num_images, opened.dim, opened.dtype) == (16, 4096, np.float32)
     np.testing.assert_array_equal(opened.rows([3, 15]), scipy.io.loadmat(path)['feats'].T[[3, 15]])
+
+
+# ---- the lists of pictures and of extracted rows, in the forms in which other programs write them
+
+NAMED = ['a.jpg', 'grün 2.jpg', 'ccc.jpg']
+MARKS = np.array([0, 1, 1])
+
+
+def save_lists(path, pictures=None, extracted=None):
+    """Three rows with these lists, in the form that h5py or scipy gives them."""
+    lists = {name: value for name, value in (('pictures', pictures), ('extracted', extracted)) if value is not None}
+    if path.suffix == '.mat':
+        scipy.io.savemat(path, {'feats': numbers(np.float32)[:3].T, **lists})
+        return
+    with h5py.File(path, 'w') as file:
+        file['feats'] = numbers(np.float32)[:3]
+        for name, value in lists.items():
+            if isinstance(value, list):    # of texts
+                value = np.array([text.encode() for text in value], h5py.string_dtype())
+            file[name] = value
+
+
+def texts(shape):
+    return np.array([name.encode() for name in NAMED], object).reshape(shape).astype(h5py.string_dtype())
+
+
+@pytest.mark.parametrize('name, pictures, extracted', [
+    ('a.h5', texts((3, 1)), MARKS.astype(float)),
+    ('a.h5', texts((1, 3)), MARKS[None].astype('f4')),
+    ('a.h5', NAMED, MARKS[:, None].astype(bool)),
+    ('a.mat', np.array(NAMED), MARKS.astype(float)),
+    ('a.mat', np.array(NAMED, object)[:, None], MARKS[:, None].astype(float)),
+    ('a.mat', np.array(NAMED, object)[None], MARKS.astype(bool)),
+])
+def test_lists_of_other_shapes_and_types_are_read(tmp_path, name, pictures, extracted, capsys):
+    save_lists(tmp_path / name, pictures, extracted)
+    opened = open_features(tmp_path / name)
+    assert opened.pictures == NAMED and opened.extracted.tolist() == [False, True, True]
+    assert not capsys.readouterr().err
+
+
+def test_a_char_matrix_of_matlab_7_3_is_read(tmp_path, capsys):
+    save_mat73(tmp_path / 'a.mat', numbers(np.float32)[:3])
+    with h5py.File(tmp_path / 'a.mat', 'r+') as file:
+        letters = np.array([[ord(letter) for letter in name.ljust(10)] for name in NAMED], np.uint16)
+        file.create_dataset('pictures', data=letters.T).attrs['MATLAB_class'] = np.bytes_('char')
+        file['extracted'] = MARKS[:, None].astype(float)
+    opened = open_features(tmp_path / 'a.mat')
+    assert opened.pictures == NAMED and opened.extracted.tolist() == [False, True, True]
+    assert not capsys.readouterr().err
+
+
+@pytest.mark.parametrize('name, lists, words', [
+    ('a.h5', {'pictures': np.arange(3)}, 'list of pictures cannot be read (it is of type int64)'),
+    ('a.h5', {'pictures': texts((3, 1)).repeat(2, 1)}, 'list of pictures cannot be read (its shape is (3, 2))'),
+    ('a.mat', {'pictures': np.arange(3)}, 'list of pictures cannot be read (it is not a list)'),
+    ('a.mat', {'pictures': np.array(['a.jpg', 2, 'c.jpg'], object)}, 'list of pictures cannot be read (it holds no'),
+    ('a.mat', {'pictures': 'a.jpg'}, 'list of pictures cannot be read (it is not a list)'),
+    ('a.h5', {'extracted': MARKS * .5}, "'extracted' cannot be read (it holds other values"),
+    ('a.h5', {'extracted': np.array([1, np.nan, 1])}, "'extracted' cannot be read (it holds other values"),
+    ('a.h5', {'extracted': NAMED}, "'extracted' cannot be read (it is of type object"),
+    ('a.h5', {'extracted': np.ones((3, 2))}, "'extracted' cannot be read (its shape is (3, 2)"),
+    ('a.mat', {'extracted': MARKS * 2}, "'extracted' cannot be read (it holds other values"),
+    ('a.mat', {'extracted': 'yes'}, "'extracted' cannot be read (text"),
+    ('a.mat', {'extracted': scipy.sparse.csc_matrix(MARKS * 1.)}, "'extracted' cannot be read ("),
+])
+def test_a_list_that_cannot_be_used_is_noted(tmp_path, name, lists, words, capsys):
+    save_lists(tmp_path / name, **lists)
+    opened = open_features(tmp_path / name)
+    assert opened.pictures is None and opened.extracted.all()
+    note = capsys.readouterr().err
+    assert note.startswith(f'note: {tmp_path / name}: its list ') and words in note and note.count('\n') == 1
+
+
+def test_a_cell_of_matlab_7_3_is_noted(tmp_path, capsys):
+    save_mat73(tmp_path / 'a.mat', numbers(np.float32)[:3])
+    with h5py.File(tmp_path / 'a.mat', 'r+') as file:
+        texts = [file.create_dataset(f'#refs#/{name}', data=np.frombuffer(name.encode('utf-16-le'), np.uint16)).ref
+                 for name in NAMED]
+        file.create_dataset('pictures', data=np.array(texts, h5py.ref_dtype)[None], dtype=h5py.ref_dtype)
+    assert open_features(tmp_path / 'a.mat').pictures is None
+    assert 'pictures = char(pictures)' in capsys.readouterr().err

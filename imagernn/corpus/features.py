@@ -289,20 +289,56 @@ def _read_mat(path):
 
 
 def _marks_of_mat(path, variables, num_images):
-    """The pictures and extracted of a .mat of extract_features, None where they are not there."""
-    pictures, extracted = (variables.get(name, lambda: None) for name in ('pictures', 'extracted'))
-    extracted = extracted()
-    try:
-        pictures = pictures()
-    except Exception as error:    # too many names for the reader, or damage, which raises errors of many kinds
-        print(f'note: {path}: its list of pictures cannot be read ({error}), so that nothing can check whether the '
-              'rows are in the order of the images; extract the features into an .h5 instead', file=sys.stderr)
-        pictures = None
-    if not isinstance(pictures, list) or not all(isinstance(name, str | None) for name in pictures):
-        pictures = None
-    extracted = extracted.read().ravel() != 0 if isinstance(extracted, matlab.Numbers) else None
+    """The pictures and extracted of a .mat of version 5, None where they are not there or of no use."""
+    pictures = extracted = None
+    if 'pictures' in variables:
+        try:
+            pictures = _names_of_mat(variables['pictures'](), num_images)
+        except Exception as error:    # too many names for the reader, or damage, which raises errors of many kinds
+            _note_no_pictures(path, error)
+    if 'extracted' in variables:
+        try:
+            found = variables['extracted']()
+            if not isinstance(found, matlab.Numbers):
+                raise _Unusable(found.what if isinstance(found, matlab.Other) else MATLAB_KINDS[type(found)])
+            extracted = _marks(found.read())
+        except _Unusable as error:
+            _note_no_extracted(path, error)
     _require_one_each(path, num_images, pictures, extracted)
-    return pictures and [name or '' for name in pictures], extracted
+    return pictures, extracted
+
+
+def _names_of_mat(found, num_images):
+    """The names in a variable: a cell of texts, or a char matrix, which is a list, too, unless it has one row."""
+    if isinstance(found, str) and num_images == 1:
+        return [found]
+    if not isinstance(found, list) or not all(isinstance(name, str | None) for name in found):
+        raise _Unusable('it holds no texts' if isinstance(found, list) else 'it is not a list')
+    return [name or '' for name in found]
+
+
+class _Unusable(ValueError):
+    """Why a list beside the features, pictures or extracted, is of no use."""
+
+
+def _note_no_pictures(path, reason):
+    print(f'note: {path}: its list of pictures cannot be read ({reason}), so that nothing can check whether the rows '
+          'are in the order of the images; extract the features into an .h5 instead', file=sys.stderr)
+
+
+def _note_no_extracted(path, reason):
+    print(f"note: {path}: its list 'extracted' cannot be read ({reason}; expected 0 or 1 for each row), so that rows "
+          'of zeros, of pictures that could not be read, are not left out; extract the features into an .h5 instead',
+          file=sys.stderr)
+
+
+def _marks(values):
+    """The values of `extracted`, 0 and 1 of any type and in any shape with one long axis, as bool (N,)."""
+    if values.size != max(values.shape, default=0):
+        raise _Unusable(f'its shape is {values.shape}')
+    if not ((values == 0) | (values == 1)).all():
+        raise _Unusable('it holds other values')
+    return values.ravel() != 0
 
 
 def _require_one_each(path, num_images, pictures, extracted):
@@ -314,8 +350,12 @@ def _require_one_each(path, num_images, pictures, extracted):
 
 
 def _read_hdf5(path):
-    described, origin, pictures, extracted = hdf5.in_child(lambda: _describe_hdf5(path))
+    described, origin, (pictures, no_pictures), (extracted, no_extracted) = hdf5.in_child(lambda: _describe_hdf5(path))
     numbers = hdf5.Numbers(path, described)
+    if no_pictures:
+        _note_no_pictures(path, no_pictures)
+    if no_extracted:
+        _note_no_extracted(path, no_extracted)
     if extracted is not None:
         extracted = np.frombuffer(extracted.encode(), np.uint8) == ord('1')
     _require_one_each(path, numbers.shape[0], pictures, extracted)
@@ -337,25 +377,46 @@ def _describe_hdf5(path):
             _require_matrix(path, tuple(feats[()].tolist()), np.dtype('f4'))    # of an empty one the data are the shape
         _require_matrix(path, feats.shape, feats.dtype)
         origin = {name: value for name in ORIGIN if isinstance(value := hdf5.small_attribute(file, name), str)}
-        return hdf5.describe(feats), origin, _pictures(file), _extracted(file)
+        lists = [_list_in(file, name, read) for name, read in (('pictures', _pictures), ('extracted', _extracted))]
+        return hdf5.describe(feats), origin, *lists
 
 
-def _pictures(file):
-    """The names of the pictures in an HDF5 file, a list; None if it has none, or other things under that name."""
-    pictures = hdf5.member(file, 'pictures')
-    if not isinstance(pictures, h5py.Dataset) or pictures.ndim != 1 or not h5py.check_string_dtype(pictures.dtype):
-        return None
-    _require_small(pictures)
-    return [name.decode('utf-8', 'surrogatepass') for name in pictures[:].tolist()]
+def _list_in(file, name, read):
+    """What read() makes of the dataset of this name, and '': or None, and why it is of no use, '' if it is not there.
+    """
+    dataset = hdf5.member(file, name)
+    if dataset is None:
+        return None, ''
+    try:
+        if not isinstance(dataset, h5py.Dataset):
+            raise _Unusable('it is a group')
+        if dataset.shape is None or hdf5.small_attribute(dataset, 'MATLAB_empty'):
+            raise _Unusable('it is empty')
+        _require_small(dataset)
+        return read(dataset), ''
+    except _Unusable as error:
+        return None, str(error)
 
 
-def _extracted(file):
-    """Which rows of an HDF5 file hold features, as a text of '0' and '1'; None if it does not say."""
-    extracted = hdf5.member(file, 'extracted')
-    if not isinstance(extracted, h5py.Dataset) or extracted.ndim != 1 or extracted.dtype.kind not in 'biu':
-        return None
-    _require_small(extracted)
-    return ((extracted[:] != 0).astype(np.uint8) + ord('0')).tobytes().decode('ascii')
+def _pictures(dataset):
+    """The names of the pictures, a list, in texts or in MATLAB's char matrix, which HDF5 shows as (letters, N)."""
+    if h5py.check_ref_dtype(dataset.dtype):
+        raise _Unusable('it is a cell of MATLAB 7.3; in MATLAB: pictures = char(pictures)')
+    if hdf5.small_attribute(dataset, 'MATLAB_class') in (b'char', 'char') and dataset.ndim == 2:
+        letters = dataset[()].astype('<u2').T                                   # (N, letters)
+        return [row.tobytes().decode('utf-16-le', 'surrogatepass').rstrip(' \0') for row in letters]
+    if not h5py.check_string_dtype(dataset.dtype):
+        raise _Unusable(f'it is of type {dataset.dtype}')
+    if not dataset.ndim or dataset.size != max(dataset.shape):
+        raise _Unusable(f'its shape is {dataset.shape}')
+    return [name.decode('utf-8', 'surrogatepass') for name in dataset[()].ravel().tolist()]
+
+
+def _extracted(dataset):
+    """Which rows hold features, as a text of '0' and '1'."""
+    if dataset.dtype.kind not in 'biuf':
+        raise _Unusable(f'it is of type {dataset.dtype}')
+    return (_marks(np.asarray(dataset[()])).astype(np.uint8) + ord('0')).tobytes().decode('ascii')
 
 
 def _require_small(dataset):

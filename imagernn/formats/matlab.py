@@ -15,6 +15,7 @@ import numpy as np
 TYPES = {1: 'i1', 2: 'u1', 3: 'i2', 4: 'u2', 5: 'i4', 6: 'u4', 7: 'f4', 9: 'f8', 12: 'i8', 13: 'u8'}
 MATRIX, COMPRESSED = 14, 15                            # kinds of elements
 CELL, STRUCT, CHAR, NUMBERS = 1, 2, 4, range(6, 16)    # classes of matrices
+UINT16, UTF16 = 4, 17                                  # types of letters of two bytes
 OTHERS = {3: 'object', 5: 'sparse matrix', 16: 'function', 17: 'object'}
 COMPLEX = 0x800                                        # a flag
 MAX_RATIO = 100              # a variable may decompress to this many times the file's size,
@@ -48,7 +49,8 @@ def looks_like_matlab(start):
 def read_variables(path):
     """The variables in a file -> {name: function() that returns the variable}.
 
-    A variable is Numbers, a str, a list (cell), a list of dicts (struct) or Other; None if empty or nested too deep.
+    A variable is Numbers, a str, a list (cell, or the rows of a char matrix), a list of dicts (struct) or Other; None
+    if empty or nested too deep.
     Uncompressed numbers stay in the memory-mapped file until they are used. Raises ValueError, struct.error, zlib.error
     or KeyError, as do the functions, if the file is damaged, claims more than it holds, or decompresses to more than
     MAX_RATIO times its size.
@@ -150,6 +152,8 @@ class _Elements:
         if kind != CHAR and kind not in NUMBERS:
             return Other(OTHERS.get(kind, f'matrix of class {kind}'))
         what, begin, end, _ = self.element(position, stop)
+        if kind == CHAR and len(size) == 2 and size[0] > 1:
+            return self._rows_of_text(size, what, begin, end)
         if kind == CHAR:
             return bytes(self.data[begin:end]).replace(b'\0', b'').decode('utf-8', 'replace')
         dtype = np.dtype(self.order + TYPES[what])                 # MATLAB stores integral values in fewer bytes
@@ -159,6 +163,15 @@ class _Elements:
             return Other('matrix of complex numbers')
         return Numbers(size, dtype, lambda: np.frombuffer(self.data, dtype, math.prod(size), begin)
                        .reshape(size, order='F'))
+
+    def _rows_of_text(self, size, what, begin, end):
+        """The rows of a char matrix, which is stored by columns -> a list, without the blanks that pad them."""
+        wide = what in (UINT16, UTF16)
+        encoding = 'utf-8' if not wide else 'utf-16-le' if self.order == '<' else 'utf-16-be'
+        text = bytes(self.data[begin:end]).decode(encoding, 'replace')
+        if len(text) != math.prod(size):
+            raise ValueError(f'a char matrix of shape {size!s:.60} with {len(text):,} letters')
+        return [text[row::size[0]].rstrip(' \0') for row in range(size[0])]
 
     def _matrices(self, count, position, stop, depth):
         """The next `count` matrices from position on -> a list, the position after them."""
