@@ -24,7 +24,7 @@ def build_parser():
 with loading(__name__, build_parser):    # --help does not wait for these
     import numpy as np
 
-    from imagernn.captioning.load import KIND, check_feature_size, load_captioner
+    from imagernn.captioning.load import KIND, check_feature_size, load_captioner, origin_changes
     from imagernn.corpus.features import open_features
     from imagernn.formats.names import without_folders
     from imagernn.formats.writing import refuse_to_replace
@@ -45,9 +45,12 @@ def main(argv=None):
     small['model'] = {name: to_float16(name, w) for name, w in checkpoint['model'].items()}
     small['params'] = {name: value for name, value in checkpoint['params'].items() if name not in LOCAL_PARAMS}
     if args.features:
-        recorded = checkpoint.get('features')
-        small['features'] = {**(recorded if isinstance(recorded, dict) else {}),
-                             **origin(args.features, checkpoint['model'])}
+        recorded = checkpoint['features'] if isinstance(checkpoint.get('features'), dict) else {}
+        found = origin(args.features, checkpoint['model'])
+        if changes := origin_changes(recorded, found):
+            raise InputError(f'{args.features}: was not made as the features of the training: {"; ".join(changes)}; '
+                             'leave --features out, as the checkpoint names their network, or name the right file')
+        small['features'] = {**recorded, **found}
     for entry in [name for name in ('params', 'features') if name in small]:
         small[entry] = without_folders(small[entry])
     save_checkpoint(args.output, small)

@@ -62,6 +62,19 @@ def test_a_feature_file_says_what_the_checkpoint_does_not(root, tmp_path, said):
     assert found == {**(said if isinstance(said, dict) else {}), **ORIGIN}
 
 
+@pytest.mark.parametrize('change', [{'network': 'vgg16'}, {'layer': 'logits'}, {'weights_sha256': 'cd'},
+                                    {'preprocessing': '[]'}])
+def test_a_recorded_origin_is_not_replaced_by_that_of_another_network(root, tmp_path, change, capsys):
+    path = tmp_path / 'other.h5'
+    path.write_bytes((root / 'tiny' / 'named.h5').read_bytes())
+    with h5py.File(path, 'r+') as file:
+        file.attrs.update(change)
+    assert publish.main([str(checkpoint_named(root, 'last')), str(tmp_path / 'small.h5'), '--features', str(path)]) == 2
+    message, (name, value) = capsys.readouterr().err, *change.items()
+    assert f'{path}: was not made as' in message and f'{name} is {value}, but was {ORIGIN[name]}' in message
+    assert not (tmp_path / 'small.h5').exists()
+
+
 @pytest.mark.parametrize('width, attributes, words', [(0, {}, 'does not say which network'), (1, ORIGIN, 'size')])
 def test_a_feature_file_that_does_not_help_is_refused(root, tmp_path, width, attributes, words, capsys):
     rows = np.load(root / 'tiny' / 'vgg_feats.npy')
