@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 from imagernn.captioning.flags import add_on_error_flag, add_search_flags, check_search_flags
-from imagernn.errors import InputError, loading, script, unreadable, unwritable
+from imagernn.errors import InputError, loading, script, unreadable
 from imagernn.runs.flags import HelpWithDefaults
 
 
@@ -59,8 +59,8 @@ with loading(__name__, build_parser):    # --help does not wait for these
     from imagernn.captioning.results import result_blob
     from imagernn.corpus.vocab import MOST_DROPPED, lookup_table
     from imagernn.formats.json_files import write_json
-    from imagernn.formats.names import Refused
-    from imagernn.formats.writing import refuse_to_replace, require_writable
+    from imagernn.formats.names import NOT_OPENED, Refused, parts_of, stays_inside
+    from imagernn.formats.writing import refuse_to_replace, replacing, require_folder, require_writable
     from imagernn.metrics import MeteorUnavailable, caption_statistics, multi_bleu_of, per_image, scores_of
     from imagernn.metrics.meteor import meteor_statistics
     from imagernn.nn.workers import Workers
@@ -89,6 +89,7 @@ def main(argv=None):
     note_refused(paths)
     for path in outputs:
         require_writable(path)
+    require_places(dumped, params['dump_folder'])
 
     note_unknown_words(provider, checkpoint, params)
     members = load_ensemble(params['ensemble'], checkpoint, params['checkpoint_path'], params['dtype'])
@@ -164,8 +165,11 @@ def add_scores(result, images):
 
 
 def shown_path(path):
-    """A picture's path for result_struct.json, which other programs open: of one that must not be, the last part."""
-    return path.name if isinstance(path, Refused) else str(path)
+    """A picture's path for result_struct.json, which other programs open: of one that must not be, no path at all.
+
+    The last part of such a path alone could be the name of a file in the working directory.
+    """
+    return NOT_OPENED + ''.join(parts_of(str(path))[-1:]) if isinstance(path, Refused) else str(path)
 
 
 def coco_id(image):
@@ -218,10 +222,21 @@ def copies(paths, pictures, folder):
     return {Path(folder, path.relative_to(pictures)): path for path in paths if not isinstance(path, Refused)}
 
 
+def require_places(targets, folder):
+    """Create the folders of --dump_folder. Raises InputError if one leads out of it or cannot be written to."""
+    there = [target for target, path in targets.items() if os.path.isfile(path)]
+    for place in dict.fromkeys([*([Path(folder)] if folder else []), *(target.parent for target in there)]):
+        if not stays_inside(place, folder):
+            raise InputError(f'{place}: is a link out of {folder}, and pictures are not copied through it; remove the '
+                             'link, or name another --dump_folder')
+        require_folder(place)
+    if taken := [target for target in there if target.is_dir() and not target.is_symlink()]:
+        raise InputError(f'{taken[0]}: is a folder, where a picture is to be copied; name another --dump_folder')
+
+
 def dump_pictures(targets, paths, folder):
     """Copy the pictures, as copies() says, and report how many were copied, and how many not, and why."""
     there = {target: path for target, path in targets.items() if os.path.isfile(path)}
-    make_folder(Path(folder))
     for target, path in there.items():
         copy_picture(path, target)
     refused = sum(isinstance(path, Refused) for path in paths)
@@ -231,25 +246,14 @@ def dump_pictures(targets, paths, folder):
                      *(f'{count} {what}' for what, count in counts.items() if count)]))
 
 
-def make_folder(folder):
-    """Create a folder and its parents. Raises InputError that names it."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise unwritable(folder, error) from None
-
-
 def copy_picture(path, target):
-    """Copy a file. Raises InputError that names the one of the two files that the error is about."""
-    make_folder(target.parent)
+    """Copy a file; a link at the target is replaced. Raises InputError that names the file that the error is about."""
     try:
         contents = path.read_bytes()
     except OSError as error:
         raise unreadable(path, error) from None
-    try:
-        target.write_bytes(contents)
-    except OSError as error:
-        raise unwritable(target, error) from None
+    with replacing(target, follow_links=False) as file:
+        file.write(contents)
 
 
 if __name__ == '__main__':

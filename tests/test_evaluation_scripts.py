@@ -215,12 +215,12 @@ def test_the_words_log_probabilities_add_up_to_the_captions(evaluate):
             assert len(found['word_logprobs']) == (words if words == 20 else words + 1)
 
 
-def test_a_dump_folder_that_cannot_be_is_said_after_the_results_are_saved(trained, checkpoint, tmp_path, capsys):
+def test_a_dump_folder_that_cannot_be_is_said_before_the_work(trained, checkpoint, tmp_path, capsys):
     (tmp_path / 'file').touch()
     assert eval_sentence_predictions.main([str(checkpoint), '--data_root', str(trained), '-d', str(tmp_path / 'file'),
                                            '--result_struct_filename', str(tmp_path / 'result.json')]) == 2
     assert str(tmp_path / 'file') in capsys.readouterr().err
-    assert (tmp_path / 'result.json').is_file()
+    assert not (tmp_path / 'result.json').exists()
 
 
 @pytest.mark.parametrize(('flags', 'words'), [

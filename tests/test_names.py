@@ -110,8 +110,20 @@ def test_a_name_stays_in_its_folder_or_is_refused(place):
         path = path_inside(imgs, name)
         assert isinstance(path, Refused) and '; ' in path.problem, name
         assert (name if '://' in name else parts_of(name)[-1]) in path.problem
-    for name in 'not there.jpg', '..jpg', '...', 'a\0b.jpg', '', '.', 'x' * 300, 'C:a.jpg':
+    for name in 'not there.jpg', '..jpg', '...', '', '.', 'x' * 300, 'C:a.jpg':
         assert not isinstance(path_inside(imgs, name), Refused), name
+
+
+@pytest.mark.parametrize('name', ['a\0b.jpg', 'a\ud800.jpg'])
+def test_a_name_that_no_file_can_have_is_refused(place, checkpoint, name, capsys):
+    assert 'has a character that no file name can have; correct the name' in path_inside('imgs', name).problem
+    path = rename([name, 'a.jpg'])
+    with opening_nothing_in(place / 'private'):
+        assert dump(checkpoint, '-d', 'dump', '--html', 'p.html') == 0
+    out, err = capsys.readouterr()
+    assert '1 pictures copied to dump; 1 were not there; 1 were not opened' in out and 'no file name can have' in err
+    assert view.main(['result_struct.json', '--root', 'data', '--export', 'view.html']) == 0
+    assert extract_features.main([str(path), '--num_threads', '1']) == 0
 
 
 def test_an_absolute_name_inside_the_folder_is_that_file(place):
@@ -251,6 +263,31 @@ def test_pictures_that_the_user_names_may_be_anywhere(place, checkpoint):
     assert all(image['picture'] for image in data_of(Path('p.html'))['images'])
 
 
+def test_a_refused_picture_is_not_taken_for_one_of_its_name_elsewhere(place, checkpoint):
+    rename(['../secret.jpg', 'link.jpg', 'a.jpg'])
+    Image.new('RGB', (40, 30), 'blue').save('secret.jpg')    # in the working directory
+    Image.new('RGB', (40, 30), 'blue').save('link.jpg')
+    assert eval_sentence_predictions.main([str(checkpoint), '--data_root', 'data', '--num_threads', '1']) == 0
+    for flags in [], ['--root', '.'], ['--root', 'data']:
+        assert view.main(['result_struct.json', '--export', 'page.html', *flags]) == 0
+        images = data_of(Path('page.html'))['images']
+        assert [image['picture'] is not None for image in images] == [False, False, True]
+        assert [image['name'] for image in images[:2]] == ['not opened: secret.jpg', 'not opened: link.jpg']
+        assert 'leads out of the folder of pictures' in images[0]['problem']
+
+
+@pytest.mark.parametrize('flags', [[], ['--root', 'data']])
+def test_view_suggests_no_folder_that_only_a_result_file_names(place, flags, capsys):
+    secret = place / 'private' / 'secret.jpg'
+    Path('r.json').write_text(json.dumps({'imgblobs': [
+        {'img_path': name, 'candidate': {'text': 'a'}} for name in (str(secret), '../private/secret.jpg')]}),
+        encoding='utf-8')
+    assert view.main(['r.json', '--export', 'page.html', *flags]) == 0
+    problems = [image['problem'] for image in data_of(Path('page.html'))['images']]
+    assert not [problem for problem in problems if f'--root {secret.parent}' in problem], problems
+    assert f'--root {secret.parent}' not in capsys.readouterr().err
+
+
 # ---- --dump_folder
 
 def dump(checkpoint, *flags):
@@ -285,6 +322,37 @@ def test_a_folder_that_is_a_link_to_the_pictures_is_no_place_for_copies(place, c
     Path('dump').mkdir()
     (Path('dump') / 'sub').symlink_to(Path('data/tiny/imgs/sub').resolve())
     assert dump(checkpoint, '-d', 'dump') == 2 and 'dump/sub/a.jpg' in capsys.readouterr().err
+
+
+@pytest.mark.parametrize('hard', [False, True])
+def test_copies_replace_links_and_leave_what_these_lead_to(place, checkpoint, hard, capsys):
+    rename(['a.jpg', 'sub/a.jpg', 'sub/b.jpg'])
+    Path('dump').mkdir()
+    Path('precious').write_bytes(b'precious')
+    (os.link if hard else os.symlink)(Path('precious').resolve(), 'dump/a.jpg')
+    assert dump(checkpoint, '-d', 'dump') == 0
+    assert Path('precious').read_bytes() == b'precious'
+    assert Path('dump/a.jpg').read_bytes() == Path('data/tiny/imgs/a.jpg').read_bytes()
+
+
+@pytest.mark.parametrize('prepare, folder', [
+    (lambda: (Path('dump').mkdir(), Path('dump/sub').symlink_to(Path('../private').resolve())), 'dump'),
+    (lambda: Path('dump').touch(), 'dump'), (lambda: Path('dump').touch(), 'dump/below'),
+    (lambda: (Path('dump').mkdir(), Path('dump/sub').touch()), 'dump'),
+    (lambda: Path('dump/a.jpg').mkdir(parents=True), 'dump'), (lambda: None, 'x' * 300), (lambda: None, '/proc/dump')])
+def test_a_folder_for_copies_that_cannot_be_used_costs_no_captions(place, checkpoint, prepare, folder, capsys):
+    rename(['a.jpg', 'sub/a.jpg', 'sub/b.jpg'])
+    prepare()
+    assert dump(checkpoint, '-d', folder) == 2
+    assert folder[:20] in (err := capsys.readouterr().err) and '; ' in err
+    assert not Path('result_struct.json').exists() and len(list((place / 'private').iterdir())) == 1
+
+
+def test_a_folder_for_copies_may_itself_be_a_link(place, checkpoint):
+    rename(['a.jpg', 'sub/a.jpg', 'sub/b.jpg'])
+    Path('elsewhere').mkdir()
+    Path('dump').symlink_to('elsewhere')
+    assert dump(checkpoint, '-d', 'dump') == 0 and Path('elsewhere/sub/b.jpg').is_file()
 
 
 def test_a_data_set_whose_imgs_is_a_link_works_throughout(place, checkpoint, capsys):

@@ -81,7 +81,8 @@ def test_only_pictures_inside_the_folder_are_served(folder, capsys):
         problems = {image['name']: image['problem'] for image in images if image['problem']}
         names = 'link.jpg', '../outside/a.jpg', str(folder.parent / 'outside' / 'a.jpg')
         outside = [problems.pop(name) for name in names]
-        assert all(f"add --root {folder.parent / 'outside'}" in problem for problem in outside)
+        for problem in outside:    # no folder is suggested that only a result file, or a link beside it, names
+            assert problem.endswith('may be shown; name the folder of the pictures with --root'), problem
         assert '--root /etc' in problems.pop('/etc/passwd') and 'zero' in problems.pop('zero\0.jpg')
         assert problems.keys() == {'circle.jpg', 'no.jpg'} and 'no.jpg: is not there' in problems['no.jpg']
         for image in images[8:12]:                                              # they are there, but no pictures
@@ -148,6 +149,17 @@ def test_what_is_not_found_in_a_root_is_reported_with_advice_that_helps(elsewher
     find_pictures(['/old/x/b.jpg', '/old/c d.jpg', 'a.jpg'], places)
     note = 'note: 2 pictures are not at their paths, and were found by the end of the path in'
     assert capsys.readouterr().err == f'{note} {elsewhere}; the first: /old/x/b.jpg as {elsewhere}/x/b.jpg\n'
+
+
+def test_an_ending_that_several_paths_share_finds_no_picture(elsewhere):
+    places = default_places('r.json', elsewhere)
+    wanted = ['/old/one/c d.jpg', '/old/two/c d.jpg', '/old/x/b.jpg', '/new/x/b.jpg', 'old/y/b.jpg', 'ü.jpg', 'v/ü.jpg']
+    found = find_pictures(wanted, places)
+    assert [path and str(path.relative_to(elsewhere)) for path, _ in found] == [
+        None, None, None, None, 'y/b.jpg', 'ü.jpg', None]
+    assert f'{elsewhere}/x/y/c d.jpg could be this picture or another one of the same name' in found[0][1]
+    twice = find_pictures(['/old/c d.jpg', r'\old\c d.jpg'], places)    # one path, twice
+    assert [path for path, _ in twice] == [elsewhere / 'x/y/c d.jpg'] * 2
 
 
 def test_pictures_from_another_computer_are_on_the_page_and_served(elsewhere, capsys):

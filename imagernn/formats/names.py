@@ -10,6 +10,7 @@ from pathlib import Path, PureWindowsPath
 
 from imagernn.errors import web_address
 
+NOT_OPENED = 'not opened: '    # begins the name of such a picture in a result file, so that it leads to no file
 PATHS = ('dataset', 'features', 'file', 'checkpoint_path')    # entries of flags and features that are paths, or names
 
 
@@ -24,8 +25,10 @@ def path_inside(folder, name):
 
     A name leads out of it by being absolute, by `..`, or through a link in the folder; the folder may itself be a link.
     Backslashes, which Windows writes, separate folders unless a file has them in its name. A file that does not exist
-    is no reason to refuse its name.
+    is no reason to refuse its name, but that no file can have the name is one.
     """
+    if not can_be_name(name):
+        return _refused(folder, name, f'{name}: has a character that no file name can have; correct the name')
     if address := web_address(name):
         return _refused(folder, name, f'{address}: is a web address; download the picture to {folder}, and write its '
                                       'name instead')
@@ -43,6 +46,14 @@ def path_inside(folder, name):
     if '..' not in below:
         return path
     return Path(folder, Path(os.path.realpath(path)).relative_to(os.path.realpath(folder)))
+
+
+def can_be_name(name):
+    """Whether a file can have a name: not with a null character, or with half of a surrogate pair, as JSON may have."""
+    try:
+        return b'\0' not in os.fsencode(name)
+    except UnicodeEncodeError:
+        return False
 
 
 def _passes_a_link(folder, parts):

@@ -25,17 +25,17 @@ NAME_BYTES = 255    # the longest file name that common file systems allow
 
 
 @contextmanager
-def replacing(path):
+def replacing(path, follow_links=True):
     """Yield a binary file to write; once it is complete and synced to disk, it replaces the file at path.
 
     Creates missing folders. If anything fails, the file at path is unchanged and no temporary file remains, unless the
-    process is killed. Follows links; writes directly to a device such as /dev/null. Raises InputError that names path
-    in place of any OSError.
+    process is killed. Follows links, or else replaces a link at path; writes directly to a device such as /dev/null.
+    Raises InputError that names path in place of any OSError.
     """
     _require_name(path)
     try:
-        target = Path(os.path.realpath(path))
-        if target.exists() and not target.is_file():
+        target = Path(os.path.realpath(path)) if follow_links else Path(path)
+        if target.exists() and not target.is_file() and not target.is_symlink():
             with target.open('wb') as file:
                 yield file
             return
@@ -72,6 +72,18 @@ def require_writable(path):
             temporary.unlink()
     except OSError as error:
         raise unwritable(path, error) from error
+
+
+def require_folder(path):
+    """Create the folder at path and its missing parents. Raises InputError if no file can be written there."""
+    _require_name(path)
+    try:
+        Path(path).mkdir(parents=True, exist_ok=True)
+        temporary = _temporary(Path(path, 'file'))
+        temporary.touch(exist_ok=False)
+        temporary.unlink()
+    except OSError as error:
+        raise unwritable(path, error) from None
 
 
 def _require_name(path):

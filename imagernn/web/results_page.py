@@ -13,6 +13,8 @@ import os
 import re
 import shlex
 import sys
+from collections import Counter
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -21,7 +23,7 @@ from tqdm import tqdm
 
 from imagernn.errors import InputError, command, web_address
 from imagernn.formats.caption_files import field, nonempty, parse
-from imagernn.formats.names import parts_of, stays_inside, without_folders
+from imagernn.formats.names import NOT_OPENED, can_be_name, parts_of, stays_inside, without_folders
 from imagernn.formats.pictures import load_picture
 from imagernn.formats.writing import write_text
 from imagernn.web import THUMBNAIL
@@ -119,19 +121,21 @@ def find_pictures(img_paths, places):
 
     That is how the pictures of a result file from another computer are found, if places.searched is the folder that
     holds them: a picture there whose path has the most last parts in common with img_path is taken, if there is just
-    one. A note on stderr counts them.
+    one, and if no other of img_paths ends in these parts. A note on stderr counts them.
     """
     found = [find_picture(img_path, places) for img_path in img_paths]
     missing = [i for i, img_path in enumerate(img_paths)
-               if found[i][0] is None and '\0' not in img_path and not _first_there(img_path, places)]
+               if found[i][0] is None and _is_path(img_path) and not _first_there(img_path, places)]
     if places.searched is None or not missing:
         return found
-    wanted = {(parts_of(img_paths[i]) or [''])[-1] for i in missing}
+    wanted = {parts[-1] for i in missing if (parts := parts_of(img_paths[i]))}
+    all_parts = {tuple(parts_of(img_path)) for img_path in img_paths}
+    ending_count = cache(lambda length: Counter(parts[-length:] for parts in all_parts))    # how many have an ending
     files = {}    # file name -> the paths of the files in the folder that have it
     for folder, _, names in os.walk(places.searched):
         for name in wanted.intersection(names):
             files.setdefault(name, []).append(Path(folder, name))
-    matches = {i: _longest_match(img_paths[i], files, places) for i in missing}
+    matches = {i: _longest_match(img_paths[i], files, places, ending_count) for i in missing}
     found = [matches.get(i, one) for i, one in enumerate(found)]
     if moved := [i for i, (path, _) in matches.items() if path]:
         print(f'note: {len(moved):,} pictures are not at their paths, and were found by the end of the path in '
@@ -144,6 +148,8 @@ def find_picture(img_path, places):
     advice = places.advice or 'name the folder of the pictures with --root'
     if address := web_address(img_path):
         return None, f'{address}: is a web address, which is not opened; download the picture, and {advice}'
+    if img_path.startswith(NOT_OPENED):
+        return None, f'{img_path}: its name in the data set leads out of the folder of pictures; correct it there'
     try:
         path = _first_there(img_path, places)
         real = path and path.resolve(strict=True)
@@ -152,7 +158,9 @@ def find_picture(img_path, places):
     if real is None:
         return None, f'{img_path}: is not there; {advice}'
     if places.roots is not None and not any(stays_inside(real, root) for root in places.roots):
-        advice = places.advice or f'{"give" if places.searched else "add"} --root {shlex.quote(str(real.parent))}'
+        # only the file asks for a folder elsewhere, such as /etc: it is not for us to suggest it
+        if not places.advice and any(stays_inside(real.parent, base) for base in places.bases):
+            advice = f'{"give" if places.searched else "add"} --root {shlex.quote(str(real.parent))}'
         return None, f'{img_path}: is outside the folders that may be shown; {advice}'
     return real, None
 
@@ -166,8 +174,16 @@ def _first_there(img_path, places):
     return next((path for base in places.bases for name in names if os.path.lexists(path := Path(base, name))), None)
 
 
-def _longest_match(img_path, files, places):
-    """Of the files with the name of a picture, the one whose path ends most as img_path does; as find_picture."""
+def _is_path(img_path):
+    """Whether an img_path can be the path of a file."""
+    return can_be_name(img_path) and not img_path.startswith(NOT_OPENED)
+
+
+def _longest_match(img_path, files, places, ending_count):
+    """Of the files with the name of a picture, the one whose path ends most as img_path does; as find_picture.
+
+    ending_count: from a number of last parts to a dict that counts the pictures whose paths end in them.
+    """
     parts = parts_of(img_path)
     candidates = {path: _num_common(path.parts, parts) for path in files.get((parts or [''])[-1], ())}
     longest = max(candidates.values(), default=0)
@@ -178,6 +194,9 @@ def _longest_match(img_path, files, places):
     if len(best) > 1:
         return None, (f'{img_path}: is not at its path, and {places.searched} holds {len(best)} pictures of that name, '
                       f'such as {best[0]} and {best[1]}; name a folder that holds one of them with --root')
+    if ending_count(longest)[tuple(parts[-longest:])] > 1:
+        return None, (f'{img_path}: is not at its path, and {best[0]} could be this picture or another one of the same '
+                      'name; name the folder that holds both with --root')
     return find_picture(str(best[0].absolute()), places)
 
 
