@@ -606,6 +606,57 @@ def test_what_a_resumed_run_cannot_choose_is_refused(scenes, tmp_path, flags, ca
     assert flags[1] in error and 'leave the flag out' in error and error.count('\n') == 1
 
 
+def shuffle_labels(images):
+    scenes = [image['scene'] for image in images]
+    for image, scene in zip(images, [*scenes[1:], scenes[0]], strict=True):
+        image['scene'] = scene
+
+
+def swap_splits(images):
+    for image in images:
+        image['split'] = {'val': 'test', 'test': 'val'}.get(image['split'], image['split'])
+
+
+@pytest.mark.parametrize(('change', 'words'), [
+    (shuffle_labels, 'train has'),
+    (swap_splits, 'val has'),
+    (lambda images: images.reverse(), 'train has pictures with other names'),
+    (lambda images: images.remove(next(image for image in images if image['split'] == 'train'
+                                       and len(image['scene']['groups']) == 1)), 'pictures, not '),
+    (None, 'train has pictures with other pixels, or'),
+])
+def test_a_run_does_not_resume_on_other_data(scenes, tmp_path, change, words, capsys):
+    copy = tmp_path / 'data'
+    shutil.copytree(scenes, copy)
+    assert drive(flags_of(copy, tmp_path), after=at(1, signalling(signal.SIGTERM))) == 143
+    if change:
+        file = copy / 'scenes' / 'dataset.json'
+        contents = json.loads(file.read_text(encoding='utf-8'))
+        change(contents['images'])
+        file.write_text(json.dumps(contents), encoding='utf-8')
+    else:
+        for picture in (copy / 'scenes' / 'imgs').iterdir():
+            Image.new('RGB', (64, 64)).save(picture)
+    capsys.readouterr()
+    last = str(checkpoint_named(tmp_path, 'last'))
+    assert train.main(['--resume', last]) == 2
+    error = capsys.readouterr().err
+    assert words in error and '--allow_changed_data' in error and error.count('\n') == 1
+    assert train.main(['--resume', last, '--allow_changed_data']) == 0
+    assert 'note: ' in (said := capsys.readouterr().err) and words in said
+    assert train.main(['--resume', last]) == 0    # it is the run's data now
+
+
+def test_a_checkpoint_that_does_not_record_its_data_is_noted(scenes, tmp_path, capsys):
+    assert drive(flags_of(scenes, tmp_path), after=at(1, signalling(signal.SIGTERM))) == 143
+    checkpoint = load_checkpoint(checkpoint_named(tmp_path, 'last'), 'convnet')
+    del checkpoint['fingerprint']
+    save_checkpoint(tmp_path / 'cv' / 'early.h5', checkpoint)
+    capsys.readouterr()
+    assert train.main(['--resume', str(tmp_path / 'cv' / 'early.h5')]) == 0
+    assert 'early.h5: does not record its training data' in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(('change', 'words'), [
     (lambda c: c.pop('solver'), ['solver']),
     (lambda c: c.pop('val_accuracy'), ['val_accuracy']),

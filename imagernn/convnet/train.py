@@ -7,6 +7,7 @@ the activation maps of one picture.
 """
 
 import argparse
+import hashlib
 import json
 import math
 import sys
@@ -55,6 +56,9 @@ def build_parser():
     add('--data_root', default='data', help='The folder that holds scenes/. Change it if they are elsewhere.')
     add('--size', type=int, default=64,
         help='Scenes are read as pictures of size × size pixels. Lower it to train faster.')
+    add('--allow_changed_data', action='store_true',
+        help='Let --resume continue although the pictures or their labels have changed. Give it if you changed them on '
+             'purpose.')
 
     add = parser.add_argument_group('model').add_argument
     by_data(add, '--filters', type=int, nargs='+',
@@ -140,6 +144,7 @@ class Data(NamedTuple):
     names: dict         # head -> the name of each class
     mirrored: bool      # whether a picture's mirror image has the same labels
     shift: int          # by how many pixels a picture can be moved about
+    files: dict = {}    # split -> the name of each picture's file, where they have files
 
 
 def read_digits(params):
@@ -172,7 +177,8 @@ def read_scenes(params):
         groups = [image['scene']['groups'][0] for image in alike]
         labels = {'object': [group['kind'] for group in groups], 'colour': [group['colour'] for group in groups]}
         split_of = np.array([image['split'] for image in alike])
-        paths = [path_inside(folder / 'imgs', picture_name(image)) for image in alike]
+        files = np.array([picture_name(image) for image in alike])
+        paths = [path_inside(folder / 'imgs', name) for name in files.tolist()]
     except FileNotFoundError:
         raise InputError(f'--data scenes: there is no {folder / "dataset.json"}; {make}') from None
     except (ValueError, KeyError, TypeError, IndexError) as error:
@@ -184,7 +190,8 @@ def read_scenes(params):
     classes = {head: np.array([names[head].index(value) for value in values]) for head, values in labels.items()}
     pictures = np.stack([small_picture(path, params['size']) for path in tqdm(paths, 'reading', disable=None)])
     scenes = Labelled(pictures, classes)
-    return Data({split: taken(scenes, split_of == split) for split in SPLITS}, names, mirrored=True, shift=4)
+    return Data({split: taken(scenes, split_of == split) for split in SPLITS}, names, mirrored=True, shift=4,
+                files={split: files[split_of == split].tolist() for split in SPLITS})
 
 
 def small_picture(path, size):
@@ -196,6 +203,24 @@ def small_picture(path, size):
 def taken(labelled, which):
     """Those of the Labelled pictures that which selects: indices, a mask or a slice."""
     return Labelled(labelled.pictures[which], {head: classes[which] for head, classes in labelled.labels.items()})
+
+
+def fingerprint(data):
+    """What identifies the Data: split -> the number of pictures, and digests of their files' names, labels and pixels.
+
+    A checkpoint records it, so that a run does not resume on other data.
+    """
+    return {split: {'number': len(part.pictures), 'names': digest(json.dumps(data.files.get(split, [])).encode()),
+                    'labels': digest(*(np.asarray(part.labels[head], np.int64) for head in sorted(part.labels))),
+                    'pixels': digest(part.pictures)} for split, part in data.splits.items()}
+
+
+def digest(*parts):
+    """A checksum of bytes or arrays, as text."""
+    found = hashlib.blake2b(digest_size=16)
+    for part in parts:
+        found.update(np.ascontiguousarray(part) if isinstance(part, np.ndarray) else part)
+    return found.hexdigest()
 
 
 # how each data set is read
@@ -227,7 +252,7 @@ def with_recipe(args):
 def with_saved_params(parser, argv, given, checkpoint):
     """The command line, with the flags of the checkpoint to resume from as defaults. given: without these defaults."""
     path = given['resume']
-    keep = given.keys() - {'resume', 'profile'}
+    keep = given.keys() - {'resume', 'profile', 'allow_changed_data'}
     saved = {name: value for name, value in checkpoint['params'].items() if name in keep}
     parser.set_defaults(**sound_params(parser, path, saved))
     params = {**with_recipe(parser.parse_args(argv)), 'resume': path}
@@ -376,16 +401,20 @@ def start(params, checkpoint, data):
     x = data.splits['train'].pictures
     sizes = Sizes(x.shape[1:], params['filters'], params['hidden_size'],
                   {head: len(names) for head, names in data.names.items()}, params['last_pool'] == 'all')
+    now = fingerprint(data)
     if checkpoint is None:
-        extra = {'kind': KIND, 'classes': data.names, 'mean': x.mean(axis=(0, 1, 2)),            # (c,)
+        extra = {'kind': KIND, 'classes': data.names, 'fingerprint': now, 'mean': x.mean(axis=(0, 1, 2)),    # (c,)
                  'deviation': x.std(axis=(0, 1, 2)) + 1e-6, 'curves': {}}                        # (c,)
         state = RunState(init_model(sizes, rng), ACCURACY, extra)
     else:
         path = params['resume']
         check_checkpoint(path, checkpoint, data, sizes)
+        same = require_same_data(path, checkpoint, now, params['allow_changed_data'])
         model = {name: array.astype(np.float32) for name, array in checkpoint['model'].items()}
         extra = {name: checkpoint[name] for name in ('kind', 'classes', 'mean', 'deviation', 'curves')}
-        state = resumed(path, checkpoint, model, ACCURACY, extra, solver, rng, ANOTHER)
+        state = resumed(path, checkpoint, model, ACCURACY, {**extra, 'fingerprint': now}, solver, rng, ANOTHER)
+        if not same:
+            state.best, state.best_checkpoint, state.trend = None, None, {}
     if params['on_divergence'] == 'stop':
         state.good = None
     elif not state.good:
@@ -420,6 +449,35 @@ def check_checkpoint(path, checkpoint, data, sizes):
         check_model(checkpoint['model'], sizes)
     except ValueError as error:
         raise InputError(f'{path}: {error}; {ANOTHER}') from None
+
+
+def require_same_data(path, checkpoint, now, allowed):
+    """Whether the checkpoint at path was trained on the data with the fingerprint now.
+
+    If not, InputError says what has changed, or a note if that is allowed. A checkpoint without a fingerprint, of an
+    early version, counts as trained on the same data, with a note.
+    """
+    recorded = checkpoint.get('fingerprint')
+    if not isinstance(recorded, dict):
+        print(f'note: {path}: does not record its training data; whether they have changed cannot be checked',
+              file=sys.stderr)
+        return True
+    changes = []
+    for split, ours in now.items():
+        theirs = recorded[split] if isinstance(recorded.get(split), dict) else {}
+        if theirs.get('number') != ours['number']:
+            changes.append(f'{split} has {ours["number"]} pictures, not {theirs.get("number")!r:.60}')
+        elif other := [what for what in ('names', 'labels', 'pixels') if theirs.get(what) != ours[what]]:
+            changes.append(f'{split} has pictures with other {" and ".join(other)}, or in another order')
+    if not changes:
+        return True
+    message = f'{path}: the training data have changed since: {"; ".join(changes)}'
+    if not allowed:
+        raise InputError(f'{message}. Restore them, start a new run, or resume on the changed data with '
+                         '--allow_changed_data')
+    print(f'note: {message}. Scores before and after cannot be compared, so the best one is looked for again',
+          file=sys.stderr)
+    return False
 
 
 def is_curve(values):
