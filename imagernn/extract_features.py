@@ -2,7 +2,8 @@
 
 Knows the command line and the order of the steps. The network and what goes into it are in imagernn/convnet, the
 feature file is in imagernn/corpus/feature_writer.py. The same command, given again, resumes after an interruption, and
-extracts only what a complete file lacks: pictures that were broken and have been replaced, and new ones.
+extracts only what a complete file lacks: pictures that were broken and have been replaced, and new ones. Rows of
+pictures that are no longer in the list are dropped.
 """
 
 import argparse
@@ -85,6 +86,7 @@ with loading(__name__, build_parser):    # --help does not wait for these
         feature_file,
         finish,
         read_begun,
+        refuse_to_lose,
         write_rows,
     )
     from imagernn.formats.writing import refuse_to_replace, require_writable
@@ -161,6 +163,9 @@ def begin(output, partial, source, network, layer, params, workers):
     """
     settings = settings_to_record(network, layer, params)
     found = next((path for path in (partial, output) if path.exists()), None)    # partial first: it is the later one
+    if params['force']:
+        for path in (path for path in (partial, output) if path.exists()):
+            refuse_to_lose(path)
     if found is None or params['force']:
         example = blank_features(network, layer, params['regions'], workers)
         require_room(output, len(source.names), example['feats'])
@@ -173,9 +178,11 @@ def begin(output, partial, source, network, layer, params, workers):
         return (f'{output}: exists already and is {state}; '
                 + ('the same command fills them once the pictures are replaced; ' if lacking else '')
                 + 'to extract it again, add --force')
+    dropped = (f'; rows dropped, because their pictures are not in {params["source"]}: {begun.num_dropped:,}'
+               if begun.num_dropped else '')
     if found == output or not begun.same_list:
         print(f'note: {found}: has features of {int(begun.extracted.sum()):,} of the pictures, which are kept; those '
-              f'of the other {len(lacking):,} are extracted', file=sys.stderr)
+              f'of the other {len(lacking):,} are extracted' + dropped, file=sys.stderr)
         copy_begun(begun, partial, settings, source.names, params['dtype'])
     return None
 

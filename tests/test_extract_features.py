@@ -1,5 +1,6 @@
 """Each picture becomes a row exactly once, however often a run is interrupted; errors are reported clearly."""
 
+import fcntl
 import importlib.util
 import json
 import shutil
@@ -211,10 +212,77 @@ def test_resuming_with_other_settings_is_refused(folder, run, tmp_path, flags, n
     assert [path.name for path in tmp_path.glob('f.h5*')] == ['f.h5']
 
 
-def test_resuming_with_other_pictures_is_refused(folder, run, capsys):
-    assert run(folder) == 0
+@pytest.mark.parametrize('name', ['f.h5', 'f.mat'])
+@pytest.mark.parametrize('complete', [False, True])
+def test_rows_of_pictures_that_are_gone_are_dropped(folder, run, tmp_path, name, complete, capsys):
+    flags = [folder, '--output', tmp_path / name, '--batch_size', 2]
+    broken = StubNetwork(on_forward=lambda call: 1 / 0 if call == 4 and not complete else None)
+    try:
+        run(*flags, network=broken)
+    except ZeroDivisionError:
+        pass
     (folder / '0 ü.png').unlink()
-    assert run(folder) == 2 and 'another list of pictures' in capsys.readouterr().err
+    (folder / '2 ü.png').unlink()
+    capsys.readouterr()
+    network = StubNetwork()
+    assert run(*flags, network=network) == 0 and network.calls == (0 if complete else 2)
+    assert f'rows dropped, because their pictures are not in {folder}: 2' in capsys.readouterr().err
+    found = open_features(tmp_path / name)
+    assert found.pictures == [f'{number} ü.png' for number in (1, 3, 4, 5, 6)] and found.extracted.all()
+    np.testing.assert_allclose(found.rows(range(5)), features_of(folder), rtol=1e-3)
+
+
+def test_a_line_taken_out_of_a_list_keeps_the_other_rows(folder, run):
+    tasks = folder / 'tasks.txt'
+    names = [f'{number} ü.png' for number in range(COUNT)]
+    tasks.write_text('\n'.join(names), encoding='utf-8')
+    assert run(tasks) == 0
+    tasks.write_text('\n'.join(names[:3] + names[4:]), encoding='utf-8')
+    network = StubNetwork()
+    assert run(tasks, network=network) == 0 and network.calls == 0
+    assert open_features(folder / 'lite0_feats.h5').pictures == names[:3] + names[4:]
+
+
+@pytest.mark.parametrize('force', [[], ['--force']])
+@pytest.mark.parametrize('which', ['f.h5', 'f.h5.partial.h5'])
+def test_a_file_that_is_open_elsewhere_is_not_called_unreadable(folder, run, tmp_path, which, force, capsys):
+    assert run(folder, '--output', tmp_path / 'f.h5') == 0
+    if which != 'f.h5':
+        (tmp_path / 'f.h5').rename(tmp_path / which)
+    before = (tmp_path / which).read_bytes()
+    with (tmp_path / which).open('rb') as file:    # as HDF5 does
+        fcntl.flock(file, fcntl.LOCK_EX)
+        capsys.readouterr()
+        assert run(folder, '--output', tmp_path / 'f.h5', *force) == 2
+    error = capsys.readouterr().err
+    assert f'{which}: is open for writing elsewhere' in error and 'cannot be read' not in error
+    assert (tmp_path / which).read_bytes() == before
+
+
+def test_an_output_that_a_notebook_reads_is_filled(folder, run, tmp_path):
+    assert run(folder, '--output', tmp_path / 'f.h5') == 0
+    (folder / '0 ü.png').unlink()
+    with (tmp_path / 'f.h5').open('rb') as file:
+        fcntl.flock(file, fcntl.LOCK_SH)
+        assert run(folder, '--output', tmp_path / 'f.h5') == 0
+
+
+@pytest.mark.parametrize('force', [[], ['--force']])
+@pytest.mark.parametrize('kind', ['checkpoint', 'hdf5', 'text'])
+def test_another_programs_file_is_never_replaced(folder, run, tmp_path, kind, force, capsys):
+    output = tmp_path / 'f.h5'
+    if kind == 'text':
+        output.write_text('my notes')
+    else:
+        with h5py.File(output, 'w') as file:
+            file['x'] = [1.]
+            if kind == 'checkpoint':
+                file.attrs['format'] = np.bytes_('imagernn checkpoint')
+    before = output.read_bytes()
+    assert run(folder, '--output', output, *force) == 2
+    error = capsys.readouterr().err
+    assert f'{output}: is no feature file of this program' in error and 'name another --output' in error
+    assert ('imagernn checkpoint' in error) == (kind == 'checkpoint') and output.read_bytes() == before
 
 
 def test_a_damaged_unfinished_file_is_refused(folder, run, capsys):
@@ -380,8 +448,8 @@ def test_a_mat_of_another_program_is_not_filled(folder, run, tmp_path, capsys):
     scipy.io.savemat(output, {'feats': np.ones((20, COUNT))})
     before = output.read_bytes()
     assert run(folder, '--output', output) == 2
-    assert f'{output}: cannot be read as a feature file of this program' in capsys.readouterr().err
-    assert output.read_bytes() == before and run(folder, '--output', output, '--force') == 0
+    assert f'{output}: is no feature file of this program' in capsys.readouterr().err
+    assert run(folder, '--output', output, '--force') == 2 and output.read_bytes() == before
 
 
 def test_it_is_an_error_if_all_pictures_are_broken(folder, run, capsys):
@@ -539,7 +607,7 @@ def test_a_file_that_another_run_is_writing_is_refused(folder, run, capsys):
     command = [sys.executable, '-c', hold, partial]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
         other.stdout.readline()
-        assert run(folder) == 2 and 'other run' in capsys.readouterr().err
+        assert run(folder) == 2 and 'is open for writing elsewhere' in capsys.readouterr().err
         other.communicate()
     assert run(folder) == 0
 

@@ -15,6 +15,7 @@ import scipy.io
 
 from imagernn.corpus.features import ORIGIN, open_features
 from imagernn.errors import InputError
+from imagernn.formats import hdf5, matlab
 from imagernn.formats.writing import replacing
 
 FORMAT = 'imagernn features'
@@ -30,6 +31,7 @@ class Begun(NamedTuple):
     rows: np.ndarray         # (N,) the row of each picture there; -1: none
     extracted: np.ndarray    # (N,) whether that row holds features
     same_list: bool          # its pictures are this run's, in the same order
+    num_dropped: int         # rows with features of pictures that this run does not have
 
     def lacking(self, names):
         """The numbers of the pictures whose features it does not have."""
@@ -86,20 +88,23 @@ def create_file(path, settings, names, dtype, example, copy_into=None):
 def read_begun(path, settings, names, dtype):
     """What the feature file at path, an .h5 or a .mat, finished or not, has of the pictures called names -> Begun.
 
-    Raises InputError if it was made with other settings or another dtype, or has features of a picture that is not
-    among names. The name of the weight file may differ; its checksum may not.
+    Raises InputError if it was made with other settings or another dtype, is no feature file of this program, or is
+    open for writing elsewhere. The name of the weight file may differ; its checksum may not.
     """
+    if hdf5.being_written(path):
+        raise hdf5.written_elsewhere(path)
+    if reason := not_ours(path):
+        raise InputError(f'{path}: {reason}; name another --output')
     try:
         found, pictures, extracted = (_read_mat if path.suffix == '.mat' else _read_h5)(path)
-    except Exception as error:    # a damaged file, or one that another process has open, raises errors of many kinds
+    except InputError:
+        raise
+    except Exception as error:    # a damaged file raises errors of many kinds
         raise InputError(f'{path}: cannot be read as a feature file of this program ({error}); name another --output '
                          'or, if no other run is using it, replace it with --force') from None
     wanted = {**settings, 'dtype': dtype}
     del wanted['weights']
     different = [f'{name} {found.get(name)}, not {value}' for name, value in wanted.items() if found.get(name) != value]
-    wanted_pictures = set(names)
-    if gone := [name for name, has in zip(pictures, extracted, strict=True) if has and name not in wanted_pictures]:
-        different.append(f'another list of pictures, such as {gone[0]!r:.100}')
     if different:
         raise InputError(f'{path}: was made with other settings ({"; ".join(different)}); give the same flags as '
                          'before, start over with --force, or name another --output')
@@ -108,12 +113,54 @@ def read_begun(path, settings, names, dtype):
         row_of = {name: row for row, name in enumerate(pictures) if name}
         row_of |= {name: row for row, name in enumerate(pictures) if extracted[row]}
         rows = np.array([row_of.get(name, -1) for name in names])               # (N,)
-    return Begun(path, rows, np.where(rows < 0, False, extracted[rows]), same_list)
+    wanted_pictures = set(names)
+    num_dropped = sum(has and name not in wanted_pictures for name, has in zip(pictures, extracted.tolist(),
+                                                                               strict=True))
+    return Begun(path, rows, np.where(rows < 0, False, extracted[rows]), same_list, num_dropped)
+
+
+def not_ours(path):
+    """Why the file at path is no feature file of this program, or ''.
+
+    A damaged HDF5 or MATLAB file counts as one of this program's: nothing else would be lost with it.
+    """
+    try:
+        if hdf5.looks_like_hdf5(path):
+            found, kind = hdf5.in_child(lambda: _format_of(path))
+        elif path.suffix == '.mat':
+            variables = matlab.read_variables(path)
+            found, kind = variables.get('format', str)(), 'MATLAB'
+        else:
+            return 'is no feature file of this program, as it is no HDF5 file' if path.stat().st_size else ''
+    except Exception:    # damage of many kinds, which whoever reads the file reports
+        return ''
+    return '' if found == FORMAT else (f'is no feature file of this program, but {_other(found)} '
+                                       f'({kind} without `format = {FORMAT}`)')
+
+
+def _format_of(path):
+    """The attribute `format` of an HDF5 file, '' if there is none or it is no text; and the kind of file."""
+    with hdf5.opened(path) as file:
+        found = hdf5.small_attribute(file, 'format')
+        found = found.decode('utf-8', 'replace') if isinstance(found, bytes) else found
+        return found if isinstance(found, str) else '', 'HDF5'
+
+
+def _other(found):
+    return f'one of the format {found!r:.60}' if isinstance(found, str) and found else "another program's file"
+
+
+def refuse_to_lose(path):
+    """Raise InputError if --force would replace the file at path, and it is not one of this program or is in use."""
+    if hdf5.being_written(path):
+        raise hdf5.written_elsewhere(path)
+    if reason := not_ours(path):
+        raise InputError(f'{path}: {reason}; --force does not replace it: name another --output')
 
 
 def _read_h5(path):
     """The settings of a feature file, its list of pictures, and which of its rows are extracted, (N,) bool."""
-    with _opened(path, 'r') as file:
+    with hdf5.opened(path) as file:
         pictures = [name.decode('utf-8', 'surrogatepass') for name in file['pictures'][:].tolist()]
         return {**file.attrs, 'dtype': file['feats'].dtype.name}, pictures, file['extracted'][:] != 0
 
@@ -133,7 +180,7 @@ def copy_begun(begun, partial, settings, names, dtype):
         _copy_rows(begun, partial, settings, names, dtype, {'feats': (features.dim,)},
                    lambda _, row: features.rows([row], dtype)[0])
         return
-    with _opened(begun.path, 'r') as source:
+    with hdf5.opened(begun.path) as source:
         shapes = {name: source[name].shape[1:] for name in ('feats', 'regions') if name in source}
         _copy_rows(begun, partial, settings, names, dtype, shapes, lambda name, row: source[name][row])
 
