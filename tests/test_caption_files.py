@@ -1,5 +1,6 @@
 """Results and references as people have them: what a file is, what is wrong in it, which caption is of which image."""
 
+import gzip
 import json
 
 import pytest
@@ -163,6 +164,50 @@ def test_training_captions(files):
 
 
 # ---------------------------------------------------------------------------------------------- what is missing
+
+TABLES = {
+    'captions.txt': 'image,caption\na.jpg,A dog .\na.jpg,"A dog, brown,\nruns ."\nb.jpg,A cat .\n',
+    'results.csv': 'image_name| comment_number| comment\na.jpg| 0| A dog .\na.jpg| 1| A dog, brown, runs .\n'
+                   'b.jpg| 0| A cat .\n',
+    'Flickr8k.token.txt': 'a.jpg#0\tA dog .\r\na.jpg#1\tA dog, brown, runs .\r\nb.jpg#0\tA cat .\r\n'}
+
+
+@pytest.mark.parametrize('name', TABLES)
+def test_tables_of_pictures_and_captions_are_references(files, name, tmp_path):
+    path = tmp_path / name
+    path.write_text(TABLES[name], encoding='utf-8', newline='')
+    assert read_training([str(path)]) == ['A dog .', 'A dog, brown, runs .', 'A cat .']
+    results = tmp_path / 'results.json'
+    results.write_text(json.dumps([{'image_id': 'b.jpg', 'caption': 'x'}, {'image_id': 'a.jpg', 'caption': 'y'}]))
+    captions, references, ids, _ = align(*read_captions([str(results), str(path)]))
+    found = dict(zip(ids, references, strict=True))
+    assert found['a.jpg'] == ['A dog .', 'A dog, brown, runs .'] and found['b.jpg'] == ['A cat .']
+
+
+def test_a_table_with_splits_is_read_by_split(files, tmp_path):
+    path = tmp_path / 'table.csv'
+    path.write_text('filename,split,caption\na.jpg,train,A dog\nb.jpg,test,A cat\nc.jpg,val,A cow\n')
+    assert read_training([str(path)]) == ['A dog']
+    (tmp_path / 'results.json').write_text(json.dumps([{'image_id': 'c.jpg', 'caption': 'x'}]))
+    _, references = read_captions([str(tmp_path / 'results.json'), str(path)], split='val')
+    assert references.captions == [['A cow']]
+    path.write_text('filename,split,caption\na.jpg,train,A dog\n')
+    with pytest.raises(InputError, match="no images in split 'test'"):
+        read_captions([str(tmp_path / 'results.json'), str(path)])
+
+
+@pytest.mark.parametrize('text', ['a.jpg,A dog .\n', 'x/a b.png\tA dog\n', '"a.jpeg";"A dog"\n', 'a.jpg#0 A dog\n'])
+def test_names_of_pictures_are_not_read_as_captions(tmp_path, text):
+    (tmp_path / 'x.txt').write_text(text)
+    with pytest.raises(InputError, match='names pictures beside the captions; write image,caption'):
+        read_training([str(tmp_path / 'x.txt')])
+
+
+def test_a_compressed_file_is_to_be_unpacked(tmp_path):
+    (tmp_path / 'x.txt.gz').write_bytes(gzip.compress(b'A dog .'))
+    with pytest.raises(InputError, match='is compressed; unpack it'):
+        read_training([str(tmp_path / 'x.txt.gz')])
+
 
 def test_missing_images_are_an_error_or_a_note(files):
     one, extra = [RESULTS[0]], [*RESULTS, {'image_id': 5, 'caption': 'x'}, {'image_id': '8', 'caption': 'x'}]

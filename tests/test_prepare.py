@@ -1,6 +1,7 @@
 """The preparation scripts, run through main(): the dataset.json they write, and their errors for bad inputs."""
 
 import csv
+import gzip
 import importlib.util
 import io
 import json
@@ -269,6 +270,26 @@ def test_the_broken_line_of_kaggles_results_is_reported(tmp_path, capsys):
     assert images['2199200615.jpg']['sentences'][0]['tokens'] == 'a dog runs across the grass'.split()
 
 
+def test_a_line_break_in_quotes_belongs_to_the_caption(tmp_path, capsys):
+    table = ('image,caption\na.jpg,"A dog\n\nruns ."\na.jpg,"Two\ndogs, ""both"" brown"\n'
+             'b.jpg,A "big" cat\n').replace('\n', '\r\n')
+    assert run_table(tmp_path, table, '--val_images', '0', '--test_images', '0') == 0
+    sentences = [each['tokens'] for image in read(tmp_path / 'out')['images'] for each in image['sentences']]
+    assert sentences == [['a', 'dog', 'runs'], ['two', 'dogs', 'both', 'brown'], ['a', 'big', 'cat']]
+
+
+@pytest.mark.parametrize('contents, words', [
+    (json.dumps({'images': [], 'annotations': []}, indent=1).encode(), ['is JSON', 'prepare', 'coco', '--annotations']),
+    (b'[{"image_id": 1, "caption": "a"}]', ['is JSON', 'coco']),
+    (b'{"file_name": "a.jpg", "text": "A dog"}\n', ['metadata.jsonl', 'image,caption']),
+    (gzip.compress(b'image,caption'), ['is compressed; unpack it'])])
+def test_a_file_of_another_kind_is_named(tmp_path, capsys, contents, words):
+    (tmp_path / 'in').write_bytes(contents)
+    assert flickr.main(['--tokens', str(tmp_path / 'in'), '--output', str(tmp_path / 'out')]) == 2
+    message = capsys.readouterr().err
+    assert [part for part in words if part not in message] == []
+
+
 def test_the_split_of_a_table_is_used(tmp_path, capsys):
     def splits(*flags):
         assert run_table(tmp_path, OTHER_TABLES['lists'], *flags) == 0
@@ -304,7 +325,7 @@ NUMBERED = 'image_name| comment_number| comment\n'
     ('image,caption\na.jpg,A dog .\n', [], ['do not fit 1 pictures']),
     ('image,caption\n', [], ['table.csv: holds no captions']),
     ('image,description\na.jpg,A dog .\n', [], ['table.csv, line 1: expected', 'image,caption', "description'"]),
-    ('image,caption\na.jpg,"A dog .\nb.jpg,"A cat ."\n', [], ['table.csv, line 2: is not valid CSV', 'on one line']),
+    ('image,caption\na.jpg,"A dog .\nb.jpg,"A cat ."\n', [], ['table.csv, line 2: is not valid CSV', 'with quotes as']),
     ('image,caption,x\na.jpg,A dog,x,y,z\n', [], ['line 2: has 5 cells, but the first line names 3 columns']),
     (f'{NUMBERED}a.jpg| one| A dog .\n', [], ["line 2: the number of the caption is 'one'"]),
     (f'{NUMBERED}a.jpg| 0| A .\na.jpg| 0| B .\n', [], ['line 3: a.jpg#0 is already on line 2']),

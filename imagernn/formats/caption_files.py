@@ -7,6 +7,7 @@ Results:    COCO's results format   [{"image_id": 42, "caption": "a dog runs"}, 
             result_struct.json      {"imgblobs": [{"img_path", "imgid", "candidate": {"text"}, "references"}, …]}
 References: COCO's annotations      {"images": [{"id", "file_name"}, …], "annotations": [{"image_id", "caption"}, …]}
             dataset.json, a split   {"images": [{"filename", "imgid", "split", "sentences": [{"raw"}]}, …]}
+            a table, as of Kaggle   image,caption; Flickr8k.token.txt: see caption_tables
 Either:     plain text              one caption per line; several such files give several references per image
 """
 
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from imagernn.errors import InputError, unreadable
+from imagernn.formats.caption_tables import is_table, read_table, require_unpacked
 
 COCO_ID = re.compile(r'(\d{1,18})|(?:COCO_(?:train|val|test)20\d\d_)?(\d{12})(?:\.jpg)?', re.ASCII)
 FORMATS = ('expected results (COCO\'s list of {"image_id", "caption"}, or a result_struct.json with "imgblobs") or '
@@ -52,7 +54,7 @@ def read_captions(paths, references=(), split=None):
             raise InputError(f'{path}: holds results, but was given as references; name it before --references')
     if not results:
         raise InputError(f'{names(sources)}: only references were given; name the results to score as well')
-    if split is not None and not any(kind == 'dataset' for _, kind, _ in sources):
+    if split is not None and not any(kind == 'dataset' or kind == 'table' and data[1] for _, kind, data in sources):
         raise InputError(f'--split {split}: only a dataset.json has splits, and none was given as references; '
                          'omit --split')
     found = [RESULTS.get(kind, text_results)(path, data) for path, kind, data in results]
@@ -97,10 +99,14 @@ def parse(path):
     except OSError as error:
         raise unreadable(path, error) from None
     except UnicodeDecodeError as error:
+        require_unpacked(path)
         raise InputError(f'{path}: is not UTF-8 at byte {error.start} ({error.reason}); save it as UTF-8') from None
     if not text:
         raise InputError(f'{path}: is empty; expected captions')
     if not (str(path).lower().endswith('.json') or re.match(r'\s*(\[\s*[{\]]|\{\s*["}])', text)):
+        if is_table(text):
+            return 'table', read_table(Path(path))
+        require_plain_text(path, text)
         return 'text', [line.removesuffix('\r') for line in text.removesuffix('\n').split('\n')]
     try:
         data = objects_on_lines(text) or json.loads(text)
@@ -110,6 +116,13 @@ def parse(path):
     except (ValueError, RecursionError) as error:      # for example 5,000 digits, or brackets nested 10,000 deep
         raise InputError(f'{path}: cannot be read as JSON ({error}); create the file again') from None
     return json_kind(path, data), data
+
+
+def require_plain_text(path, text):
+    """Raise InputError if the text has the names of pictures in it, as captions would be scored together with them."""
+    if re.match(r'\s*"?[^\t,;|]*\.(jpe?g|png|gif|bmp|webp)"?\s*[\t,;|#]', text, re.IGNORECASE):
+        raise InputError(f'{path}: names pictures beside the captions; write image,caption as its first line, so that '
+                         'it can be read as a table, or remove the names')
 
 
 def objects_on_lines(text):
@@ -185,7 +198,7 @@ def joined_references(files, split):
     kinds = {kind for _, kind, _ in files}
     if len(kinds) > 1 or kinds == {'dataset'} and len(files) > 1:
         raise InputError(f'{names(files)}: cannot be combined as references; give only plain text files, or only '
-                         'COCO annotations, or one dataset.json')
+                         'COCO annotations, or only tables, or one dataset.json')
     if kinds == {'text'}:
         return text_references(files)
     read = [REFERENCES[kind](path, data, split) for path, kind, data in files]
@@ -269,6 +282,17 @@ def dataset(path, data, split):
     return CaptionSet(f'{path} (split {split})', captions, ids)
 
 
+def table(path, data, split):
+    """A table of captions by the names of pictures; those of one split if it has a column for it."""
+    captions, splits, _ = data
+    if splits and split not in splits.values():
+        raise InputError(f"{path}: has no images in split '{split}'; it has {', '.join(sorted({*splits.values()}))}; "
+                         'choose one with --split (--training reads only train)')
+    listed = [name for name in captions if not splits or splits.get(name) == split]
+    return CaptionSet(f'{path} (split {split})' if splits else path, [captions[name] for name in listed],
+                      {'filename': listed})
+
+
 def sentence_text(path, place, sentence):
     """A sentence as it was written ('raw'), or else its tokens joined by spaces."""
     if isinstance(sentence, dict) and 'raw' in sentence:
@@ -305,7 +329,7 @@ def own_references(files):
 
 
 RESULTS = {'coco results': coco_results, 'result_struct': result_struct}
-REFERENCES = {'coco': coco_annotations, 'dataset': dataset}
+REFERENCES = {'coco': coco_annotations, 'dataset': dataset, 'table': table}
 
 
 # ---- matching results with references
