@@ -116,8 +116,8 @@ def check_entry(path, place, entry, types):
     for key, kind in types.items():
         if type(entry.get(key)) is not kind:
             found = f'is {entry[key]!r:.60}' if key in entry else 'is missing'
-            raise InputError(f"{path}: {place}: '{key}' {found}; expected {kind.__name__}. Download the "
-                             'file again, or correct that entry.')
+            raise InputError(f"{path}: {place}: '{key}' {found}; expected {kind.__name__}. "
+                             'Correct that entry.')
 
 
 def fields_of(image, path):

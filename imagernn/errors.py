@@ -9,7 +9,7 @@ import os
 import re
 import signal
 import sys
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 PACKAGE = Path(__file__).resolve().parent
@@ -50,6 +50,7 @@ ADVICE = {    # what to do about an error of the operating system while a file i
     **dict.fromkeys((errno.EBUSY, errno.ETXTBSY, errno.EAGAIN, errno.EDEADLK, errno.ENOLCK), (CLOSE,) * 2),
 }
 MAY_BE_DAMAGE = {errno.EINVAL, errno.EFBIG, errno.EILSEQ}    # of addresses and names that a damaged file holds
+OUTPUT_FLAG = r'-o|--(\w*out\w*|html|json|csv|export|coco_results|result_struct\w*|dump\w*)'    # to be written
 LONGEST_NAME, LONGEST_PATH = 255, 4095    # in bytes, on common file systems
 
 
@@ -185,7 +186,7 @@ def script(main):
         except OSError as error:
             message = _os_message(error)
         except MemoryError as error:
-            message = f'not enough memory ({error}); use smaller sizes or batches'
+            message = _memory_message(error)
         except KeyboardInterrupt:
             print('interrupted', file=sys.stderr)
             return 130
@@ -251,10 +252,31 @@ def _check_arguments(argv):
             raise InputError(f'{flag or place} is empty, as an unset variable of the shell is; give a value, or omit '
                              'it')
         if re.match(r'[A-Za-z][A-Za-z0-9+.-]+://', value):
-            raise InputError(f'{value}: is a web address; download the file first, and name the copy')
+            raise InputError(f'{value}: {_advice_on_address(value, flag or before)}')
         if (home := re.match('~[^/]*(?=/)', value)) and not os.path.lexists(home[0]):
             raise InputError(f'{value}: begins with {home[0]}, which the shell replaces only at the start of a word '
                              'without quotes; write the home folder in full')
+
+
+def _memory_message(error):
+    """A MemoryError as a message, which names the limits on memory that are set."""
+    limits = []
+    with suppress(ImportError):    # Windows
+        import resource
+        limits = [f'ulimit {flag}' for flag, limit in (('-v', resource.RLIMIT_AS), ('-d', resource.RLIMIT_DATA))
+                  if resource.getrlimit(limit)[0] != resource.RLIM_INFINITY]
+    reason = f' ({error})' if str(error) else ''
+    raised = f'raise the limit on memory ({", ".join(limits)}), or ' if limits else ''
+    return f'not enough memory{reason}; {raised}use smaller sizes or batches'
+
+
+def _advice_on_address(address, flag):
+    """What is wrong with a web address given after a flag, or after another argument."""
+    if address.lower().startswith('file:'):
+        return 'is an address, and a path is expected; write the path alone, without file://'
+    if re.fullmatch(OUTPUT_FLAG, flag):
+        return 'is a web address, where nothing can be written; name a file or folder on this computer'
+    return 'is a web address; download the file first, and name the copy'
 
 
 def _os_message(error):

@@ -18,6 +18,14 @@ def root(tmp_path_factory):
     return root
 
 
+@pytest.mark.parametrize('flag', ['regc', 'smooth_eps', 'learning_rate'])
+@pytest.mark.parametrize('value', ['1e39', '3.5e38', '1e300'])
+def test_a_number_that_float32_cannot_hold_is_refused(tmp_path, flag, value, capsys):
+    write_tiny_dataset(tmp_path)
+    assert driver.main(train_flags(tmp_path, f'--{flag}={value}')) == 2
+    assert f'--{flag} {float(value)}: must be at least 0 and at most 3.4e+38' in capsys.readouterr().err
+
+
 @pytest.mark.parametrize('main', [eval_sentence_predictions.main, predict_on_images.main])
 @pytest.mark.parametrize('value', ['1e-39', '1e-320', '1e-7', '1e7', '1e39', 'inf', '-inf', 'nan', '-1e-320'])
 def test_a_temperature_that_no_arithmetic_can_use_is_refused(main, value, capsys):

@@ -4,6 +4,7 @@ import errno
 import importlib.util
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -85,7 +86,14 @@ def test_an_empty_argument_is_named_as_empty(folder, use, capsys):
 @pytest.mark.parametrize('use', USES)
 def test_a_web_address_is_named_as_such(folder, use, capsys):
     message = run(use, 'https://example.org/x', capsys)
-    assert 'https://example.org/x' in message and 'is a web address; download the file first' in message
+    is_output = re.search(r'(-o|output\w*|--(html|json|csv|export|result_struct_filename|dump_folder)) {}', use)
+    advice = ', where nothing can be written; name a' if is_output else '; download the file first'
+    assert 'https://example.org/x' in message and f'is a web address{advice}' in message
+
+
+def test_an_address_of_a_file_here_is_to_be_written_as_a_path(folder, capsys):
+    message = run('caption {}', f'file://{folder}/a.jpg', capsys)
+    assert 'write the path alone, without file://' in message and 'download' not in message
 
 
 @pytest.mark.parametrize('use', USES)

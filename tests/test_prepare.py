@@ -449,6 +449,19 @@ def test_coco_ids_may_be_strings(tmp_path):
     assert read(tmp_path / 'out' / 'coco') == expected
 
 
+def test_coco_annotations_that_are_compressed_are_to_be_unpacked(tmp_path, capsys):
+    (tmp_path / 'c.json.gz').write_bytes(gzip.compress(b'{}'))
+    assert coco.main(['--annotations', str(tmp_path / 'c.json.gz'), '--output', str(tmp_path / 'out')]) == 2
+    assert 'c.json.gz: is compressed. Unpack it' in capsys.readouterr().err
+
+
+def test_the_output_is_a_folder_and_not_the_file_in_it(tmp_path, capsys):
+    assert run_table(tmp_path, KAGGLE_8K) == 0
+    assert flickr.main(['--tokens', str(tmp_path / 'table.csv'), '--output', str(tmp_path / 'x' / 'dataset.json')]) == 2
+    assert f'name the folder for dataset.json, such as {tmp_path / "x"}' in capsys.readouterr().err
+    assert not (tmp_path / 'x').exists()
+
+
 def test_coco_with_captions_in_another_language(tmp_path, capsys):
     files = {'a.json': {**annotations('{}.jpg', [1, 2, 3]), 'annotations': [
         {'image_id': number, 'caption': '两只狗。'} for number in (1, 2, 3)]}}

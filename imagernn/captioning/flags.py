@@ -5,7 +5,7 @@ import math
 from imagernn.captioning.names import GENERATOR_NAMES, SIZES
 from imagernn.errors import InputError
 from imagernn.nn.blas import NUM_THREADS
-from imagernn.runs.flags import check_run_params, require_above_zero, require_between, require_shares
+from imagernn.runs.flags import FLOAT32_MAX, check_run_params, require_above_zero, require_between, require_shares
 
 # what a checkpoint's arrays were made for: a run that starts or resumes from one cannot choose these
 MODEL_PARAMS = ('generator', *SIZES, 'image_at', 'tanhC_version', 'rnn_relu_encoders', 'rnn_feed_once')
@@ -131,7 +131,7 @@ def add_evaluation_flags(parser):
 def check_training_flags(params):
     """Raise InputError for invalid values of the flags above and of runs.flags."""
     check_run_params(params)
-    require_between(params, {'batch_size': BATCH_LIMITS, 'eval_batch_size': BATCH_LIMITS, 'regc': (0, math.inf),
+    require_between(params, {'batch_size': BATCH_LIMITS, 'eval_batch_size': BATCH_LIMITS, 'regc': (0, FLOAT32_MAX),
                              'word_count_threshold': (1, math.inf), **dict.fromkeys(SIZES, SIZE_LIMITS)})
     require_shares(params, ('drop_prob_encoder', 'drop_prob_decoder', 'val_share'))
     require_above_zero(params, ('eval_period',))

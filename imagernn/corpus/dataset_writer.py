@@ -76,6 +76,9 @@ def write_dataset(folder, dataset):
 
     Raises InputError if it cannot be written.
     """
+    if Path(folder).suffix.lower() == '.json' and not Path(folder).is_dir():
+        raise InputError(f'{folder}: is the name of a file; name the folder for dataset.json, such as '
+                         f'{Path(folder).parent}')
     path = Path(folder) / 'dataset.json'
     done = f'replaced {path}' if path.exists() else f'wrote {path}'
     write_json(path, dataset)

@@ -9,6 +9,7 @@ import re
 from typing import NamedTuple
 
 from imagernn.errors import InputError, command, unreadable
+from imagernn.formats.json_files import PACKED
 
 EXPECTED = 'expected picture.jpg#0<TAB>caption on each line, or a table whose first line is image,caption'
 DELIMITERS = ',|;\t'
@@ -19,7 +20,6 @@ COLUMNS = {    # what a column holds: the names that it has in published tables,
     'split': ('split',)}
 TOKEN_LINE = r'([^\t]+)#(\d+)[ ]*\t(.*)'
 MOST_LINES = 100    # of one caption in quotes; beyond it, a quote was never closed
-PACKED = (b'\x1f\x8b', b'PK\x03\x04', b'BZh', b'\xfd7zXZ', b'7z\xbc\xaf')    # gzip, zip, bzip2, xz, 7z
 
 
 class Row(NamedTuple):

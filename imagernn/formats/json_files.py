@@ -9,6 +9,7 @@ import math
 from imagernn.errors import InputError, unreadable
 from imagernn.formats.writing import write_text
 
+PACKED = (b'\x1f\x8b', b'PK\x03\x04', b'BZh', b'\xfd7zXZ', b'7z\xbc\xaf')    # gzip, zip, bzip2, xz, 7z
 
 def write_json(path, value):
     """Write value as standard JSON, with null for numbers that are not finite. See replacing for what may be raised."""
@@ -42,6 +43,8 @@ def parsed(path, contents):
     try:
         data = json.loads(contents.decode('utf-8-sig'))
     except UnicodeDecodeError as error:
+        if contents.startswith(PACKED):
+            raise InputError(f'{path}: is compressed. Unpack it, and name the file that was inside.') from None
         raise InputError(f'{path}: is not UTF-8 at byte {error.start} ({error.reason}). Save it as UTF-8.') from None
     except json.JSONDecodeError as error:
         raise InputError(f'{path}: is not valid JSON at line {error.lineno}, column {error.colno}: {error.msg}. '

@@ -9,6 +9,7 @@ from imagernn.errors import InputError
 from imagernn.nn.blas import NUM_THREADS
 from imagernn.nn.names import CLIPS, SOLVERS
 
+FLOAT32_MAX = 3.4e38    # a number beyond it becomes inf in training
 MOST_BYTES = 100    # of --fappend: file names have at most 255, of which others take a part
 MOST_THREADS = 4    # by default: a batch of 100 in more parts makes small matrices
 FOLDERS = ('checkpoint_output_directory', 'worker_status_output_directory', 'output_directory')    # of a run's files
@@ -137,8 +138,8 @@ def require_same(params, saved, path, fixed, with_new_run=()):
 def check_run_params(params):
     """Raise InputError for an invalid value of the flags above."""
     require_finite(params)
-    require_between(params, {'seed': (0, math.inf), 'num_threads': (1, 1000), 'learning_rate': (0, math.inf),
-                             'smooth_eps': (0, math.inf)})
+    require_between(params, {'seed': (0, math.inf), 'num_threads': (1, 1000), 'learning_rate': (0, FLOAT32_MAX),
+                             'smooth_eps': (0, FLOAT32_MAX)})
     require_shares(params, ('decay_rate', 'momentum', 'adam_beta1'))
     require_above_zero(params, ('max_epochs', 'eval_period', 'learning_rate_decay_every'))
     checkpoint_period(params['checkpoint_every'])
