@@ -1,6 +1,7 @@
 import errno
 import json
 import os
+import resource
 import signal
 
 import pytest
@@ -183,6 +184,22 @@ def test_a_script_turns_what_is_not_its_fault_into_a_line_and_a_code(error, code
 
     assert main([]) == code
     assert capsys.readouterr().err.startswith(words)
+
+
+@pytest.mark.parametrize(('limited', 'named'), [
+    ([], ''), (['RLIMIT_AS'], 'raise the limit on memory (ulimit -v), or '),
+    (['RLIMIT_DATA'], 'raise the limit on memory (ulimit -d), or '),
+    (['RLIMIT_AS', 'RLIMIT_DATA'], 'raise the limit on memory (ulimit -v, ulimit -d), or ')])
+@pytest.mark.parametrize(('error', 'reason'), [(MemoryError(), ''), (MemoryError('for x'), ' (for x)')])
+def test_a_lack_of_memory_names_the_limits_that_are_set(limited, named, error, reason, monkeypatch, capsys):
+    @script
+    def main(argv):
+        raise error
+
+    set_ones = [getattr(resource, name) for name in limited]
+    monkeypatch.setattr(resource, 'getrlimit', lambda limit: (10 ** 9 if limit in set_ones else -1, -1))
+    assert main([]) == 2
+    assert capsys.readouterr().err == f'error: not enough memory{reason}; {named}use smaller sizes or batches\n'
 
 
 def test_our_own_faults_are_shown_in_full():

@@ -4,6 +4,7 @@ None of these may read as a damaged file: the files load, or the message names t
 process cannot raise its own hard limits.
 """
 
+import codecs
 import errno
 import os
 import re
@@ -27,7 +28,7 @@ from imagernn.corpus.features import open_features
 from imagernn.errors import InputError, NotChecked
 from imagernn.formats import hdf5
 from imagernn.formats.weight_files import stored_arrays
-from imagernn.runs.checkpoint_file import load_checkpoint, save_checkpoint
+from imagernn.runs.checkpoint_file import checkpoint_bytes, load_checkpoint, save_checkpoint
 
 pytestmark = pytest.mark.skipif(sys.platform != 'linux', reason='a child process meets the file first on Linux alone')
 NOBODY = 65534
@@ -205,6 +206,7 @@ def as_nobody(function, limits=()):
 
     limits: pairs of a limit and a number, or a function that gives the number in that process.
     """
+    codecs.lookup('ascii')    # which the other user may not be able to load
     reading, writing = os.pipe()
     pid = os.fork()
     if pid == 0:
@@ -253,6 +255,18 @@ def test_too_little_memory_is_no_damage(folder, name):
             for room in rooms]
     for answer in said:
         assert answer == 'read: True' or 'emory' in answer and not re.search(DAMAGE, answer)
+
+
+def test_a_checkpoint_that_memory_does_not_suffice_to_build_says_so():
+    """HDF5 continues when memory is refused to the file in memory, and fails elsewhere for other reasons."""
+    model = {f'W{number}': np.ones((1024, 1024)) for number in range(6)}    # 8 MB each: more than is free
+    checkpoint = {'kind': 'captioning', 'model': model, 'params': {}, 'wordtoix': {}, 'ixtoword': {}}
+    said = [as_nobody(lambda: len(checkpoint_bytes(checkpoint)) > 0,
+                      [(resource.RLIMIT_AS, lambda room=room: in_use() + room * MIB)])
+            for room in (0, 4, 10, 20, 35, 50, 300)]
+    assert said[-1] == 'read: True' and any(answer.startswith('failed: MemoryError(') for answer in said)
+    for answer in said:
+        assert answer == 'read: True' or answer.startswith('failed: MemoryError(')
 
 
 def next_descriptor():

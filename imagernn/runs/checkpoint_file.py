@@ -161,21 +161,56 @@ def _check(checkpoint):
 def checkpoint_bytes(checkpoint):
     """The bytes of the file, made in memory, so that a full disk is met by plain file writing and not inside HDF5.
 
-    They take as much memory again as the checkpoint's arrays. Raises ValueError as save_checkpoint does.
+    They take as much memory again as the checkpoint's arrays. Raises ValueError as save_checkpoint does, and
+    MemoryError.
     """
     _check(checkpoint)
     if 'ixtoword' in checkpoint:
         checkpoint = checkpoint | {'ixtoword': {_index_text(ix): word for ix, word in checkpoint['ixtoword'].items()}}
-    contents = io.BytesIO()
+    contents = _Memory()
+    try:
+        _write_hdf5(contents, checkpoint)
+    except Exception as error:
+        if contents.refused or not isinstance(error, _Refused) and re.search('allocat|memory', str(error)):
+            raise MemoryError(*contents.refused) from error
+        raise
+    contents.seek(0, os.SEEK_END)
+    contents.write(SEAL % zlib.crc32(contents.getbuffer()))
+    return contents.getbuffer()
+
+
+class _Memory(io.BytesIO):
+    """A file in memory that remembers that memory was refused: HDF5 continues, and fails elsewhere for other reasons.
+
+    refused: the arguments of the MemoryErrors, as text.
+    """
+
+    def __init__(self):
+        super().__init__()
+        self.refused = []
+
+    def write(self, data):
+        try:
+            return super().write(data)
+        except MemoryError as error:
+            self.refused = [str(error) or 'to build the checkpoint']
+            raise
+
+    def truncate(self, size=None):
+        try:
+            return super().truncate(size)
+        except MemoryError as error:
+            self.refused = [str(error) or 'to build the checkpoint']
+            raise
+
+
+def _write_hdf5(contents, checkpoint):
     # v108: object headers with checksums, readable by every HDF5 of the last decade
     with h5py.File(contents, 'w', libver=('v108', 'v108'), track_order=True) as root:
         root.attrs['format'] = np.bytes_(FORMAT)
         root.attrs['version'] = np.int64(VERSION)
         for name, value in checkpoint.items():
             _write(root, name, value, 1)
-    contents.seek(0, os.SEEK_END)
-    contents.write(SEAL % zlib.crc32(contents.getbuffer()))
-    return contents.getbuffer()
 
 
 def _write(group, name, value, depth):
