@@ -14,7 +14,7 @@ import numpy as np
 import scipy.io
 
 from imagernn.corpus.features import ORIGIN, open_features
-from imagernn.errors import InputError
+from imagernn.errors import InputError, from_system, unreadable
 from imagernn.formats import hdf5, matlab
 from imagernn.formats.writing import replacing
 
@@ -132,7 +132,11 @@ def not_ours(path):
             found, kind = variables.get('format', str)(), 'MATLAB'
         else:
             return 'is no feature file of this program, as it is no HDF5 file' if path.stat().st_size else ''
-    except Exception:    # damage of many kinds, which whoever reads the file reports
+    except (InputError, MemoryError):
+        raise
+    except Exception as error:    # damage of many kinds, which whoever reads the file reports
+        if from_system(error):
+            raise unreadable(path, error) from None
         return ''
     return '' if found == FORMAT else (f'is no feature file of this program, but {_other(found)} '
                                        f'({kind} without `format = {FORMAT}`)')
