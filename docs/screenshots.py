@@ -11,6 +11,9 @@ import argparse
 import sys
 from pathlib import Path
 
+if __name__ == '__main__':
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))    # a checkout need not be installed
+
 from imagernn import view
 from imagernn.errors import script
 from imagernn.monitor import monitor_routes

@@ -5,6 +5,10 @@ It uses the pretrained captioner, whose convolutional network comes with:  pip i
 
 import argparse
 import math
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))    # a checkout need not be installed
 
 from PIL import Image
 

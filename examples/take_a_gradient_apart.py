@@ -4,7 +4,9 @@ The LSTM is imagernn/nn/plain_lstm.py, which you may want to read beside this. E
 """
 
 import argparse
+import sys
 
+sys.path.insert(0, f'{sys.path[0]}/..')    # a checkout need not be installed
 import numpy as np
 
 from imagernn.nn import plain_lstm
@@ -13,9 +15,8 @@ parser = argparse.ArgumentParser(description='Compare the gradients of a tiny LS
 parser.add_argument('--seed', type=int, default=0, help='Determines the weights, the inputs and the targets.')
 rng = np.random.default_rng(parser.parse_args().seed)
 
-# A tiny LSTM: inputs of size 3, a hidden state of size 4, 5 steps. The columns of W belong to the four gates, i, f, o
-# and g; its rows are the bias, the inputs and the hidden state of the step before.
-E, H, T = 3, 4, 5
+# A tiny LSTM. W has a row for the bias, each input and each hidden value, and columns for the four gates i, f, o, g.
+E, H, T = 3, 4, 5    # the sizes of an input and of the hidden state, and the number of steps
 X, W = rng.normal(size=(T, E)), rng.normal(size=(1 + E + H, 4 * H))
 targets, zeros = rng.normal(size=(T, H)), np.zeros(H)
 
@@ -53,7 +54,6 @@ measured = np.array([[slope(row, column, 1e-5) for column in range(4 * H)] for r
 for name, gradient in (('right', dW), ('with the mistake', dW_wrong)):
     i, f, o, g = (part.max() / np.abs(measured).max() for part in np.split(np.abs(gradient - measured), 4, axis=1))
     print(f'\nlargest error, {name}: i {i:.0e}, f {f:.0e}, o {o:.0e}, g {g:.0e}')
-    # A positive cosine: even the wrong gradient leads downhill, so that a model learns from it, only worse. Training
-    # does not reveal such a mistake, but this comparison does.
+    # Positive: even the wrong gradient leads downhill, and training, only slower with it, does not reveal the mistake.
     cosine = (gradient * measured).sum() / np.linalg.norm(gradient) / np.linalg.norm(measured)
     print(f'cosine of the angle to the measured gradient: {cosine:.3f}')

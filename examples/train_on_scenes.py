@@ -4,11 +4,12 @@ It takes about half a minute. driver.py does the same for any data set, with che
 """
 
 import argparse
+import sys
 import tempfile
 
-from imagernn.__main__ import main as imagernn  # before numpy: matrix products take one thread each
+sys.path.insert(0, f'{sys.path[0]}/..')    # a checkout need not be installed
+from imagernn.__main__ import main as imagernn  # isort: skip (before numpy: matrix products take one thread each)
 
-# isort: split
 import numpy as np
 
 from imagernn.captioning.batch import batch_of_pairs
@@ -23,7 +24,6 @@ parser.add_argument('--images', type=int, default=900, help='How many scenes to 
 parser.add_argument('--epochs', type=int, default=12, help='How often to go through the training sentences.')
 flags = parser.parse_args()
 rng = np.random.default_rng(0)
-
 with tempfile.TemporaryDirectory() as folder:
     # The data: pictures, five sentences about each, and 4,096 features of each, as a convolutional network would give.
     if imagernn(['make-scenes', '--output', f'{folder}/scenes', '--images', str(flags.images)]) != 0:

@@ -136,8 +136,9 @@ def test_elsewhere_an_extra_is_installed_from_the_path_of_the_checkout(tmp_path,
     assert errors.install_command('lite0') == f"pip install -e '{ROOT}[lite0]'"
 
 
-RUN = sorted(str(path.relative_to(ROOT)) for folder in ('.', 'data', 'eval', 'benchmarks')
-             for path in (ROOT / folder).glob('*.py') if "__name__ == '__main__'" in path.read_text(encoding='utf-8'))
+RUN = sorted(str(path.relative_to(ROOT)) for folder in ('.', 'data', 'eval', 'benchmarks', 'docs', 'examples')
+             for path in (ROOT / folder).glob('*.py')
+             if folder == 'examples' or "__name__ == '__main__'" in path.read_text(encoding='utf-8'))
 
 
 @pytest.mark.parametrize('script', RUN)
