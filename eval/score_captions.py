@@ -8,8 +8,9 @@
     python eval/score_captions.py captions.txt ref0.txt ref1.txt ref2.txt            # plain text, one caption per line
 
 Each file is recognized by its content. Results are a list in COCO's results format or a result_struct.json; references
-are COCO's annotations, a dataset.json, or a table such as Kaggle's; plain text can be either (see --references). If there are several files of
-results, each is compared with the first. The output is a table; eval/README.md explains its columns and scores.
+are COCO's annotations, a dataset.json, or a table such as Kaggle's; plain text can be either (see --references). If
+there are several files of results, each is compared with the first. The output is a table; eval/README.md explains its
+columns and scores.
 """
 
 import argparse
