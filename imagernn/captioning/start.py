@@ -118,15 +118,12 @@ def start(params, checkpoint, provider):
     if params['resume']:
         state = resumed(params['resume'], checkpoint, model, score_of(params), extra, solver, rng)
         if not require_same_data(params['resume'], checkpoint, extra['fingerprint'], params['allow_changed_data']):
-            state.best, state.best_checkpoint, state.trend = None, None, {}
+            state.forget_scores()
     else:
         if checkpoint:
             note_other_origin(checkpoint, provider.features.origin)
         state = RunState(model, score_of(params), extra)
-    if params['on_divergence'] == 'stop':
-        state.good = None
-    elif not state.good:
-        state.keep_good(solver, rng)
+    state.keep_good_where(params['on_divergence'], solver, rng)
     return state, solver, rng
 
 

@@ -414,11 +414,8 @@ def start(params, checkpoint, data):
         extra = {name: checkpoint[name] for name in ('kind', 'classes', 'mean', 'deviation', 'curves')}
         state = resumed(path, checkpoint, model, ACCURACY, {**extra, 'fingerprint': now}, solver, rng, ANOTHER)
         if not same:
-            state.best, state.best_checkpoint, state.trend = None, None, {}
-    if params['on_divergence'] == 'stop':
-        state.good = None
-    elif not state.good:
-        state.keep_good(solver, rng)
+            state.forget_scores()
+    state.keep_good_where(params['on_divergence'], solver, rng)
     return state, solver, rng
 
 

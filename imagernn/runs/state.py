@@ -86,6 +86,17 @@ class RunState:
             'trend': self.trend, 'model': self.model, 'solver': solver.state_dict(),
             'rng_state': rng.bit_generator.state})
 
+    def keep_good_where(self, on_divergence, solver, rng):
+        """At the start of a run: keep a good state if on_divergence is 'rollback', and none if it is 'stop'."""
+        if on_divergence == 'stop':
+            self.good = None
+        elif not self.good:
+            self.keep_good(solver, rng)
+
+    def forget_scores(self):
+        """Look for the best score again: the data are others, so scores before and after cannot be compared."""
+        self.best, self.best_checkpoint, self.trend = None, None, {}
+
     def roll_back(self, solver, rng):
         """Return to the good state, and count it.
 
