@@ -43,7 +43,7 @@ with loading(__name__, build_parser):    # --help does not wait for these
     from imagernn.captioning.self_critical import SelfCritical
     from imagernn.captioning.start import perplexity_limits, prepare, report_words
     from imagernn.corpus.vocab import lookup_table
-    from imagernn.nn.schedules import halving
+    from imagernn.nn.schedules import schedule_of
     from imagernn.nn.workers import Workers
     from imagernn.runs.divergence import cost_doubled, perplexity_rose
     from imagernn.runs.run import Run
@@ -76,13 +76,11 @@ def train(state, solver, rng, provider, params):
             return cost_doubled(state, cost_of(logprobs, params['batch_size'], state.model, params)[0])
 
     iters_per_epoch = max(1, num_sentences // params['batch_size'])
-    learning_rate_at = halving(params['learning_rate'], params['learning_rate_decay_start'],
-                               params['learning_rate_decay_every'])
     self_critical, watch = None, {'checks': (cost_doubled, perplexity_rose(params['batch_size'])), 'probe': probe,
                                   **perplexity_limits(params)}
     if params['self_critical_after'] >= 0:    # rewards take the place of the next word: perplexity may rise
         self_critical, watch = SelfCritical(provider, lookup, params), {}
-    with Run(state, solver, rng, params, iters_per_epoch, learning_rate_at, **watch,
+    with Run(state, solver, rng, params, iters_per_epoch, schedule_of(params, iters_per_epoch), **watch,
              next_step=lambda path: next_step(path, params, provider)) as run:
         for _ in run.iterations():
             if self_critical and state.epoch > params['self_critical_after']:

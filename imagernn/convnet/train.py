@@ -19,6 +19,7 @@ from imagernn.nn.names import SOLVERS
 from imagernn.runs.flags import (
     HelpWithDefaults,
     add_output_flags,
+    add_schedule_flags,
     add_system_flags,
     check_run_params,
     require_between,
@@ -83,7 +84,8 @@ def build_parser():
     add('--solver', choices=SOLVERS, default='adam',
         help='The update rule. Choose another one to compare them.')
     by_data(add, '-l', '--learning_rate', type=float,
-            help='The step size at first; it falls along a cosine to 0. Lower it when the cost explodes.')
+            help='The step size at first. Lower it when the cost explodes.')
+    add_schedule_flags(add, 'cosine')
 
     output = add_output_flags(parser, short_o=False)
     output.add_argument('-o', '--output_directory', default='',
@@ -113,7 +115,7 @@ with loading(__name__, build_parser):    # --help does not wait for these
     from imagernn.formats.names import path_inside, picture_name
     from imagernn.formats.pictures import load_picture
     from imagernn.formats.writing import replacing, require_writable
-    from imagernn.nn.schedules import cosine
+    from imagernn.nn.schedules import schedule_of
     from imagernn.nn.solver import Solver
     from imagernn.nn.workers import Workers
     from imagernn.runs.checkpoint_file import load_checkpoint
@@ -303,14 +305,8 @@ def train(state, solver, rng, data, params):
         return cost_not_finite(cost_of(taken(watched['train'], slice(PROBED)), state.model), state.model, {})
 
     iters_per_epoch = -(-num_pictures // params['batch_size'])
-    falling = cosine(params['learning_rate'], params['max_epochs'])
-
-    def learning_rate_at(epoch):
-        """epoch is that after the step, at the last step max_epochs, where the rate would be 0."""
-        return falling(epoch - 1 / iters_per_epoch)
-
     # a large cost is no divergence: the first step of rmsprop can raise it a hundredfold, and the network recovers
-    with Run(state, solver, rng, params, iters_per_epoch, learning_rate_at, probe=probe,
+    with Run(state, solver, rng, params, iters_per_epoch, schedule_of(params, iters_per_epoch), probe=probe,
              subcommand='train-convnet') as run:
         for _ in run.iterations():
             # the next pictures in the order of this epoch, shifted and mirrored at random where that changes no label

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from imagernn.errors import InputError
 from imagernn.nn.blas import NUM_THREADS
-from imagernn.nn.names import CLIPS, SOLVERS
+from imagernn.nn.names import CLIPS, SCHEDULES, SOLVERS
 
 FLOAT32_MAX = 3.4e38    # a number beyond it becomes inf in training
 MOST_BYTES = 100    # of --fappend: file names have at most 255, of which others take a part
@@ -27,17 +27,13 @@ class HelpWithDefaults(argparse.HelpFormatter):
 
 
 def add_optimizer_flags(parser):
-    """Solver, learning rate and clipping: the parameters of nn.solver.Solver and nn.schedules.halving."""
+    """Solver, learning rate and clipping: the parameters of nn.solver.Solver and nn.schedules.schedule_of."""
     add = parser.add_argument_group('optimizer').add_argument
     add('--solver', choices=SOLVERS, default='rmsprop',
         help='The update rule. Choose adam to learn faster than with the default, which is NeuralTalk\'s.')
     add('-l', '--learning_rate', type=float, default=1e-3,
         help='The step size. Lower it when the cost explodes.')
-    add('--learning_rate_decay_start', type=float, default=-1,
-        help='The epoch from which the learning rate falls. Set it, to a third of the epochs for example, for a better '
-             'model at the end; -1 keeps the rate constant.')
-    add('--learning_rate_decay_every', type=float, default=5,
-        help='The number of epochs in which it then halves, smoothly. Lower it for a shorter run.')
+    add_schedule_flags(add)
     add('--momentum', type=float, default=0.,
         help='The momentum of the solver vanilla, which other solvers ignore. Set it to .9, for example, to speed up '
              'vanilla.')
@@ -54,6 +50,22 @@ def add_optimizer_flags(parser):
     add('--grad_clip_by', choices=CLIPS, default='value',
         help='What the bound holds for: "value" clips each element of a gradient, as in NeuralTalk; "norm" scales all '
              'gradients together, so choose it to keep their direction.')
+
+
+def add_schedule_flags(add, schedule='halving'):
+    """The parameters of nn.schedules.schedule_of, but for the learning rate. schedule: the default one."""
+    add('--learning_rate_schedule', choices=SCHEDULES, default=schedule,
+        help='How the learning rate falls: "halving" follows the flags --learning_rate_decay_start and '
+             '--learning_rate_decay_every; "cosine" falls along half a cosine to 0 at --max_epochs and ignores these '
+             'two. Choose cosine if you know how long the run will be.')
+    add('--learning_rate_decay_start', type=float, default=-1,
+        help='With halving, the epoch from which the learning rate falls. Set it, to a third of the epochs for example, '
+             'for a better model at the end; -1 keeps the rate constant.')
+    add('--learning_rate_decay_every', type=float, default=5,
+        help='With halving, the number of epochs in which it then halves, smoothly. Lower it for a shorter run.')
+    add('--warmup', type=float, default=0.,
+        help='The number of epochs, such as .5, in which the learning rate of either schedule first rises from 0. Set '
+             'it if the first steps make the cost explode, as with a large learning rate.')
 
 
 def add_output_flags(parser, short_o=True):
@@ -142,10 +154,14 @@ def check_run_params(params):
                              'smooth_eps': (0, FLOAT32_MAX)})
     require_shares(params, ('decay_rate', 'momentum', 'adam_beta1'))
     require_above_zero(params, ('max_epochs', 'eval_period', 'learning_rate_decay_every'))
+    require_between(params, {'warmup': (0, 1e9)})
     checkpoint_period(params['checkpoint_every'])
     if params['on_divergence'] == 'rollback' and params['solver'] == 'adadelta':
         raise InputError('--on_divergence rollback: halves the learning rate, and --solver adadelta has none; '
                          'choose another solver')
+    if params['warmup'] and params['solver'] == 'adadelta':
+        raise InputError(f'--warmup {params["warmup"]}: changes the learning rate, and --solver adadelta has none; '
+                         'leave it out, or choose another solver')
     allowed = re.fullmatch(r'[^/\\\x00-\x1f\ud800-\udfff]+', params['fappend'])
     if not allowed or len(params['fappend'].encode()) > MOST_BYTES:
         raise InputError(f'--fappend {params["fappend"]}: becomes a part of file names, so give 1 to {MOST_BYTES} '
