@@ -113,6 +113,8 @@ class Network:
 
     weights: {name: (W, b)}, of the shapes given by weight_shapes. checksum: of their file. shift: (3,) or None, what
     has to be added to each pixel of a prepared picture for these weights, but not to the zero padding around it.
+    The attribute classifier is the pair (W (D, classes), b) that turns the default output (n, D) into the scores of the
+    classes, or None in a network without fully connected layers.
     """
 
     def __init__(self, name, weights, checksum=None, shift=None, architecture=None, size=SIZE):
@@ -122,6 +124,7 @@ class Network:
         self.layers, self._layer_of = architecture or ARCHITECTURES[name]
         self.outputs = list(self._layer_of)
         self.default_output = self.outputs[0]
+        self.classifier = weights.get(self._layer_of.get('prob'))
         self._shift = shift
         self._steps = [KINDS[layer.kind](layer, weights) for layer in self.layers]
         self._alone = Workers()

@@ -23,12 +23,12 @@ def add_tokenizer_flag(group):
              'divided into words already (default: %(default)s).')
 
 
-def make_dataset(name, images, tokenizer='karpathy'):
+def make_dataset(name, images, tokenizer='karpathy', first_imgid=0, first_sentid=0):
     """Build the contents of a dataset.json from a pair (fields, captions) for each image.
 
     fields: a dict with filename, split and anything else to keep; captions: a list of strings. tokenizer: a key of
-    TOKENIZERS. imgid and sentid count from 0 in the given order. Captions without a word are left out, and so are
-    images without captions.
+    TOKENIZERS. imgid and sentid count in the given order, from the numbers given. Captions without a word are left out,
+    and so are images without captions.
     Returns the dict, and a list of notes on what was left out or lost.
     Raises InputError if the tokenizer loses most letters of all captions, as karpathy does with Chinese, and if no
     caption has a word.
@@ -41,11 +41,11 @@ def make_dataset(name, images, tokenizer='karpathy'):
     entries = []
     num_sentences = num_wordless = num_bare = 0
     for fields, captions in images:
-        imgid = len(entries)
+        imgid = first_imgid + len(entries)
         sentences = []
         for raw in captions:
             if tokens := next(tokens_of):
-                sentid = num_sentences + len(sentences)
+                sentid = first_sentid + num_sentences + len(sentences)
                 sentences.append({'tokens': tokens, 'raw': raw, 'imgid': imgid, 'sentid': sentid})
         num_wordless += len(captions) - len(sentences)
         if not sentences:
