@@ -72,7 +72,8 @@ def train(state, solver, rng, provider, params):
         """As in the loop, on a batch drawn apart and without dropout: whether the cost has exploded."""
         pairs = provider.sample_pairs('train', params['batch_size'], np.random.default_rng(0))
         with np.errstate(all='ignore'):
-            logprobs, _ = forward(batch_of_pairs(pairs, provider, lookup, dtype), state.model, params)
+            logprobs, _ = forward(batch_of_pairs(pairs, provider, lookup, dtype), state.model, params,
+                                  smoothing=params['label_smoothing'])
             return cost_doubled(state, cost_of(logprobs, params['batch_size'], state.model, params)[0])
 
     iters_per_epoch = max(1, num_sentences // params['batch_size'])

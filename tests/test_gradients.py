@@ -88,14 +88,19 @@ def test_embedding_sums_the_rows_of_a_word_that_occurs_again(rng):
     check(lambda: float(np.vdot(embedding_forward(W, ix)[0], weights)), [W], [dW])
 
 
+@pytest.mark.parametrize('smoothing', [0, .1, .5])
 @pytest.mark.parametrize('block_bytes', [1, 1 << 18])
-def test_softmax_cost(rng, monkeypatch, block_bytes):
+def test_softmax_cost(rng, monkeypatch, block_bytes, smoothing):
     monkeypatch.setattr(layers, 'BLOCK_BYTES', block_bytes)
     x, W, b = rng.normal(size=(6, 3)), rng.normal(size=(3, 4)), rng.normal(size=(1, 4))
     targets = np.array([0, 3, 3, 1, 2, 0])
-    _, cache = softmax_cost_forward(x, W, b, targets, Scratch())
-    grads = softmax_cost_backward(.7, cache)
-    check(lambda: -.7 * float(softmax_cost_forward(x, W, b, targets, Scratch())[0].sum()), [x, W, b], grads)
+    for scale in (.7, rng.uniform(.5, 1, size=6)):
+        def f(scale=scale):
+            logprobs, _ = softmax_cost_forward(x, W, b, targets, Scratch(), smoothing)
+            return -float((scale * np.atleast_2d(logprobs)[-1]).sum())
+
+        _, cache = softmax_cost_forward(x, W, b, targets, Scratch(), smoothing)
+        check(f, [x, W, b], softmax_cost_backward(scale, cache))
 
 
 # ---- recurrent layers
@@ -251,14 +256,16 @@ def test_how_the_image_enters(rng, variant, batch_sizes):
 
 # ---- the whole cost
 
-def whole_cost(variant, drop_probs, sentences=SENTENCES, num_threads=1):
+def whole_cost(variant, drop_probs, sentences=SENTENCES, num_threads=1, smoothing=0.):
     """The cost as a function of a model, and its gradients: f, names, arrays, grads."""
-    params = make_params(variant, drop_prob_encoder=drop_probs[0], drop_prob_decoder=drop_probs[1])
+    params = make_params(variant, drop_prob_encoder=drop_probs[0], drop_prob_decoder=drop_probs[1],
+                         label_smoothing=smoothing)
     model = make_model(params, seed=5)
     batch = pack_pairs(make_pairs(sentences, IMAGES[:len(sentences)]))
 
     def f():
-        logprobs, _ = forward(batch, model, params, draw_dropout(batch, model, params, np.random.default_rng(9)))
+        dropout = draw_dropout(batch, model, params, np.random.default_rng(9))
+        logprobs, _ = forward(batch, model, params, dropout, smoothing=smoothing)
         return cost_of(logprobs, len(batch.image_rows), model, params)[0]
 
     cost, grads, _ = cost_and_grads(batch, model, params, np.random.default_rng(9), Workers(num_threads))
@@ -276,6 +283,13 @@ def test_cost(variant, drop_probs):
 @pytest.mark.parametrize('variant', VARIANTS)
 def test_cost_on_several_threads(variant):
     f, _, arrays, grads = whole_cost(variant, (.5, .3), num_threads=3)
+    check(f, arrays, grads)
+
+
+@pytest.mark.parametrize('num_threads', [1, 3])
+@pytest.mark.parametrize('variant', VARIANTS)
+def test_cost_with_label_smoothing(variant, num_threads):
+    f, _, arrays, grads = whole_cost(variant, (.5, .3), num_threads=num_threads, smoothing=.2)
     check(f, arrays, grads)
 
 
@@ -352,6 +366,34 @@ def test_a_wrong_layer_is_caught(variant, layer, monkeypatch):
     monkeypatch.setattr(model, layer, wrong)
     f, names, arrays, grads = whole_cost(variant, (.5, .5))
     assert min(errors(f, arrays, grads, [names.index(name)])) > CAUGHT
+
+
+def only_the_word(scale, cache):
+    """The even part of the target distribution forgotten."""
+    x, W, targets, expy, sums, smoothing, scratch = cache
+    uneven = expy + (smoothing / W.shape[1] * sums)[:, None]    # which softmax_cost_backward takes away
+    return softmax_cost_backward(scale, (x, W, targets, uneven, sums, smoothing, scratch))
+
+
+def the_word_in_full(scale, cache):
+    """The word itself keeps its whole weight."""
+    x, W, targets, expy, sums, smoothing, scratch = cache
+    expy[np.arange(len(expy)), targets] -= smoothing * sums
+    return softmax_cost_backward(scale, (x, W, targets, expy, sums, smoothing, scratch))
+
+
+def not_smoothed(scale, cache):
+    *others, smoothing, scratch = cache
+    return softmax_cost_backward(scale, (*others, 0., scratch))
+
+
+@pytest.mark.parametrize('wrong', [only_the_word, the_word_in_full, not_smoothed])
+@pytest.mark.parametrize('variant', ['lstm', 'rnn'])
+def test_wrong_label_smoothing_is_caught(variant, wrong, monkeypatch):
+    monkeypatch.setattr(model, 'softmax_cost_backward', wrong)
+    f, names, arrays, grads = whole_cost(variant, (.5, .5), smoothing=.1)
+    for name in ('Wd', 'bd'):
+        assert min(errors(f, arrays, grads, [names.index(name)])) > CAUGHT
 
 
 @pytest.mark.parametrize('variant', VARIANTS)

@@ -117,23 +117,49 @@ def test_softmax_in_blocks_is_softmax(rng, monkeypatch, block_bytes):
     np.testing.assert_allclose(np.exp(y).sum(axis=1), 1, rtol=1e-13)                  # in place
 
 
+@pytest.mark.parametrize('block_bytes', [1, 100, 1 << 18])
+@pytest.mark.parametrize('dtype, rtol', [(np.float32, 1e-5), (np.float64, 1e-13)])
+def test_label_smoothing_is_the_mean_over_the_smoothed_targets(rng, monkeypatch, block_bytes, dtype, rtol):
+    monkeypatch.setattr(layers, 'BLOCK_BYTES', block_bytes)
+    x, W, b = (rng.normal(size=shape).astype(dtype) for shape in ((9, 4), (4, 5), (1, 5)))
+    targets = rng.integers(5, size=9)
+    (words, smoothed), _ = softmax_cost_forward(x, W, b, targets, Scratch(), .2)
+    assert words.dtype == smoothed.dtype == dtype
+    np.testing.assert_array_equal(words, softmax_cost_forward(x, W, b, targets, Scratch())[0])
+    every = np.array([plain_logprobs(x.astype(np.float64) @ W + b, np.full(9, word)) for word in range(5)])    # (V, P)
+    distribution = .2 / 5 + .8 * (targets == np.arange(5)[:, None])
+    np.testing.assert_allclose(distribution.sum(axis=0), 1)
+    np.testing.assert_allclose(smoothed, (distribution * every).sum(axis=0), rtol=rtol)
+
+
+def test_where_label_smoothing_has_found_its_targets_there_is_no_gradient():
+    """The smallest cost is that of a model whose probabilities are the target distribution."""
+    b, targets = np.log(np.array([[.84, .04, .04, .04, .04]])), np.zeros(3, int)
+    _, cache = softmax_cost_forward(np.zeros((3, 2)), np.zeros((2, 5)), b, targets, Scratch(), .2)
+    np.testing.assert_allclose(softmax_cost_backward(1., cache)[2], 0, atol=1e-15)
+
+
 @pytest.mark.filterwarnings('error')
 @pytest.mark.parametrize('dtype', [np.float32, np.float64])
-def test_huge_scores_overflow_nowhere(dtype):
+@pytest.mark.parametrize('smoothing', [0, .1])
+def test_huge_scores_overflow_nowhere(dtype, smoothing):
     x = np.array([[1e4], [-1e4]], dtype)
     W, b = np.array([[1, 0, -1]], dtype), np.zeros((1, 3), dtype)
     targets = np.array([0, 0])
-    logprobs, cache = softmax_cost_forward(x, W, b, targets, Scratch())
-    np.testing.assert_allclose(logprobs, [0, -2e4])
+    logprobs, cache = softmax_cost_forward(x, W, b, targets, Scratch(), smoothing)
+    np.testing.assert_allclose(np.atleast_2d(logprobs)[0], [0, -2e4])
+    if smoothing:
+        np.testing.assert_allclose(logprobs[1], [-1e3, -1.9e4])
     for grad in softmax_cost_backward(1., cache):
         assert np.isfinite(grad).all()
     np.testing.assert_allclose(log_softmax(x @ W)[:, 0], [0, -2e4])
 
 
-def test_softmax_of_no_rows():
+@pytest.mark.parametrize('smoothing, shape', [(0, (0,)), (.1, (2, 0))])
+def test_softmax_of_no_rows(smoothing, shape):
     x, targets = np.zeros((0, 2)), np.zeros(0, int)
-    logprobs, cache = softmax_cost_forward(x, np.ones((2, 3)), np.ones((1, 3)), targets, Scratch())
-    assert logprobs.shape == (0,)
+    logprobs, cache = softmax_cost_forward(x, np.ones((2, 3)), np.ones((1, 3)), targets, Scratch(), smoothing)
+    assert logprobs.shape == shape
     dx, dW, db = softmax_cost_backward(1., cache)
     assert dx.shape == (0, 2) and not dW.any() and not db.any()
     assert log_softmax(np.zeros((0, 3))).shape == (0, 3)

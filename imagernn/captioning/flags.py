@@ -10,7 +10,8 @@ from imagernn.runs.flags import FLOAT32_MAX, check_run_params, require_above_zer
 # what a checkpoint's arrays were made for: a run that starts or resumes from one cannot choose these
 MODEL_PARAMS = ('generator', *SIZES, 'image_at', 'tanhC_version', 'rnn_relu_encoders', 'rnn_feed_once')
 # what a run that resumes cannot choose either
-RUN_PARAMS = ('self_critical_after', 'dataset', 'val_share', 'seed', 'word_count_threshold', 'batch_size')
+RUN_PARAMS = ('self_critical_after', 'label_smoothing', 'dataset', 'val_share', 'seed', 'word_count_threshold',
+              'batch_size')
 MAX_BEAM_SIZE = 10_000
 MAX_THREADS = 1000
 TEMPERATURES = (1e-6, 1e6)    # where the likeliest word, or any word, is certain already; far beyond, float32 overflows
@@ -87,6 +88,10 @@ def add_training_flags(parser):
              'sentences badly; raise it if it overfits.')
     add('--drop_prob_decoder', type=float, default=.5,
         help='The dropout probability of the hidden state on its way to the decoder; change it as the one above.')
+    add('--label_smoothing', type=float, default=0.,
+        help='The share of the target distribution, such as .1, that is spread evenly over the vocabulary (Szegedy et '
+             'al. 2016). Try it if the model overfits. Perplexity stays that of the words themselves, and '
+             'self-critical training does not use it.')
     add('--dtype', choices=('float32', 'float64'), default='float32',
         help='The precision of all arithmetic. float64 takes longer; use it to compare results exactly.')
     add('-a', '--do_grad_check', type=int, default=0,
@@ -134,6 +139,8 @@ def check_training_flags(params):
     require_between(params, {'batch_size': BATCH_LIMITS, 'eval_batch_size': BATCH_LIMITS, 'regc': (0, FLOAT32_MAX),
                              'word_count_threshold': (1, math.inf), **dict.fromkeys(SIZES, SIZE_LIMITS)})
     require_shares(params, ('drop_prob_encoder', 'drop_prob_decoder', 'val_share'))
+    # beyond one half, the word itself could weigh less than all others together
+    require_between(params, {'label_smoothing': (0, .5)})
     require_above_zero(params, ('eval_period',))
     if params['eval_max_images'] == 0:
         raise InputError('--eval_max_images 0: nothing to evaluate on; give a number, or -1 for all')

@@ -26,7 +26,8 @@ def grad_check(model, provider, wordtoix, params, rng):
     dropout = draw_dropout(batch, model, params, rng)
 
     def cost():
-        return cost_of(forward(batch, model, params, dropout)[0], PAIRS, model, params)[0]
+        logprobs, _ = forward(batch, model, params, dropout, smoothing=params['label_smoothing'])
+        return cost_of(logprobs, PAIRS, model, params)[0]
 
     rng.bit_generator.state = rng_state
     _, grads, _ = cost_and_grads(batch, model, params, rng, Workers(params['num_threads']))

@@ -255,8 +255,11 @@ def draw_dropout(batch, model, params, rng):
                    dropout_draw(P, model['Wd'].shape[0], decoder, rng))
 
 
-def forward(batch, model, params, dropout=EVERYTHING, scratch=None):
-    """ln p of each target word of a Batch -> logprobs (P,), cache."""
+def forward(batch, model, params, dropout=EVERYTHING, scratch=None, smoothing=0.):
+    """ln p of each target word of a Batch -> logprobs (P,), cache.
+
+    With smoothing, a share of label smoothing, logprobs are (2, P) as in layers.softmax_cost_forward.
+    """
     scratch = scratch or Scratch()
     drop_encoder = params.get('drop_prob_encoder', 0)
     drop_decoder = params.get('drop_prob_decoder', 0)
@@ -269,7 +272,7 @@ def forward(batch, model, params, dropout=EVERYTHING, scratch=None):
 
     H, recurrent_cache = get_generator(params).forward(Xi, Xs, batch_sizes, model, params, scratch)    # (P, H)
     H, hidden_mask = dropout_forward(H, dropout.hidden, drop_decoder)
-    logprobs, decoder_cache = softmax_cost_forward(H, model['Wd'], model['bd'], targets, scratch)      # (P,)
+    logprobs, decoder_cache = softmax_cost_forward(H, model['Wd'], model['bd'], targets, scratch, smoothing)
     return logprobs, (image_cache, batch.image_rows, image_mask, word_cache, word_mask, recurrent_cache, hidden_mask,
                       decoder_cache, scratch)
 
@@ -300,30 +303,37 @@ def backward(scale, cache, params):
 def cost_of(logprobs, N, model, params):
     """(sum of -ln p, plus ½·regc·‖W‖² over the regularized parameters) / N sentences.
 
-    Returns the cost and stats {'loss_cost', 'reg_cost', 'ppl2'}: its two parts and the perplexity a word.
+    logprobs: as forward gives them; the second row of label smoothing, where there is one, takes the place of ln p.
+    Returns the cost and stats {'loss_cost', 'reg_cost', 'ppl2'}: its two parts and the perplexity a word, which is that
+    of the words themselves.
     """
-    regc, total = params.get('regc', 0), float(logprobs.sum(dtype=np.float64))
+    rows = np.atleast_2d(logprobs)                                              # (1 or 2, P)
+    total, total_of_words = (float(row.sum(dtype=np.float64)) for row in (rows[-1], rows[0]))
+    regc = params.get('regc', 0)
     squares = sum(float(np.vdot(model[name], model[name])) for name in regularized(params)) if regc else 0.
-    stats = {'loss_cost': -total / N, 'reg_cost': .5 * regc * squares / N, 'ppl2': perplexity(total, len(logprobs))}
+    stats = {'loss_cost': -total / N, 'reg_cost': .5 * regc * squares / N,
+             'ppl2': perplexity(total_of_words, rows.shape[1])}
     return stats['loss_cost'] + stats['reg_cost'], stats
 
 
 def cost_and_grads(batch, model, params, rng=None, workers=None):
     """The cost of a Batch, its gradients by every parameter (names and shapes of model), and cost_of's stats.
 
-    rng draws the dropout; without one nothing is dropped. The gradients live in the workers' memory: they are valid
-    until the next call. The number of threads changes nothing but the rounding.
+    rng draws the dropout; without one nothing is dropped. params' label_smoothing is the share of label smoothing. The
+    gradients live in the workers' memory: they are valid until the next call. The number of threads changes nothing but
+    the rounding.
     """
     N = len(batch.image_rows)
     dropout = draw_dropout(batch, model, params, rng)
-    logprobs, grads = logprobs_and_grads(batch, model, params, 1 / N, dropout, workers)
+    logprobs, grads = logprobs_and_grads(batch, model, params, 1 / N, dropout, workers,
+                                         params.get('label_smoothing', 0))
     cost, stats = cost_of(logprobs, N, model, params)
     return cost, grads, stats
 
 
-def logprobs_and_grads(batch, model, params, weights, dropout=EVERYTHING, workers=None):
+def logprobs_and_grads(batch, model, params, weights, dropout=EVERYTHING, workers=None, smoothing=0.):
     """ln p of each target word of a Batch (P,), in the order of the threads' parts; and the gradients of
-    -sum(weights · ln p), plus those of the regularization, by every parameter.
+    -sum(weights · ln p), plus those of the regularization, by every parameter. smoothing: as for forward.
 
     weights: one number, or one for each word (P,) in the order of the batch. Each of the workers' threads takes a part
     of the sentences forward and back, then all of them add up the gradients.
@@ -332,13 +342,13 @@ def logprobs_and_grads(batch, model, params, weights, dropout=EVERYTHING, worker
 
     def run(part_and_scratch):
         (part, sentences, rows), scratch = part_and_scratch
-        logprobs, cache = forward(part, model, params, dropout.part(sentences, rows), scratch)
+        logprobs, cache = forward(part, model, params, dropout.part(sentences, rows), scratch, smoothing)
         return logprobs, backward(weights if np.ndim(weights) == 0 else weights[rows], cache, params)
 
     parts = deal(batch, len(workers.scratches))
     logprobs, grads = zip(*workers.run(run, list(zip(parts, workers.scratches, strict=False))), strict=True)
     decay = dict.fromkeys(regularized(params), params.get('regc', 0) / len(batch.image_rows))
-    return np.concatenate(logprobs), add_up(grads, model, decay, workers)
+    return np.concatenate(logprobs, axis=-1), add_up(grads, model, decay, workers)
 
 
 # ---- decoding -------------------------------------------------------------------------------------------------------

@@ -90,7 +90,7 @@ def with_saved_params(parser, argv, args, checkpoint):
     parser.set_defaults(**sound_params(parser, path, saved))
     params = {**vars(parser.parse_args(argv)), 'resume': args.resume}
     # early versions had one objective
-    require_same(params, {'self_critical_after': -1, **checkpoint['params']}, path,
+    require_same(params, {'self_critical_after': -1, 'label_smoothing': 0., **checkpoint['params']}, path,
                  (*MODEL_PARAMS, *(RUN_PARAMS if args.resume else ())), RUN_PARAMS)
     # the vocabulary is the checkpoint's
     params['word_count_threshold'] = saved.get('word_count_threshold', params['word_count_threshold'])

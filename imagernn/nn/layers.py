@@ -99,35 +99,48 @@ def embedding_backward(dout, ix):
     return SparseRows(rows, one_hot @ dout)
 
 
-def softmax_cost_forward(x, W, b, targets, scratch):
+def softmax_cost_forward(x, W, b, targets, scratch, smoothing=0.):
     """Decoder and softmax: ln p of each target word under softmax(x·W + b).
 
     x (P, H), W (H, V), b (1, V), targets (P,) -> logprobs (P,), cache. The exponentials stay unnormalised, here and in
     the backward pass: dividing by their sum is left to arrays of H columns, which are far narrower than V.
+
+    smoothing: the share s of the target distribution that label smoothing spreads evenly over all V words, target
+    included: (1 - s) · onehot + s / V (Szegedy et al. 2016, section 7). Where s > 0, logprobs are (2, P): the second
+    row is the mean of ln p over the target distribution.
     """
     expy = scratch('expy', (len(x), W.shape[1]), W.dtype)                       # (P, V)
     np.matmul(x, W, out=expy)
-    logprobs, sums = np.empty(len(x), W.dtype), np.empty(len(x), W.dtype)
+    logprobs, sums, means = (np.empty(len(x), W.dtype) for _ in range(3))
     for rows in row_blocks(expy):
         y = expy[rows]
         y += b
         y -= y.max(axis=1, keepdims=True)
         logprobs[rows] = y[np.arange(len(y)), targets[rows]]
+        if smoothing:
+            y.mean(axis=1, out=means[rows])
         np.exp(y, out=y)
         y.sum(axis=1, out=sums[rows])
-    logprobs -= np.log(sums)
-    return logprobs, (x, W, targets, expy, sums, scratch)
+    log_sums = np.log(sums)
+    logprobs -= log_sums
+    if smoothing:
+        means -= log_sums
+        logprobs = np.stack([logprobs, (1 - smoothing) * logprobs + smoothing * means])     # (2, P)
+    return logprobs, (x, W, targets, expy, sums, smoothing, scratch)
 
 
 def softmax_cost_backward(scale, cache, out=None):
     """Gradients of -sum(scale · logprobs) -> dx (P, H), in out where it is given; dW (H, V), in scratch; db (1, V).
 
     scale is one number, or a weight for each word (P,). With y = x·W + b, the gradient by y is
-    dy = scale · (softmax(y) - onehot(targets)). The cache is overwritten.
+    dy = scale · (softmax(y) - onehot(targets)). With label smoothing, the second row of logprobs takes their place, and
+    the target distribution that of onehot. The cache is overwritten.
     """
-    x, W, targets, expy, sums, scratch = cache
+    x, W, targets, expy, sums, smoothing, scratch = cache
     dy, row_scale = expy, scale / sums                                          # (P, V), (P,): their product is dy
-    dy[np.arange(len(dy)), targets] -= sums
+    dy[np.arange(len(dy)), targets] -= (1 - smoothing) * sums
+    if smoothing:
+        dy -= (smoothing / W.shape[1] * sums)[:, None]
     db = (row_scale @ dy)[None]                                                 # (1, V)
     dW = np.matmul((x * row_scale[:, None]).T, dy, out=scratch('dW', W.shape, W.dtype))    # (H, V)
     dx = np.matmul(dy, W.T, out=out)                                            # (P, H)

@@ -59,8 +59,8 @@ def add_schedule_flags(add, schedule='halving'):
              '--learning_rate_decay_every; "cosine" falls along half a cosine to 0 at --max_epochs and ignores these '
              'two. Choose cosine if you know how long the run will be.')
     add('--learning_rate_decay_start', type=float, default=-1,
-        help='With halving, the epoch from which the learning rate falls. Set it, to a third of the epochs for example, '
-             'for a better model at the end; -1 keeps the rate constant.')
+        help='With halving, the epoch from which the learning rate falls. Set it, to a third of the epochs for '
+             'example, for a better model at the end; -1 keeps the rate constant.')
     add('--learning_rate_decay_every', type=float, default=5,
         help='With halving, the number of epochs in which it then halves, smoothly. Lower it for a shorter run.')
     add('--warmup', type=float, default=0.,
