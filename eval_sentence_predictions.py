@@ -79,6 +79,7 @@ def main(argv=None):
     provider = open_data({**params, 'dataset': dataset, 'features': features}, checkpoint['params'])
     check_feature_size(provider.features, checkpoint['model'])
     provider.require_split(params['split'], 'Choose one of these with --split.')
+    provider.leave_out_imagined(params['split'])
     note_other_origin(checkpoint, provider.features.origin, provider.features.path)
     images = list(provider.iterImages(params['split'], params['max_images']))
     paths, pictures = [provider.image_path(image) for image in images], provider.folder / 'imgs'

@@ -22,7 +22,7 @@ OUTSIDE = {
 }
 SCRIPTS = {
     'imagernn.scripts': {'driver', 'predict_on_images', 'eval_sentence_predictions'},
-    'imagernn.scripts.data': {'make_scenes', 'prepare_coco', 'prepare_flickr'},
+    'imagernn.scripts.data': {'make_scenes', 'pictures_from_words', 'prepare_coco', 'prepare_flickr'},
     'imagernn.scripts.eval': {'score_captions'},
 }
 

@@ -23,6 +23,8 @@ COMMANDS = {    # name: module, or script of the checkout; sentence
     'train-convnet': ('imagernn.convnet.train', 'Train a small convolutional network on digits or drawn scenes.'),
     'prepare-coco': ('data/prepare_coco.py', 'Make dataset.json from the annotations of MS COCO.'),
     'prepare-flickr': ('data/prepare_flickr.py', 'Make dataset.json from Flickr8K or Flickr30K.'),
+    'pictures-from-words': ('data/pictures_from_words.py',
+                            'Add images to a data set of which only captions are known.'),
     'make-scenes': ('data/make_scenes.py', 'Draw a small data set of scenes to try everything on.'),
 }
 

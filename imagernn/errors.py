@@ -20,6 +20,7 @@ SCRIPTS = {    # subcommands of imagernn that are scripts: their files in a chec
     'score': 'eval/score_captions.py',
     'prepare-coco': 'data/prepare_coco.py',
     'prepare-flickr': 'data/prepare_flickr.py',
+    'pictures-from-words': 'data/pictures_from_words.py',
     'make-scenes': 'data/make_scenes.py',
 }
 

@@ -17,7 +17,8 @@ IMAGES = [
         {'tokens': []}]},
     {'filename': '', 'imgid': 10 ** 30, 'split': 'restval', 'filepath': 'a/b', 'box': [1.5, -1e-300, float('inf')],
      'sentences': [{'tokens': ['', 'hund', ' ', 'hund'], 'raw': ''}]},
-    {'filename': 'x', 'imgid': 0, 'split': 'train', 'more': {'a': [None, True, {}], 'text': ''}, 'sentences': [
+    {'filename': 'x', 'imgid': 0, 'split': 'train', 'imagined': True, 'more': {'a': [None, True, {}], 'text': ''},
+     'sentences': [
         {'tokens': ['half a pair \ud83d', '"', 'null'], 'raw': None, 'text': {'tokens': 3}},
         {'tokens': ['hund'], 'raw': ['not', 'a', 'string']},
         {'raw': '\udc15', 'tokens': ['ein']}]},

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import NamedTuple
 
+from imagernn.corpus.dataset_file import imagined_problem, place_of
 from imagernn.corpus.features import READERS
 from imagernn.errors import InputError, unreadable
 from imagernn.formats.json_files import load_json
@@ -103,7 +104,7 @@ def _read_dataset(path):
     if not isinstance(images, list) or not images:
         raise InputError(f'{path}: "images" is missing or empty; expected the dataset.json of a data set, which lists '
                          'its images there')
-    name_of = {}    # imgid -> name
+    name_of = {}    # imgid -> name; '' for images of which no picture exists
     for number, image in enumerate(images):
         try:
             row = image['imgid']
@@ -113,8 +114,13 @@ def _read_dataset(path):
         if type(row) is not int or row < 0 or row in name_of:
             raise InputError(f'{path}: image {number}: expected a filename, and an imgid of 0 or more that no other '
                              'image has; correct that entry')
-        name_of[row] = name
-    num_rows = max(name_of) + 1
+        if problem := imagined_problem(image):
+            raise InputError(f'{path}: {place_of(number, image)}: {problem}; correct that entry')
+        name_of[row] = '' if image.get('imagined') else name
+    if not any(name_of.values()):
+        raise InputError(f'{path}: all its images are imagined from words, and have no pictures; name the dataset.json '
+                         'of a data set with pictures')
+    num_rows = max(row for row, name in name_of.items() if name) + 1
     if num_rows > 100 * len(images) + 1000:
         raise InputError(f'{path}: imgid {num_rows - 1} would make a feature file of {num_rows} rows for '
                          f'{len(images)} images; number them from 0')

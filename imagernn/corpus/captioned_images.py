@@ -16,7 +16,7 @@ import numpy as np
 from imagernn.corpus.dataset_file import SPLITS, place_of, read_dataset
 from imagernn.corpus.features import LAYOUT, default_features, open_features
 from imagernn.errors import InputError, command
-from imagernn.formats.names import path_inside, picture_name
+from imagernn.formats.names import path_inside, picture_name, refused
 
 
 def getDataProvider(dataset, data_root='data', features=None, on_error='skip'):
@@ -38,6 +38,9 @@ def getDataProvider(dataset, data_root='data', features=None, on_error='skip'):
         rows = _matched_rows(path, store, opened)
         if not np.array_equal(rows, store.imgids):
             opened = opened.numbered(store.imgids, rows)
+    if (unused := store.imagined & (store.splits != 'train')).any():
+        print(f'note: {path}: {np.count_nonzero(unused)} images imagined from words are in other splits than train, '
+              'where they are left out', file=sys.stderr)
     there = opened.extracted[rows]
     if not there.all():
         _report_missing(path, store, opened, there, on_error)
@@ -56,7 +59,8 @@ class DataProvider:
 
     words: the different tokens of all sentences; imgids (N,): by which `features` knows each image.
     Randomness comes in as a numpy Generator. max_images: None or a negative number is all, 0 is none. A split
-    without images raises InputError with the splits that there are; `restval` is never part of `train`.
+    without images raises InputError with the splits that there are; `restval` is never part of `train`. Images that are
+    marked as imagined, whose features were made from words, are in no split but `train`.
 
     The methods in camel case are those of NeuralTalk's provider: there an image is its dict in dataset.json, and a pair
     is {'image': image, 'sentence': sentence}.
@@ -69,6 +73,7 @@ class DataProvider:
         self.words = store.words
         self.imgids = store.imgids
         self._store = store
+        there = there & ~(store.imagined & (store.splits != 'train'))
         self._images = {split: np.flatnonzero((store.splits == split) & there) for split in SPLITS}    # their numbers
 
     def getSplitSizes(self, ofwhat='images'):
@@ -103,9 +108,11 @@ class DataProvider:
     def hold_out_val(self, share, seed):
         """Move a share of the training images to the split val, chosen by the seed; at least one each way.
 
-        Raises InputError where the data set has a val split of its own, or too few training images.
+        Imagined images all stay in train. Raises InputError where the data set has a val split of its own, or too few
+        training images.
         """
-        images, path = self._split('train'), self.folder / 'dataset.json'
+        path, train = self.folder / 'dataset.json', self._split('train')
+        images = train[~self._store.imagined[train]]
         if len(self._images['val']):
             raise InputError(f'{path}: has a val split of {len(self._images["val"])} images; '
                              'omit --val_share, which takes one from the training images')
@@ -113,9 +120,24 @@ class DataProvider:
         if count >= len(images):
             raise InputError(f'--val_share {share:g}: takes {count} of the {len(images)} training images in {path}, '
                              'and leaves none to train on; lower it')
-        held_out = np.zeros(len(images), bool)
-        held_out[np.random.default_rng(seed).permutation(len(images))[:count]] = True
-        self._images |= {'train': images[~held_out], 'val': images[held_out]}
+        held_out = np.random.default_rng(seed).permutation(len(images))[:count]
+        val = np.isin(train, images[held_out])
+        self._images |= {'train': train[~val], 'val': train[val]}
+
+    def leave_out_imagined(self, split):
+        """Leave imagined images out of a split that is to be evaluated; a note on stderr counts them.
+
+        Raises InputError where no other image is left.
+        """
+        images = self._split(split)
+        imagined = self._store.imagined[images]
+        if imagined.all():
+            raise InputError(f"{self.folder / 'dataset.json'}: all {len(images)} images in split '{split}' are "
+                             'imagined from words, and have no pictures that could be captioned; choose another split')
+        if imagined.any():
+            print(f'note: {np.count_nonzero(imagined)} of the {len(images)} images in split {split} are imagined from '
+                  'words, and are left out', file=sys.stderr)
+        self._images[split] = images[~imagined]
 
     def require_split(self, split, advice):
         """Raise InputError that ends with this advice where a split has no images."""
@@ -202,7 +224,11 @@ class DataProvider:
         """Where the picture of an image should be: imgs/[filepath/]filename in the data set's folder -> Path.
 
         It is a formats.names.Refused if the names in dataset.json lead out of imgs/: such a picture must not be opened.
+        So it is for an imagined image, which has no picture.
         """
+        if image.get('imagined'):
+            return refused(self.folder / 'imgs', image['filename'], f"{image['filename']}: has no picture, as its "
+                           'features are imagined from words')
         return path_inside(self.folder / 'imgs', picture_name(image))
 
     def _first(self, split, max_images, rng=None):
@@ -254,7 +280,11 @@ def _matched_rows(path, store, features):
                          'images from 0')
     names = store.picture_names()
     rows = features.rows_of_pictures(names, store.imgids)
-    if (rows < 0).any():
+    if (missing := rows < 0).any():
+        if store.imagined[missing].all():
+            raise InputError(f'{path}: {np.count_nonzero(missing)} of its images are imagined from words, and '
+                             f'{features.path} has no features of them; name the feature file that '
+                             f'{command("pictures-from-words")} wrote with this dataset.json')
         raise features.lacks(names, rows, path)
     return rows
 

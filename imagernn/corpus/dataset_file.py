@@ -32,8 +32,8 @@ def read_dataset(path):
 def _checked_images(path, data):
     """The list of images; all of each entry is checked, except whether its imgid is within the feature file.
 
-    An empty token list is allowed, because a caption whose words are all rare becomes empty as well. 'raw' and
-    'filepath' are optional; other fields are kept as they are.
+    An empty token list is allowed, because a caption whose words are all rare becomes empty as well. 'raw', 'filepath'
+    and 'imagined' are optional; other fields are kept as they are.
     """
     images = data.get('images')
     if not isinstance(images, list):
@@ -65,6 +65,8 @@ def _image_problem(image):
     for key in ('filename', 'filepath'):
         if not isinstance(image.get(key, ''), str):
             return f"'{key}' is {json_type(image[key])}; expected a string"
+    if problem := imagined_problem(image):
+        return problem
     if type(image['imgid']) is not int:  # bool is an int to isinstance
         return f"imgid is {image['imgid']!r:.60}; expected an integer, the image's row in the feature file"
     if image['imgid'] < 0:
@@ -81,6 +83,13 @@ def _image_problem(image):
         problem = _sentence_problem(sentence)
         if problem is not None:
             return f'sentence {number} {problem}'
+    return None
+
+
+def imagined_problem(image):
+    """What is wrong with the mark of an image that has features imagined from words and no picture, or None."""
+    if type(image.get('imagined', False)) is not bool:
+        return f"'imagined' is {image['imagined']!r:.60}; expected true or false"
     return None
 
 

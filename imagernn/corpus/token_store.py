@@ -17,7 +17,7 @@ from imagernn.formats.npy import array_of, open_archive
 from imagernn.formats.writing import replacing
 
 # to be increased when the meaning of the arrays changes, or when dataset.json is checked for more than before
-VERSION = 3
+VERSION = 4
 
 _to_json = json.JSONEncoder(separators=(',', ':')).encode    # -> ASCII
 _from_json = json.JSONDecoder().raw_decode                   # text, place -> the value that begins there, its end
@@ -35,6 +35,7 @@ class ImageStore(NamedTuple):
     sentence_texts: np.ndarray   # (S,), where in text a sentence's fields begin
     splits: np.ndarray           # (N,) str
     imgids: np.ndarray           # (N,)
+    imagined: np.ndarray         # (N,) bool, True for images of which no picture exists
     names: str                   # in JSON: the list of the names of the pictures
 
     def num_sentences(self, numbers):
@@ -92,6 +93,7 @@ def build_store(images):
     text, image_texts, sentence_texts = bytearray(), array('q'), array('q')
     splits = np.array([image['split'] for image in images])
     imgids = np.array([min(image['imgid'], 2 ** 63 - 1) for image in images])
+    imagined = np.array([image.get('imagined', False) for image in images])
     images.reverse()
     while images:
         image = images.pop()
@@ -107,7 +109,8 @@ def build_store(images):
     words = _to_json(list(numbers))
     del numbers    # words parsed again do not keep the memory of everything that was parsed with the first ones
     return ImageStore(json.loads(words), np.array(tokens), np.array(token_starts), np.array(image_starts),
-                      text.decode(), np.array(image_texts), np.array(sentence_texts), splits, imgids, names)
+                      text.decode(), np.array(image_texts), np.array(sentence_texts), splits, imgids, imagined,
+                      names)
 
 
 def _picture_names(images):
@@ -166,6 +169,7 @@ def _sound(store):
     starts = [(store.token_starts, S, P), (store.image_starts, N, S)]
     if (any(type(each) is not list or not {str}.issuperset(map(type, each)) for each in (store.words, names))
             or len(names) != N
+            or store.imagined.shape != (N,) or store.imagined.dtype != bool
             or store.splits.shape != (N,) or store.imgids.shape != (N,) or store.imgids.dtype.kind != 'i'
             or any(values.ndim != 1 or values.dtype.kind != 'i' or ((values < 0) | (values >= stop)).any()
                    for values, stop in within)

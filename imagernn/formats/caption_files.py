@@ -201,7 +201,7 @@ def joined_references(files, split):
                          'COCO annotations, or only tables, or one dataset.json')
     if kinds == {'text'}:
         return text_references(files)
-    read = [REFERENCES[kind](path, data, split) for path, kind, data in files]
+    read = [REFERENCES[kind](path, pictured(data) if kind == 'dataset' else data, split) for path, kind, data in files]
     path = ' and '.join(some.path for some in read)
     ids = {kind: [one for some in read for one in some.ids[kind]] for kind in read[0].ids}
     for kind in ids.keys() - {'filename'} or ids:
@@ -280,6 +280,15 @@ def dataset(path, data, split):
         if all(kind in image for _, image in entries):
             ids[kind] = [field(path, place, image, kind, int, str) for place, image in entries]
     return CaptionSet(f'{path} (split {split})', captions, ids)
+
+
+def pictured(data):
+    """A dataset.json without the images that are marked as imagined: of these there is no picture to caption."""
+    images = data['images']
+    if not isinstance(images, list):
+        return data
+    return {**data, 'images': [image for image in images if not isinstance(image, dict) or image.get('imagined') is not
+                               True]}
 
 
 def table(path, data, split):

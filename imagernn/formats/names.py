@@ -28,21 +28,21 @@ def path_inside(folder, name):
     is no reason to refuse its name, but that no file can have the name is one.
     """
     if not can_be_name(name):
-        return _refused(folder, name, f'{name}: has a character that no file name can have; correct the name')
+        return refused(folder, name, f'{name}: has a character that no file name can have; correct the name')
     if address := web_address(name):
-        return _refused(folder, name, f'{address}: is a web address; download the picture to {folder}, and write its '
-                                      'name instead')
+        return refused(folder, name, f'{address}: is a web address; download the picture to {folder}, and write its '
+                                     'name instead')
     path = Path(folder, name)
     if '\\' in name and not os.path.lexists(path.as_posix()):
         if PureWindowsPath(name).drive:
-            return _refused(folder, name, f'{name}: is a path on another computer; copy the picture to {folder}, and '
-                                          'write its name instead')
+            return refused(folder, name, f'{name}: is a path on another computer; copy the picture to {folder}, and '
+                                         'write its name instead')
         path = Path(folder, name.replace('\\', '/'))
     below = path.relative_to(folder).parts if path.is_relative_to(folder) else ('..',)
     if '..' not in below and not _passes_a_link(folder, below):
         return path
     if not stays_inside(path, folder):
-        return _refused(folder, name, f'{path}: {_how_it_leads_out(path, folder)}')
+        return refused(folder, name, f'{path}: {_how_it_leads_out(path, folder)}')
     if '..' not in below:
         return path
     return Path(folder, Path(os.path.realpath(path)).relative_to(os.path.realpath(folder)))
@@ -92,7 +92,8 @@ def parts_of(name):
     return [part for part in parts if part not in ('', '.')]
 
 
-def _refused(folder, name, problem):
+def refused(folder, name, problem):
+    """The path of the file called name in folder that must not be opened, for the reason in problem -> Refused."""
     path = Refused(folder, name)
     path.problem = problem
     return path
