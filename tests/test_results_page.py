@@ -246,6 +246,283 @@ def test_two_files_stand_side_by_side_with_their_differences(browser, results, t
         assert texts(page) == [CAPTIONS[0]] and page.inner_text('#count') == '1 of 7 images'
 
 
+# ---- where words looked
+
+WINDOWS = [[x, y, x + .5, y + .5] for y in (0, .25, .5) for x in (0, .25, .5)]    # nine, from left to right
+CELLS = [[x / 4, y / 4, (x + 1) / 4, (y + 1) / 4] for y in range(4) for x in range(4)]
+
+
+def attentive(path, text='a dog runs', looks=(0, 2, 6, 4), regions=WINDOWS, size=(120, 80), **more):
+    """A result file of one white picture. looks: for each word and END, the region that it looks at, or the weights."""
+    rows = [look if isinstance(look, list) else [round(.6 * (r == look) + .4 / len(regions), 4)
+                                                 for r in range(len(regions))] for look in looks]
+    found = caption(text, -2.) | {'attention': rows}
+    found['word_logprobs'] = found['word_logprobs'][:1] * len(rows)
+    second = caption('two', -3.) | {'attention': rows[:1] * 2}
+    blob = {'img_path': 'white.png', 'candidate': found, 'nbest': [found, second], 'references': [{'text': 'a dog'}]}
+    Image.new('RGB', size, 'white').save(path.parent / 'white.png')
+    path.write_text(json.dumps({'params': {}, 'regions': regions, 'imgblobs': [blob], **more}), encoding='utf-8')
+    return path
+
+
+# a canvas of another size than it has at first; the picture may have to load before
+DRAWN = '''() => {
+  const canvas = document.querySelector('canvas.light');
+  return canvas && (canvas.width !== 300 || canvas.height !== 150); }'''
+
+# how dark the canvas is at a place of the picture, from 0 to 1
+DARKNESS = """([x, y]) => {
+  const canvas = document.querySelector('canvas.light'), context = canvas.getContext('2d');
+  return context.getImageData(x * canvas.width, y * canvas.height, 1, 1).data[3] / 255; }"""
+
+
+def darkness(page, x, y):
+    page.wait_for_function(DRAWN)
+    return page.evaluate(DARKNESS, [x, y])
+
+
+def said(page):
+    return page.text_content('#looked')
+
+
+@pytest.mark.parametrize('exported', [False, True], ids=['served', 'one file'])
+def test_keys_step_through_the_words_and_light_up_where_each_looked(browser, tmp_path, exported):
+    path = attentive(tmp_path / 'r.json')
+    with shown(browser, tmp_path, path, exported=exported, reduced_motion='reduce') as page:
+        page.locator('article').focus()
+        page.keyboard.press('Tab')
+        words = page.locator('.words .look')
+        assert words.all_text_contents() == ['a', 'dog', 'runs', '.']
+        page.wait_for_selector('canvas.light')
+        assert said(page) == '‘a’ looked mostly at the upper left, 64%'
+        assert darkness(page, .3, .3) < .1 and darkness(page, .8, .8) > .6
+        for key, word, place, bright, dark in (
+                ('ArrowRight', 'dog', 'the upper right', (.7, .3), (.2, .8)),
+                ('ArrowRight', 'runs', 'the lower left', (.3, .7), (.8, .2)),
+                ('ArrowLeft', 'dog', 'the upper right', (.7, .3), (.2, .8)),
+                ('Home', 'a', 'the upper left', (.3, .3), (.8, .8)),
+                ('ArrowLeft', 'a', 'the upper left', (.3, .3), (.8, .8))):
+            page.keyboard.press(key)
+            assert page.evaluate('document.activeElement.textContent') == word
+            assert said(page) == f'‘{word}’ looked mostly at {place}, 64%'
+            assert darkness(page, *bright) < .1 and darkness(page, *dark) > .6, word
+            assert page.locator('.looking').all_text_contents() == [word]
+        page.keyboard.press('End')
+        assert said(page) == 'The end looked mostly at the middle, 64%'
+        assert page.evaluate('document.activeElement.ariaLabel') == 'the end of the caption'
+        page.keyboard.press('ArrowRight')                                       # there is no further word
+        assert said(page).startswith('The end')
+        page.keyboard.press('Escape')
+        assert page.locator('canvas.light, .looking').count() == 0 and said(page) == ''
+        for shown_again in True, False, True:
+            page.keyboard.press('Enter')
+            assert page.locator('canvas.light').count() == shown_again
+        page.keyboard.press('Tab')                                              # past all words, to the details
+        assert page.evaluate('document.activeElement.tagName') == 'SUMMARY'
+        assert page.locator('canvas.light').count() == 0
+
+
+def test_the_light_covers_the_picture_and_nothing_beside_it(browser, tmp_path):
+    path = attentive(tmp_path / 'r.json', size=(50, 100))
+    with shown(browser, tmp_path, path, reduced_motion='reduce', viewport=PHONE, device_scale_factor=2) as page:
+        for width in 390, 1300:
+            page.set_viewport_size({'width': width, 'height': 800})
+            page.locator('.look').first.focus()
+            page.wait_for_function(DRAWN)
+            box = page.locator('.picture').bounding_box()
+            height = page.evaluate('document.querySelector("canvas.light").height')
+            canvas_width = page.evaluate('document.querySelector("canvas.light").width')
+            assert abs(height - 2 * box['height']) <= 2 and abs(canvas_width - height / 2) <= 2    # at 2 pixels a point
+            assert page.locator('canvas.light').bounding_box() == box           # which object-fit draws as the picture
+            assert page.locator('canvas.light').evaluate('one => getComputedStyle(one).objectFit') == 'contain'
+
+
+def test_the_pointer_lights_up_words_and_a_click_keeps_the_light(browser, tmp_path):
+    with shown(browser, tmp_path, attentive(tmp_path / 'r.json'), reduced_motion='reduce') as page:
+        words, light = page.locator('.words .look'), page.locator('canvas.light')
+        words.nth(1).hover()
+        assert said(page).startswith('‘dog’') and light.count() == 1
+        one, other = words.nth(1).bounding_box(), words.nth(2).bounding_box()
+        page.mouse.move((one['x'] + one['width'] + other['x']) / 2, one['y'] + 5)    # between two words
+        assert light.count() == 1
+        page.locator('.figures').hover()
+        assert light.count() == 0 and said(page) == ''
+        words.nth(2).click()
+        words.nth(0).hover()
+        assert said(page).startswith('‘a’')
+        page.locator('h1').hover()
+        assert said(page).startswith('‘runs’')                                  # it has the focus
+        words.nth(2).click()
+        page.locator('h1').hover()
+        assert light.count() == 0
+        words.nth(2).hover()
+        page.keyboard.press('Escape')
+        assert light.count() == 0
+
+
+def test_a_tap_shows_where_a_word_looked_and_another_one_clears_it(browser, tmp_path):
+    path = attentive(tmp_path / 'r.json')
+    with shown(browser, tmp_path, path, viewport={'width': 360, 'height': 740}, has_touch=True, is_mobile=True,
+               exported=True) as page:
+        words, light = page.locator('.words .look'), page.locator('canvas.light')
+        for tapped in 0, 1, 3:
+            words.nth(tapped).tap()
+            light.wait_for(state='attached')
+            assert page.locator('.looking').all_text_contents() == [['a', 'dog', 'runs', '.'][tapped]]
+        words.nth(3).tap()
+        light.wait_for(state='detached')
+        words.nth(3).tap()
+        light.wait_for(state='attached')
+        page.locator('.figures').tap()
+        light.wait_for(state='detached')
+        assert page.evaluate('document.documentElement.scrollWidth - innerWidth') <= 0
+
+
+def test_the_light_glides_unless_reduced_motion_is_asked_for(browser, tmp_path):
+    drawn = """index => new Promise(done => {
+      document.querySelectorAll('.words .look')[index].focus();
+      const seen = [];
+      const look = () => {
+        const canvas = document.querySelector('canvas.light');
+        seen.push(canvas.getContext('2d').getImageData(.9 * canvas.width, .9 * canvas.height, 1, 1).data[3]);
+        if (seen.length < 40) requestAnimationFrame(look); else done(seen);
+      };
+      look(); })"""
+    for motion, kinds in ('reduce', 1), ('no-preference', 4):
+        with shown(browser, tmp_path, attentive(tmp_path / 'r.json'), reduced_motion=motion) as page:
+            page.wait_for_function('() => document.querySelector(".picture img").naturalWidth')
+            seen = page.evaluate(drawn, 0)
+            assert seen[-1] > 150 and seen == sorted(seen)
+            assert len(set(seen)) == 1 if kinds == 1 else len(set(seen)) >= kinds
+            page.keyboard.press('Escape')
+            page.locator('canvas.light').wait_for(state='detached')
+
+
+def test_every_region_has_a_name(browser, tmp_path):
+    named = {'the upper left': [0, 0, .5, .5], 'the top': [.25, 0, .75, .5], 'the upper right': [.57, 0, 1, .43],
+             'the left': [0, .25, .5, .75], 'the middle': [.43, .43, .57, .57], 'the right': [.86, .4, 1, .6],
+             'the lower left': [0, .86, .14, 1], 'the bottom': [0, .5, 1, 1], 'the lower right': [.6, .6, 1, 1],
+             'the whole picture': [0, 0, 1, .99]}
+    path = attentive(tmp_path / 'r.json', ' '.join('w' * len(named)), [*range(len(named)), [.1] * len(named)],
+                     list(named.values()))
+    with shown(browser, tmp_path, path, reduced_motion='reduce') as page:
+        for i, name in enumerate(named):
+            page.locator('.words .look').nth(i).focus()
+            assert said(page) == f'‘w’ looked mostly at {name}, 64%'
+        page.locator('.words .look').nth(len(named)).focus()
+        assert said(page) == 'The end looked all over the picture, at most 10% in one place'
+
+
+def test_attention_that_is_the_same_everywhere_darkens_nothing(browser, tmp_path):
+    path = attentive(tmp_path / 'r.json', 'a', [[.0625] * 16, [1, *[0] * 15]], CELLS)
+    with shown(browser, tmp_path, path, reduced_motion='reduce') as page:
+        page.locator('.words .look').nth(0).focus()
+        assert max(darkness(page, x / 10, y / 10) for x in range(4, 10) for y in range(4, 10)) < .05
+        page.locator('.words .look').nth(1).focus()
+        assert darkness(page, .6, .6) > .75
+
+
+def test_the_second_best_caption_and_the_strip_show_it_too(browser, tmp_path):
+    with shown(browser, tmp_path, attentive(tmp_path / 'r.json'), reduced_motion='reduce') as page:
+        page.locator('summary', has_text='2 best captions').click()
+        page.locator('li .look').last.focus()
+        assert said(page) == 'The end looked mostly at the upper left, 64%'
+        assert page.locator('canvas.light').count() == 1
+        page.keyboard.press('ArrowLeft')
+        assert page.evaluate('document.activeElement.textContent') == 'two'
+        page.locator('summary', has_text='Where each word looked').click()
+        page.wait_for_selector('.strip li')
+        assert page.locator('.strip li').all_inner_texts() == [
+            'a\nupper left 64%', 'dog\nupper right 64%', 'runs\nlower left 64%', '(end)\nmiddle 64%']
+        page.wait_for_function('() => document.querySelector(".strip canvas").height')
+        grey = page.evaluate("""() => [...document.querySelectorAll('.strip canvas')].map(canvas =>
+          [[.3, .3], [.7, .3], [.3, .7], [.5, .5]].map(([x, y]) =>
+            canvas.getContext('2d').getImageData(x * canvas.width, y * canvas.height, 1, 1).data[0]))""")
+        assert all(row[i] == max(row) > 240 and min(row) < 200 for i, row in enumerate(grey)), grey
+        page.get_by_role('button', name='First to last').click()                 # builds the cards again
+        page.wait_for_function('() => [...document.querySelectorAll(".strip canvas")].every(one => one.height === 160)')
+
+
+def test_each_of_two_files_has_its_own_light(browser, tmp_path):
+    one, other = attentive(tmp_path / 'one.json'), attentive(tmp_path / 'other.json', 'a cat', (0, 15, 3), CELLS)
+    with shown(browser, tmp_path, one, other, reduced_motion='reduce') as page:
+        page.locator('.words').nth(0).locator('.look').first.focus()
+        assert said(page) == '‘a’ looked mostly at the upper left, 64%' and darkness(page, .3, .3) < .1
+        colour = 'getComputedStyle(document.querySelector("canvas.light")).color'
+        colours = [page.evaluate(colour)]
+        cat = page.locator('.words').nth(1).locator('ins.look')
+        cat.focus()
+        assert said(page) == '‘cat’ looked mostly at the lower right, 62%'
+        assert darkness(page, .9, .9) < .2 and darkness(page, .4, .4) > .6
+        assert page.locator('canvas.light').count() == 1 and page.evaluate(colour) not in colours
+        assert [line.get_attribute('aria-label') for line in page.locator('.looks').all()] == [
+            'The words of A', 'The words of B']
+
+
+def test_words_without_attention_are_no_controls(browser, results, tmp_path):
+    other = write_results(tmp_path / 'r.json')
+    with shown(browser, tmp_path, other) as page:
+        assert page.locator('.looks, .look, article [role=button], .strip, canvas').count() == 0
+        assert 'Point at' not in page.inner_text('#legend') and 'Esc' not in page.inner_text('#keys')
+        assert page.locator('summary', has_text='looked').count() == 0
+
+
+def test_arrow_keys_go_the_way_they_point_in_right_to_left_captions(browser, tmp_path):
+    with shown(browser, tmp_path, attentive(tmp_path / 'r.json', 'כלב רץ מהר'), reduced_motion='reduce') as page:
+        page.locator('.look').first.focus()
+        page.keyboard.press('ArrowLeft')
+        assert page.evaluate('document.activeElement.textContent') == 'רץ'
+        page.keyboard.press('ArrowRight')
+        assert page.evaluate('document.activeElement.textContent') == 'כלב'
+
+
+@pytest.mark.parametrize('exported', [False, True], ids=['served', 'one file'])
+@pytest.mark.parametrize('size, regions, text', [
+    ((60, 40), [[i / 1000, 0, (i + 1) / 1000, 1] for i in range(1000)], 'a dog runs'),
+    ((60, 40), [[0, 0, 1, 1], [0, 0, 1e-9, 1e-9], [1 - 1e-9, .5, 1, .50001], [0, 1 - 1e-12, 1, 1], [0, 0, 1, 1e-300]],
+     'a dog runs'),
+    ((2000, 1), WINDOWS, 'a dog runs'), ((1, 2000), WINDOWS, 'a dog runs'), ((1, 1), WINDOWS, ' '.join([EVIL[:9]] * 3)),
+    ((60, 40), WINDOWS, f'{"w" * 5000} {EVIL.replace(" ", "_")} \u202e\ud83d')], ids=range(6))
+def test_hostile_regions_pictures_and_words_are_drawn(browser, tmp_path, exported, size, regions, text):
+    path = attentive(tmp_path / 'r.json', text, (0, 1, 2, 3), regions, size)
+    with shown(browser, tmp_path, path, exported=exported, viewport=PHONE) as page:
+        page.wait_for_function('() => document.querySelector(".picture img")?.naturalWidth')
+        page.locator('summary', has_text='Where each word looked').click()
+        page.wait_for_selector('.strip li')
+        for i in range(4):
+            page.locator('.words .look').nth(i).focus()
+            page.wait_for_selector('canvas.light', state='attached')
+            assert 'looked' in said(page)
+        assert page.locator('.strip canvas').count() == 4
+        assert page.evaluate('Math.max(...[...document.querySelectorAll("canvas")].map(one => one.height))') <= 2000
+        assert page.evaluate('document.documentElement.scrollWidth - innerWidth') <= 0
+        assert page.title() == '1 picture – captions'
+
+
+def test_a_picture_that_cannot_be_shown_still_has_words_that_say_where_they_looked(browser, tmp_path):
+    path = attentive(tmp_path / 'r.json')
+    (tmp_path / 'white.png').write_bytes(b'no picture')
+    for exported in False, True:
+        with shown(browser, tmp_path, path, exported=exported) as page:
+            page.wait_for_selector('.problem')
+            page.locator('summary', has_text='Where each word looked').click()
+            page.wait_for_selector('.strip li')
+            page.locator('.words .look').nth(1).focus()
+            assert said(page) == '‘dog’ looked mostly at the upper right, 64%'
+            page.keyboard.press('Escape')
+            assert said(page) == '' and page.locator('.strip li').count() == 4
+
+
+def test_a_word_whose_picture_is_above_the_window_brings_it_in(browser, tmp_path):
+    path = attentive(tmp_path / 'r.json')
+    with shown(browser, tmp_path, path, viewport={'width': 390, 'height': 600}) as page:
+        for summary in page.locator('article summary').all():
+            summary.click()
+        page.evaluate('scrollTo(0, document.querySelector(".figures").getBoundingClientRect().top + scrollY)')
+        page.locator('.words .look').first.focus()
+        assert page.locator('.picture').bounding_box()['y'] > -60
+
+
 def test_a_picture_that_goes_while_it_is_looked_at_is_said(browser, results, tmp_path):
     for name in '0.png', '1.png':
         (tmp_path / name).unlink()
@@ -337,13 +614,21 @@ def test_every_text_has_the_contrast_that_aa_asks_for(browser, tmp_path):
     path.write_text(json.dumps(data), encoding='utf-8')
     (tmp_path / 'other').mkdir()
     other = write_results(tmp_path / 'other' / 'o.json', ['a b c d f', 'cat', ''])
+    for one in path, other:
+        data = json.loads(one.read_text(encoding='utf-8'))
+        data['regions'] = WINDOWS
+        for blob in data['imgblobs']:
+            blob['candidate']['attention'] = [[1, *[0] * 8]] * len(blob['candidate']['word_logprobs'])
+        one.write_text(json.dumps(data), encoding='utf-8')
     with shown(browser, tmp_path, path, other, reduced_motion='reduce') as page:
         search(page, 'b|cat')
         for summary in page.locator('article summary, #settings summary').all():
             summary.click()
         for scheme in 'light', 'dark':
             page.emulate_media(color_scheme=scheme)
+            page.locator('.words .look').nth(4 if scheme == 'light' else 1).focus()
             found = page.evaluate(CONTRASTS)
+            assert any('looking' in classes for *_, classes in found)
             assert len(found) > 40 and min(found)[0] >= 4.5, (scheme, min(found))
 
 

@@ -5,12 +5,14 @@ import hashlib
 import http.client
 import io
 import json
+import math
 import os
 import re
 import signal
 from pathlib import Path
 from urllib.parse import urlsplit
 
+import numpy as np
 import pytest
 from PIL import Image
 from programs import running
@@ -24,6 +26,7 @@ from imagernn.web.results_page import (
     default_places,
     find_picture,
     find_pictures,
+    packed_attention,
     page_data,
     read_result,
     same_images,
@@ -216,6 +219,102 @@ def test_a_result_file_that_is_wrong_is_named_with_the_place(tmp_path, change, w
     assert all(word in str(raised.value) for word in (str(tmp_path / 'r.json'), *words)), raised.value
 
 
+BOXES = [[0, 0, 1, 1], [0, 0, .5, .5], [.25, .25, 1, .75]]
+LOOKS = [[.5, .25, .25], [0, 1, 0], [.3333, .3333, .3333]]    # of two words and END
+
+
+def attentive(regions=BOXES, attention=LOOKS, **candidate):
+    blob = {'img_path': 'a.jpg', 'candidate': {'text': 'a dog', 'logprob': -1., 'word_logprobs': [-.5, -.3, -.2],
+                                               'attention': attention, **candidate}}
+    return {'imgblobs': [blob], 'regions': regions}
+
+
+def unpacked(text, num_regions):
+    """What vis/attention.js reads from an attention in the data of the page -> (words, num_regions)."""
+    rows = np.frombuffer(base64.b64decode(text), np.uint8).reshape(-1, num_regions + 2).astype(float)
+    largest = (256 * rows[:, :1] + rows[:, 1:2]) / 65535
+    return rows[:, 2:] / 255 * largest
+
+
+def test_where_words_looked_is_packed_into_a_byte_for_each_weight():
+    rng = np.random.default_rng(0)
+    for num_regions, spread in (1, 1), (49, 1), (49, 9), (1000, 1), (1000, 9):
+        weights = np.exp(spread * rng.normal(size=(13, num_regions)))
+        weights = (weights / weights.sum(axis=1, keepdims=True)).round(4)
+        text = packed_attention(weights)
+        found = unpacked(text, num_regions)
+        largest = weights.max(axis=1, keepdims=True)
+        assert len(text) <= 13 * (num_regions + 2) * 4 / 3 + 3
+        assert (abs(found - weights) <= largest / 500 + 1e-5).all()
+        assert (abs(found.max(axis=1, keepdims=True) - largest) <= 1e-5).all()
+
+
+def test_the_data_of_the_page_says_where_words_looked_if_the_file_does():
+    data = attentive()
+    best = data['imgblobs'][0]['candidate']
+    data['imgblobs'][0]['nbest'] = [best, {'text': 'a', 'attention': LOOKS[:1]}, {'text': 'b'}]
+    data['imgblobs'].append(struct('b.jpg')['imgblobs'][0])
+    page = page_data([checked_result('r', data)], [(None, 'x')] * 2)
+    assert page['files'][0]['regions'] == BOXES
+    first, second = (image['captions'][0] for image in page['images'])
+    for text, rows in (first['attention'], LOOKS), (first['nbest'][0]['attention'], LOOKS), (
+            first['nbest'][1]['attention'], LOOKS[:1]):
+        assert np.allclose(unpacked(text, 3), rows, atol=.002)
+    assert 'attention' not in first['nbest'][2] and 'attention' not in second
+    for one in checked_result('r', struct('b.jpg')), checked_result('r', {**struct('b.jpg'), 'regions': None}):
+        assert 'regions' not in page_data([one], [(None, 'x')])['files'][0]
+
+
+@pytest.mark.parametrize('regions, attention', [
+    ([[0, 0, 1 / 3 + 2 / 3 + 1e-9, 1]], [[1], [1.0], [1]]), (BOXES, [[1, 0, 0]] * 3), (BOXES, None), (BOXES, []),
+    ([[i / 1000, 0, (i + 1) / 1000, 1] for i in range(1000)], [[.001] * 1000] * 3),
+    ([[i / 700, 0, (i + 1) / 700, 1] for i in range(700)], [[.0014] * 700] * 3)],    # 1/700, rounded to four decimals
+    ids=range(6))
+def test_attention_that_is_valid_is_taken(regions, attention):
+    assert len(checked_result('r', attentive(regions, attention)).regions) == len(regions)
+
+
+@pytest.mark.parametrize('data, words', [
+    (attentive(regions={}), ['imgblobs[0].candidate.attention', 'no "regions"']),
+    (attentive(regions='x'), ['regions', 'expected a list']),
+    (attentive(regions=[*BOXES, 3]), ['regions[3]', 'is not a box']),
+    (attentive(regions=[*BOXES, [0, 0, 1]]), ['regions[3]', 'is not a box']),
+    (attentive(regions=[*BOXES, [0, 0, 1, '1']]), ['regions[3]', 'is not a box']),
+    (attentive(regions=[*BOXES, [False, 0, 1, 1]]), ['regions[3]', 'is not a box']),
+    (attentive(regions=[*BOXES, [-.1, 0, 1, 1]]), ['regions[3]', 'is not a box']),
+    (attentive(regions=[*BOXES, [0, 0, 1, 1.01]]), ['regions[3]', 'is not a box']),
+    (attentive(regions=[*BOXES, [0, 0, 375, 500]]), ['regions[3]', 'shares of the width and height']),
+    (attentive(regions=[*BOXES, [.5, 0, .5, 1]]), ['regions[3]', 'is not a box']),
+    (attentive(regions=[*BOXES, [0, 1, 1, 0]]), ['regions[3]', 'is not a box']),
+    (attentive(regions=[*BOXES, [0, 0, 1, math.nan]]), ['regions[3]', 'is not a box']),
+    (attentive(regions=[*BOXES, [0, 0, 1, 10 ** 400]]), ['regions[3]', 'is not a box']),
+    (attentive(regions=[[0, 0, 1, 1]] * 1001), ['regions has 1,001 boxes', '1,000']),
+    (attentive(attention='x'), ['candidate.attention', 'expected a list']),
+    (attentive(attention=LOOKS[:1]), ['candidate.attention has 1 entries for 2 words and 3 word_logprobs']),
+    (attentive(attention=LOOKS[:2]), ['candidate.attention has 2 entries for 2 words and 3 word_logprobs']),
+    (attentive(attention=LOOKS * 2, word_logprobs=None), ['candidate.attention has 6 entries']),
+    (attentive(attention=[*LOOKS[:2], 'x']), ['candidate.attention[2]', 'expected 3 weights']),
+    (attentive(attention=[*LOOKS[:2], [.5, .5]]), ['candidate.attention[2] has 2 weights', 'expected 3 weights']),
+    (attentive(attention=[*LOOKS[:2], [.5, .5, '0']]), ['candidate.attention[2]', 'that sum to 1']),
+    (attentive(attention=[*LOOKS[:2], [.5, .5, None]]), ['candidate.attention[2]', 'that sum to 1']),
+    (attentive(attention=[*LOOKS[:2], [True, 0, 0]]), ['candidate.attention[2]', 'that sum to 1']),
+    (attentive(attention=[*LOOKS[:2], [1.5, -.5, 0]]), ['candidate.attention[2]', 'from 0 to 1']),
+    (attentive(attention=[*LOOKS[:2], [.5, .4, 0]]), ['candidate.attention[2]', 'that sum to 1']),
+    (attentive(attention=[*LOOKS[:2], [0, 0, 0]]), ['candidate.attention[2]', 'that sum to 1']),
+    (attentive(attention=[*LOOKS[:2], [1, 0, math.nan]]), ['candidate.attention[2]', 'that sum to 1']),
+    (attentive(attention=[*LOOKS[:2], [1, 0, math.inf]]), ['candidate.attention[2]', 'from 0 to 1']),
+    (attentive(attention=[*LOOKS[:2], [1, 0, 10 ** 400]]), ['candidate.attention[2]', 'from 0 to 1']),
+    (attentive(attention=[*LOOKS[:2], [math.nan, 10 ** 400, 0]]), ['candidate.attention[2]', 'from 0 to 1']),
+    (attentive(attention=[*LOOKS[:2], [[1], 0, 0]]), ['candidate.attention[2]', 'from 0 to 1']),
+], ids=range(31))
+def test_attention_that_is_wrong_is_named_with_the_place(tmp_path, data, words):
+    (tmp_path / 'r.json').write_text(json.dumps(data), encoding='utf-8')
+    with pytest.raises(InputError) as raised:
+        read_result(tmp_path / 'r.json')
+    assert all(word in str(raised.value) for word in (str(tmp_path / 'r.json'), *words)), raised.value
+    assert len(str(raised.value)) < 500
+
+
 @pytest.mark.parametrize('value', [None, 'x', True, 'NaN', [], {}, 1e300, -1e400, 10 ** 400])
 def test_what_should_be_a_number_and_is_none_is_unknown(value):
     data = {'gtppl': value, 'scores': {'CIDEr': value, 'Bleu_4': .5}, 'params': value, 'imgblobs': [
@@ -248,12 +347,12 @@ def test_the_page_of_one_file_holds_its_data_as_text_and_runs_only_its_own_scrip
     page = (tmp_path / 'p.html').read_text(encoding='utf-8')
     scripts = re.findall(r'<script([^>]*)>(.*?)</script>', page, re.S)
     assert [attributes for attributes, _ in scripts] == [' type="application/json" id="data"',
-                                                         ' type="text/plain" id="search.js"', '', '']
+                                                         ' type="text/plain" id="search.js"', '', '', '']
     data = json.loads(scripts[0][1])
     assert data['images'][0]['name'] == evil and evil not in page and 'alert(1)' not in page.replace(scripts[0][1], '')
     policy = re.search(r'Content-Security-Policy" content="(.*?)">', page)[1]
     styles = re.findall('<style>(.*?)</style>', page, re.S)
-    for text in [*styles, scripts[2][1], scripts[3][1]]:
+    for text in [*styles, *(text for _, text in scripts[2:])]:
         assert f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'" in policy
     assert len(styles) == 2 and "default-src 'none'" in policy and 'unsafe' not in policy
     assert not re.search(r'<link rel="stylesheet"|<script src', page)

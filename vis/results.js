@@ -27,14 +27,17 @@ async function start() {
   byId('manners').append(schemeButton());
   showHeader();
   tools = makeTools();
-  byId('keys').textContent = 'Keys: / to search, j and k for the next and the previous card, Tab to a card\'s details.';
+  byId('keys').textContent = 'Keys: / to search, j and k for the next and the previous card, Tab to a card\'s details' +
+    (attentive() ? ', ← and → from word to word, Esc to see the picture as it is.' : '.');
   document.addEventListener('keydown', onKey);
+  watchLooks(byId('cards'));
   showCards();
 }
 
 // ---- numbers and names
 
 const comparing = () => data.files.length > 1;
+const attentive = () => data.files.some(file => file.regions);    // whether words have places where they looked
 const scoreName = name => name.replace(/^Bleu_/, 'BLEU-').replaceAll('_', '-');
 const timesHundred = name => /^(Bleu|METEOR|ROUGE|CIDEr)/.test(name) ? 100 : 1;
 const scoreText = (name, value) => (value * timesHundred(name)).toFixed(1);
@@ -294,6 +297,7 @@ function showCards(fromTop = false) {
   tools.rising.textContent = directions[tools.rising.value ? 1 : 0];
   tools.rising.hidden = order === 'shuffle';
   tools.seedLabel.hidden = order !== 'shuffle';
+  shine(null);
   nearing.disconnect();
   wanted.clear();
   const chunks = [];
@@ -337,11 +341,12 @@ function card(place, position) {
     element('ul', {}, ...image.references.map((text, i) =>
       element('li', {class: 'text', dir: 'auto'}, ...marked(text, hits?.get(`reference ${i}`)))))],
     view.references || [...hits?.keys() ?? []].some(of => of.startsWith('reference'))) : null;
-  const parts = comparing() ? differences(image.captions) : [null];
+  const parts = comparing() ? differences(image.captions) : [null], shown = picture(image);
   return element('article', {class: 'card', tabindex: '-1', 'aria-label': image.captions[0].text || 'no words',
     'aria-posinset': position, 'aria-setsize': byId('cards').total},
-  picture(image),
-  ...image.captions.map((caption, i) => captionPart(caption, i, place, parts[i], hits?.get(`caption ${i}`))),
+  shown,
+  ...image.captions.map((caption, i) =>
+    captionPart(caption, i, place, shown.querySelector('img'), parts[i], hits?.get(`caption ${i}`))),
   references,
   element('p', {class: 'name soft text', dir: 'auto'}, ...marked(image.name, hits?.get('name'))));
 }
@@ -358,22 +363,47 @@ function picture(image) {
   return element('div', {class: 'picture'}, img);
 }
 
-// A caption with its scores and the details below it.
-function captionPart(caption, i, place, differing, ranges) {
+// A caption with its scores and the details below it. img: the picture's element, or null.
+function captionPart(caption, i, place, img, differing, ranges) {
   if (!caption) return element('div', {class: 'caption'}, fileLabel(i), element('span', {class: 'soft'}, 'no caption'));
   const figures = [
     ['log p', logText(caption.logprob), 'natural logarithm of the probability of the caption, including its end'],
     ...Object.entries(caption.scores)
       .filter(([name]) => !FEW_WORDS.includes(name) || tools.order.value.endsWith(` ${name}`))
       .map(([name, value]) => [scoreName(name), scoreText(name, value), 'against the references'])];
+  const of = comparing() ? ` of ${NAMES[i]}` : '';
   return element('div', {class: 'caption'},
-    element('p', {class: 'words text', dir: 'auto'}, fileLabel(i), ...captionWords(caption, differing, ranges)),
+    captionLine('p', 'words text', `The words${of}`, caption, i, fileLabel(i),
+      captionWords(caption, differing, ranges)),
     element('p', {class: 'figures soft number'}, ...figures.map(([name, value, title]) =>
       element('span', {title}, `${name} `, element('b', {}, value)))),
+    caption.attention ? foldOut(`${place} looks ${i}`, 'Where each word looked', () => [lookStrip(
+      Array.from({length: lookCount(regions(i), caption)}, (_, j) => looked(caption, i, j)), img)]) : null,
     caption.nbest.length > 1 ? foldOut(`${place} nbest ${i}`, `${caption.nbest.length} best captions`, () => [
-      element('ol', {}, ...caption.nbest.map(one => element('li', {class: 'text'}, ...captionWords(one), ' ',
+      element('ol', {}, ...caption.nbest.map((one, n) => element('li', {class: 'text'},
+        captionLine('span', '', `The words of caption ${n + 1}${of}`, one, i, null, captionWords(one)), ' ',
         element('span', {class: 'soft number'}, logText(one.logprob)))))]) : null,
     caption.words.length ? foldOut(`${place} words ${i}`, 'Word by word', () => [wordTable(caption)]) : null);
+}
+
+// An element with a caption's words, which are controls if the file says where they looked.
+function captionLine(tag, classes, label, caption, i, before, words) {
+  const line = element(tag, {class: classes, dir: 'auto'}, before, ...words);
+  if (caption.attention) {
+    const controls = words.filter(one => one instanceof Element);
+    controls[wordsOf(caption.text).length]?.setAttribute('aria-label', 'the end of the caption');
+    lookControls(line, controls, j => looked(caption, i, j), label);
+  }
+  return line;
+}
+
+const regions = i => data.files[i].smooth ??= regionsOf(data.files[i].regions);
+
+// Where word j of a caption of file i looked, or its end; see shine in attention.js.
+function looked(caption, i, j) {
+  const look = lookOf(regions(i), caption, j), word = wordsOf(caption.text)[j];
+  return {look, light: lightOf(regions(i), look.weights), word: word ?? '(end)', file: comparing() ? NAMES[i] : '',
+    name: word === undefined ? 'The end' : `‘${word}’`};
 }
 
 // The words as spans, shaded by probability. Marked are those that a search found (ranges: [[start, end], ...]) and
@@ -464,7 +494,8 @@ function showLegend() {
   const spans = SHADES.flatMap((text, i) => [element('span', {class: `word p${i}`}, text), ' ']);
   byId('legend').replaceChildren(
     ...document.body.classList.contains('shaded') ? [element('p', {}, 'Probability of a word: ', ...spans)] : [],
-    ...comparing() ? [element('p', {}, element('del', {}, 'only in A'), element('ins', {}, 'only in B'))] : []);
+    ...comparing() ? [element('p', {}, element('del', {}, 'only in A'), element('ins', {}, 'only in B'))] : [],
+    ...attentive() ? [element('p', {}, 'Point at a word or tap it to see where the model looked.')] : []);
 }
 
 // ---- keys

@@ -18,11 +18,12 @@ from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
 from imagernn.errors import InputError, command, web_address
-from imagernn.formats.caption_files import field, nonempty, parse
+from imagernn.formats.caption_files import described, field, nonempty, parse
 from imagernn.formats.names import NOT_OPENED, can_be_name, parts_of, stays_inside, without_folders
 from imagernn.formats.pictures import load_picture
 from imagernn.formats.writing import write_text
@@ -30,8 +31,9 @@ from imagernn.web import THUMBNAIL
 from imagernn.web.server import VIS
 
 PAGE = 'results.html'
-FILES = ('common.css', 'results.css', 'common.js', 'results.js', 'search.js')    # what it loads
+FILES = ('common.css', 'results.css', 'common.js', 'attention.js', 'results.js', 'search.js')    # what it loads
 JPEG_QUALITY = 75
+MOST_REGIONS = 1000
 
 
 class Result(NamedTuple):
@@ -42,6 +44,7 @@ class Result(NamedTuple):
     trained: dict     # how the model was trained: checkpoint_params
     measures: dict    # name -> perplexity or score over all images
     images: list      # of {'img_path', 'references': [str], 'caption'}; see _image
+    regions: list = []    # the boxes [x0, y0, x1, y1] that the words looked at; see _regions
 
 
 class Places(NamedTuple):
@@ -73,28 +76,83 @@ def checked_result(name, data):
     groups = {key: data[key] if isinstance(data.get(key), dict) else {}
               for key in ('params', 'checkpoint_params', 'scores')}
     measures = {'perplexity': _number(data.get('gtppl')), **_numbers(groups['scores'])}
-    images = [_image(name, f'imgblobs[{i}]', blob)
+    regions = _regions(name, data.get('regions'))
+    images = [_image(name, f'imgblobs[{i}]', blob, len(regions))
               for i, blob in enumerate(nonempty(name, 'imgblobs', data['imgblobs']))]
     return Result(str(name), groups['params'], groups['checkpoint_params'],
-                  {key: value for key, value in measures.items() if value is not None}, images)
+                  {key: value for key, value in measures.items() if value is not None}, images, regions)
 
 
-def _image(name, place, blob):
+def _image(name, place, blob, num_regions):
     """An entry of imgblobs, validated. 'caption' is from _caption, with 'nbest' (a list of such) and 'scores'."""
     candidate = field(name, place, blob, 'candidate', dict)
-    caption = {**_caption(name, f'{place}.candidate', candidate), 'scores': _numbers(blob.get('scores'))}
-    caption['nbest'] = [_caption(name, f'{place}.nbest[{i}]', found)
+    caption = {**_caption(name, f'{place}.candidate', candidate, num_regions), 'scores': _numbers(blob.get('scores'))}
+    caption['nbest'] = [_caption(name, f'{place}.nbest[{i}]', found, num_regions)
                         for i, found in enumerate(_optional_list(name, f'{place}.nbest', blob.get('nbest')))]
     references = [field(name, f'{place}.references[{i}]', reference, 'text', str)
                   for i, reference in enumerate(_optional_list(name, f'{place}.references', blob.get('references')))]
     return {'img_path': field(name, place, blob, 'img_path', str), 'references': references, 'caption': caption}
 
 
-def _caption(name, place, found):
-    """A caption, validated: its text, its log probability in nats or None, and those of its words and of END."""
-    words = [_number(one) for one in _optional_list(name, f'{place}.word_logprobs', found.get('word_logprobs'))
-             ] if isinstance(found, dict) else []
-    return {'text': field(name, place, found, 'text', str), 'logprob': _number(found.get('logprob')), 'words': words}
+def _caption(name, place, found, num_regions):
+    """A caption, validated: its text, its log probability in nats or None, and those of its words and of END.
+
+    With 'attention', as packed_attention gives it, if the file says where the words looked.
+    """
+    text = field(name, place, found, 'text', str)
+    words = [_number(one) for one in _optional_list(name, f'{place}.word_logprobs', found.get('word_logprobs'))]
+    caption = {'text': text, 'logprob': _number(found.get('logprob')), 'words': words}
+    rows = _optional_list(name, f'{place}.attention', found.get('attention'))
+    if rows:
+        num_words = len(text.split(' ')) if text else 0
+        if len(rows) not in (num_words, num_words + 1) or words and len(words) != len(rows):
+            raise InputError(f'{name}: {place}.attention has {len(rows)} entries for {num_words} words and '
+                             f'{len(words)} word_logprobs; expected one for each word and one for END, as there are '
+                             'word_logprobs, or one for each word alone; create the file again')
+        caption['attention'] = packed_attention(_attention(name, f'{place}.attention', rows, num_regions))
+    return caption
+
+
+def _regions(name, value):
+    """The boxes of the regions, validated: [] or lists x0, y0, x1, y1, as shares of the picture's width and height."""
+    boxes = _optional_list(name, 'regions', value)
+    if len(boxes) > MOST_REGIONS:
+        raise InputError(f'{name}: regions has {len(boxes):,} boxes; at most {MOST_REGIONS:,} can be shown')
+    for i, box in enumerate(boxes):
+        if not (isinstance(box, list) and len(box) == 4 and {int, float}.issuperset(map(type, box))
+                and all(0 <= low < high <= 1 + 1e-6 for low, high in (box[::2], box[1::2]))):
+            raise InputError(f'{name}: regions[{i}] is not a box: expected [x0, y0, x1, y1] with 0 <= x0 < x1 <= 1 and '
+                             '0 <= y0 < y1 <= 1, shares of the width and height of the picture; create the file again')
+    return [[round(min(one, 1), 4) for one in box] for box in boxes]
+
+
+def _attention(name, place, rows, num_regions):
+    """Where each word looked, validated -> (words, num_regions), weights that sum to 1 for each word."""
+    if not num_regions:
+        raise InputError(f'{name}: {place} is there, but the file has no "regions", the boxes that its weights belong '
+                         'to; create the file again')
+    slack = .001 + .5e-4 * num_regions    # each weight is rounded to four decimals
+    for i, row in enumerate(rows):
+        if not isinstance(row, list) or len(row) != num_regions:
+            found = f'has {len(row)} weights' if isinstance(row, list) else f'is {described(row)}'
+            raise InputError(f'{name}: {place}[{i}] {found}; expected {num_regions} weights, one for each box of '
+                             '"regions"; create the file again')
+        if not ({int, float}.issuperset(map(type, row)) and min(row) >= 0 and max(row) <= 1
+                and abs(sum(row) - 1) <= slack):    # no sum of a NaN passes
+            raise InputError(f'{name}: {place}[{i}]: expected numbers from 0 to 1 that sum to 1; create the file again')
+    return np.array(rows, float)
+
+
+def packed_attention(weights):
+    """Weights (words, R) as the page gets them: text, base64, R + 2 bytes for each word.
+
+    The first two are the word's largest weight in units of 1/65535, the high byte first, and the others its R weights
+    in units of 1/255 of the largest one. That is a fifth of what the decimals take in JSON.
+    """
+    largest = weights.max(axis=1, keepdims=True)    # (words, 1); above 0, since a row sums to 1
+    heads = np.rint(65535 * largest).astype('>u2').view(np.uint8)    # (words, 2)
+    levels = np.rint(255 * weights / largest).astype(np.uint8)       # (words, R)
+    return base64.b64encode(np.hstack([heads, levels]).tobytes()).decode()
 
 
 def _optional_list(name, place, value):
@@ -260,6 +318,7 @@ def page_data(results, pictures):
     twins = same_images(first, others[0]) if others else []
     return {'title': title_of(first), 'files': [
         {'name': result.name, 'about': about(result), 'measures': result.measures,
+         **({'regions': result.regions} if result.regions else {}),
          'settings': [[part, name, _shown(value)] for part, values in (
              ('all images', result.measures), ('captions', result.params), ('training', result.trained))
              for name, value in values.items()]} for result in results],
@@ -341,7 +400,7 @@ def single_file(data):
     """The page as HTML with its styles, scripts and data inside. It runs no other script and loads nothing."""
     text = {name: (VIS / name).read_text(encoding='utf-8') for name in (PAGE, *FILES)}
     styles = [f'\n{text[name]}' for name in FILES if name.endswith('.css')]
-    scripts = [f'\n{text[name]}' for name in ('common.js', 'results.js')]
+    scripts = [f'\n{text[name]}' for name in ('common.js', 'attention.js', 'results.js')]
     # a "<" in the data could end the script element; as an escape it means the same in JSON
     embedded = json.dumps(data, separators=(',', ':')).replace('<', '\\u003c')
     policy = (f"default-src 'none'; img-src data:; worker-src blob:; style-src {_hashes(styles)}; "
