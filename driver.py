@@ -101,10 +101,10 @@ def train(state, solver, rng, provider, params):
 
             # now and then, and at the end, see how good the model is on images that it was not trained on
             if run.evaluates() and self_critical:
-                run.evaluated(split_cider(provider, 'val', state.model, params, ixtoword, params['eval_max_images'],
-                                          workers))
+                run.evaluated(split_cider(provider, 'val', state.evaluated_model, params, ixtoword,
+                                          params['eval_max_images'], workers))
             elif run.evaluates():
-                run.evaluated(split_perplexity(provider, 'val', state.model, params, wordtoix,
+                run.evaluated(split_perplexity(provider, 'val', state.evaluated_model, params, wordtoix,
                                                params['eval_max_images'], params['eval_batch_size'], workers))
     return run.exit_code
 

@@ -32,6 +32,8 @@ VARIANTS = [
     ['--checkpoint_every', '0.0003m', '--dtype', 'float64', '--eval_period', '.5'],
     ['--checkpoint_every', '5', '--generator', 'rnn', '--solver', 'adam', '--num_threads', '2'],
     ['--checkpoint_every', '0.0003m', *DIVERGING],
+    ['--checkpoint_every', '2', '--weight_average', '.9', '--learning_rate_schedule', 'cosine', '--warmup', '.5',
+     '--label_smoothing', '.1'],
 ]
 WAYS = ('time', 'call', 'signal')
 WRITING = ('open', 'write', 'fsync', 'close', 'chmod', 'replace', 'unlink')

@@ -482,6 +482,20 @@ def test_a_killed_run_resumes_from_its_last_checkpoint_as_if_never_stopped(scene
     assert kill_driver.differences(whole, ending(tmp_path)) == []
 
 
+def test_with_an_average_of_the_weights_it_resumes_and_leaves_the_average(scenes, tmp_path):
+    flags = ['--weight_average', '.9', '--learning_rate_schedule', 'halving', '--warmup', '.5']
+    for folder in 'whole', 'stopped':
+        (tmp_path / folder).mkdir()
+    assert train.main(flags_of(scenes, tmp_path / 'whole', *flags)) == 0
+    expected = ending(tmp_path / 'whole')
+    assert {name: w.tobytes() for name, w in expected['model'].items()}.items() <= {
+        name: w.tobytes() for name, w in expected['weights'].items()}.items()
+    assert not np.array_equal(expected['raw_model']['Wfc'], expected['model']['Wfc'])
+    assert drive(flags_of(scenes, tmp_path / 'stopped', *flags), after=at(6, signalling(signal.SIGTERM))) == 143
+    assert train.main(['--resume', str(checkpoint_named(tmp_path / 'stopped', 'last'))]) == 0
+    assert kill_driver.differences(expected, ending(tmp_path / 'stopped')) == []
+
+
 def test_the_comparison_of_endings_sees_a_single_bit(whole):
     other = {**whole, 'model': {name: w.copy() for name, w in whole['model'].items()}}
     other['model']['Wfc'].view(np.uint32)[0, 0] ^= 1

@@ -123,6 +123,7 @@ def start(params, checkpoint, provider):
         if checkpoint:
             note_other_origin(checkpoint, provider.features.origin)
         state = RunState(model, score_of(params), extra)
+    state.keep_average_where(params['weight_average'])
     state.keep_good_where(params['on_divergence'], solver, rng)
     return state, solver, rng
 

@@ -373,7 +373,7 @@ def extend_curves(state, watched, workers):
     """
     curves = state.extra['curves']
     curves.setdefault('epoch', []).append(state.epoch)
-    found = {split: accuracies(state.model, part, workers) for split, part in watched.items()}
+    found = {split: accuracies(state.evaluated_model, part, workers) for split, part in watched.items()}
     for split, shares in found.items():
         for head, share in shares.items():
             curves.setdefault(f'{split}, {head}', []).append(share)
@@ -411,6 +411,7 @@ def start(params, checkpoint, data):
         state = resumed(path, checkpoint, model, ACCURACY, {**extra, 'fingerprint': now}, solver, rng, ANOTHER)
         if not same:
             state.forget_scores()
+    state.keep_average_where(params['weight_average'])
     state.keep_good_where(params['on_divergence'], solver, rng)
     return state, solver, rng
 
@@ -484,18 +485,19 @@ def is_curve(values):
 def write_outputs(state, data, params):
     """The weights and the plots; and on stdout, the accuracies. Each file is written whole or not at all."""
     folder, extra, workers = Path(params['output_directory']), state.extra, Workers(params['num_threads'])
+    model = state.evaluated_model
     with replacing(folder / 'model.npz') as file:
         names = {f'names_{head}': np.array(of) for head, of in data.names.items()}
-        np.savez(file, mean=extra['mean'], deviation=extra['deviation'], **names, **state.model)
+        np.savez(file, mean=extra['mean'], deviation=extra['deviation'], **names, **model)
     curves = {name: values for name, values in extra['curves'].items() if name != 'epoch'}
     write_learning_curve(folder / 'learning_curve.svg', extra['curves']['epoch'], curves, 'accuracy')
-    write_filters(folder / 'filters.png', state.model['Wconv1_1'])
+    write_filters(folder / 'filters.png', model['Wconv1_1'])
     first = taken(data.splits['test'], slice(1))
-    (convs, *_) = forward(standardized(first, extra).pictures, state.model)[1]
+    (convs, *_) = forward(standardized(first, extra).pictures, model)[1]
     write_activations(folder / 'activations.png', first.pictures[0],
                       {name: maps[0] for name, (_, maps) in convs.items()})
     for split in SPLITS:
-        found = accuracies(state.model, standardized(data.splits[split], extra), workers)
+        found = accuracies(model, standardized(data.splits[split], extra), workers)
         say(f'{split:5}  ' + ', '.join(f'{head} {share:.2%}' for head, share in found.items())
             + f' of {len(data.splits[split].pictures)}')
     say(f'in {folder}: ' + ', '.join(OUTPUTS))

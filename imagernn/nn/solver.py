@@ -1,4 +1,7 @@
-"""Update rules and gradient clipping, on flat dicts of arrays. Knows nothing of what the parameters mean."""
+"""Update rules, gradient clipping and the average of weights, on flat dicts of arrays.
+
+Knows nothing of what the parameters mean.
+"""
 
 import math
 
@@ -152,11 +155,7 @@ class Solver:
                 np.clip(g, -clip, clip, out=g)
             self._rule(w, g, params, self._steps, *slots)
 
-        if workers:
-            workers.run(update, blocks)
-        else:
-            for block in blocks:
-                update(block)
+        _run(update, blocks, workers)
 
     def state_dict(self):
         """{'rule': its name, 'step': updates made, 'cache': {slot: {parameter: array}}}, the very arrays."""
@@ -180,3 +179,32 @@ class Solver:
         self._steps = state['step']
         self._cache = {slot: {name: array.astype(model[name].dtype) for name, array in state['cache'][slot].items()}
                        for slot in self._slots}
+
+
+def average_weights(average, model, decay, workers=None):
+    """One step of the moving average of a model's weights: a ← a + (1 − decay)·(w − a). (after Polyak & Juditsky 1992)
+
+    average: the arrays of the parameters of model, C-contiguous and of the same shapes; they are changed in place. The
+    threads of workers, where they are given, take the blocks in turn; the result is the same.
+    """
+    blocks = []
+    for name, w in model.items():
+        a, w = average[name].reshape(-1), w.reshape(-1)
+        blocks += [(a[start:start + BLOCK], w[start:start + BLOCK]) for start in range(0, w.size, BLOCK)]
+
+    def update(block):
+        a, w = block
+        with np.errstate(all='ignore'):    # a weight that has become infinite: the next batch shows it
+            change = w - a
+            change *= 1 - decay
+            a += change
+
+    _run(update, blocks, workers)
+
+
+def _run(function, blocks, workers):
+    if workers:
+        workers.run(function, blocks)
+    else:
+        for block in blocks:
+            function(block)

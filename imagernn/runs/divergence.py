@@ -24,13 +24,15 @@ def cost_not_finite(cost, model, grads):
     return f'the cost is {cost}, though all parameters are finite: they are too large; try a smaller --learning_rate'
 
 
-def state_not_finite(model, solver_state):
-    """What in a model or its solver's state_dict() is not finite, or None."""
+def state_not_finite(model, solver_state, average=None):
+    """What in a model, its solver's state_dict() or the average of its weights is not finite, or None."""
     if name := first_not_finite(model):
         return f'the parameter {name} holds numbers that are not finite'
     for slot, arrays in solver_state['cache'].items():
         if name := first_not_finite(arrays):
             return f'the solver\'s {slot} of {name} hold numbers that are not finite'
+    if name := first_not_finite(average or {}):
+        return f'the average of the parameter {name} holds numbers that are not finite'
     return None
 
 

@@ -53,7 +53,10 @@ def add_optimizer_flags(parser):
 
 
 def add_schedule_flags(add, schedule='halving'):
-    """The parameters of nn.schedules.schedule_of, but for the learning rate. schedule: the default one."""
+    """The parameters of nn.schedules.schedule_of, but for the learning rate; and the average of the weights.
+
+    schedule: the default one.
+    """
     add('--learning_rate_schedule', choices=SCHEDULES, default=schedule,
         help='How the learning rate falls: "halving" follows the flags --learning_rate_decay_start and '
              '--learning_rate_decay_every; "cosine" falls along half a cosine to 0 at --max_epochs and ignores these '
@@ -66,6 +69,10 @@ def add_schedule_flags(add, schedule='halving'):
     add('--warmup', type=float, default=0.,
         help='The number of epochs, such as .5, in which the learning rate of either schedule first rises from 0. Set '
              'it if the first steps make the cost explode, as with a large learning rate.')
+    add('--weight_average', type=float, default=0.,
+        help='The decay, such as .999, of a moving average of the weights, which is then what is evaluated and saved; '
+             'the training itself continues from the weights. Set it for a better model at the end, above all if the '
+             'learning rate stays high; 0 keeps no average.')
 
 
 def add_output_flags(parser, short_o=True):
@@ -152,14 +159,14 @@ def check_run_params(params):
     require_finite(params)
     require_between(params, {'seed': (0, math.inf), 'num_threads': (1, 1000), 'learning_rate': (0, FLOAT32_MAX),
                              'smooth_eps': (0, FLOAT32_MAX)})
-    require_shares(params, ('decay_rate', 'momentum', 'adam_beta1'))
+    require_shares(params, ('decay_rate', 'momentum', 'adam_beta1', 'weight_average'))
     require_above_zero(params, ('max_epochs', 'eval_period', 'learning_rate_decay_every'))
     require_between(params, {'warmup': (0, 1e9)})
     checkpoint_period(params['checkpoint_every'])
     if params['on_divergence'] == 'rollback' and params['solver'] == 'adadelta':
         raise InputError('--on_divergence rollback: halves the learning rate, and --solver adadelta has none; '
                          'choose another solver')
-    if params['warmup'] and params['solver'] == 'adadelta':
+    if params.get('warmup') and params['solver'] == 'adadelta':
         raise InputError(f'--warmup {params["warmup"]}: changes the learning rate, and --solver adadelta has none; '
                          'leave it out, or choose another solver')
     allowed = re.fullmatch(r'[^/\\\x00-\x1f\ud800-\udfff]+', params['fappend'])

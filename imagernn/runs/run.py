@@ -8,7 +8,7 @@ A trainer's loop shows the training alone. Knows nothing of images, words or net
             if run.passes(cost, grads, stats):       # else the run rolls back or aborts
                 run.update(grads, workers)           # solver.step with the learning rate of this epoch
             if run.evaluates():
-                run.evaluated(…)                     # the score on val
+                run.evaluated(…)                     # the score of state.evaluated_model on val
     return run.exit_code                             # 0; 1: aborted; 130, 143: stopped by a signal
 """
 
@@ -116,7 +116,8 @@ class Run:
     def update(self, grads, workers=None):
         """solver.step on the model with the learning rate of this epoch, halved at each rollback.
 
-        Then it decides what is due, and looks for divergence again before anything is saved.
+        The average of the weights follows, where one is kept. Then it decides what is due, and looks for divergence
+        again before anything is saved.
         """
         state, train = self.state, self._train
         learning_rate = self._learning_rate_at(state.epoch) * .5 ** state.rollbacks
@@ -125,6 +126,8 @@ class Run:
         except FloatingPointError as error:
             self._diverged(str(error))
             return
+        if state.average is not None:
+            state.update_average(self._params['weight_average'], workers)
         if train is not None:
             state.smooth_train = .99 * (train if state.smooth_train is None else state.smooth_train) + .01 * train
         state.it += 1
@@ -181,7 +184,8 @@ class Run:
             self._checkpoints.save(self.state, self.solver, self.rng, self._is_best)
 
     def _not_to_be_saved(self):
-        return state_not_finite(self.state.model, self.solver.state_dict()) or self._probe()
+        state = self.state
+        return state_not_finite(state.model, self.solver.state_dict(), state.average) or self._probe()
 
     def _diverged(self, reason):
         """Roll back to the last good state where --on_divergence wants that; else abort for this reason."""

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from imagernn.errors import InputError
-from imagernn.nn.solver import OtherSolver
+from imagernn.nn.solver import OtherSolver, average_weights
 
 MOST_ROLLBACKS = 10    # the learning rate is then a thousandth
 NOT_YET = -1.          # in files, as in NeuralTalk: a validation score before the first evaluation
@@ -64,7 +64,21 @@ class RunState:
     best_checkpoint: str | None = None
     trend: dict = dataclasses.field(default_factory=dict)      # memory of divergence.perplexity_rose
     rollbacks: int = 0                  # each halves the learning rate
+    average: dict | None = None         # the moving average of the model's arrays; kept only where that is wanted
     good: dict | None = None            # to roll back to; kept only where that is wanted
+
+    @property
+    def evaluated_model(self):
+        """What is evaluated, and is the model of checkpoints: the average of the weights where there is one."""
+        return self.model if self.average is None else self.average
+
+    def update_average(self, decay, workers=None):
+        """Let the average follow the model after a step, in place.
+
+        Its decay at update t, from 0, is (1 + t) / (10 + t) as long as that is less than decay, so that the first
+        weights do not count for long. (As in TensorFlow's ExponentialMovingAverage.)
+        """
+        average_weights(self.average, self.model, min(decay, (1 + self.it) / (10 + self.it)), workers)
 
     def scores(self):
         """The scores under their names in files."""
@@ -72,18 +86,24 @@ class RunState:
                 f'val_{self.score.key}': NOT_YET if self.val is None else self.val}
 
     def entries(self):
-        """The entries of a checkpoint, but for those of the solver and the random stream."""
+        """The entries of a checkpoint, but for those of the solver and the random stream.
+
+        Its model is the one to use. Where that is the average of the weights, raw_model is the one that trains.
+        """
         val, best = (NOT_YET if value is None else value for value in (self.val, self.best))
         good = self.good if self.good and self.good['it'] != self.it else None    # else this is the good state
-        return {**self.extra, 'model': self.model, 'it': self.it, 'epoch': self.epoch, 'history': self.history,
-                **self.scores(), f'top_val_{self.score.key}': best, self.score.name: val, 'cost0': self.cost0,
-                'best_checkpoint': self.best_checkpoint, 'trend': self.trend, 'rollbacks': self.rollbacks, 'good': good}
+        raw = {} if self.average is None else {'raw_model': self.model}
+        return {**self.extra, 'model': self.evaluated_model, **raw, 'it': self.it, 'epoch': self.epoch,
+                'history': self.history, **self.scores(), f'top_val_{self.score.key}': best, self.score.name: val,
+                'cost0': self.cost0, 'best_checkpoint': self.best_checkpoint, 'trend': self.trend,
+                'rollbacks': self.rollbacks, 'good': good}
 
     def keep_good(self, solver, rng):
         """Copy all that a step changes, to roll back to it."""
+        average = {} if self.average is None else {'average': self.average}
         self.good = copy.deepcopy({
             'it': self.it, 'epoch': self.epoch, f'smooth_train_{self.score.train_key}': self.smooth_train,
-            'trend': self.trend, 'model': self.model, 'solver': solver.state_dict(),
+            'trend': self.trend, 'model': self.model, **average, 'solver': solver.state_dict(),
             'rng_state': rng.bit_generator.state})
 
     def keep_good_where(self, on_divergence, solver, rng):
@@ -92,6 +112,13 @@ class RunState:
             self.good = None
         elif not self.good:
             self.keep_good(solver, rng)
+
+    def keep_average_where(self, decay):
+        """At the start of a run: keep an average of the weights, the one it has or a new one, if decay is above 0."""
+        if not decay:
+            self.average = None
+        elif self.average is None:
+            self.average = {name: w.copy() for name, w in self.model.items()}
 
     def forget_scores(self):
         """Look for the best score again: the data are others, so scores before and after cannot be compared."""
@@ -103,12 +130,12 @@ class RunState:
         KeyError, TypeError or ValueError where it is not what keep_good kept of such a run.
         """
         good = self.good
-        model = {name: good['model'][name].astype(w.dtype) for name, w in self.model.items()}
-        if any(model[name].shape != w.shape for name, w in self.model.items()):
-            raise ValueError('the good state is that of another model')
+        model, average = _as_model(good['model'], self.model), None
+        if self.average is not None:    # a good state of before the run kept an average has none
+            average = _as_model(good.get('average') or model, self.model)
         solver.load_state_dict(good['solver'], model)
         rng.bit_generator.state = good['rng_state']
-        self.model, self.it, self.epoch = model, good['it'], good['epoch']
+        self.model, self.average, self.it, self.epoch = model, average, good['it'], good['epoch']
         self.smooth_train = good[f'smooth_train_{self.score.train_key}']
         self.trend = copy.deepcopy(good['trend'])
         self.rollbacks += 1
@@ -120,6 +147,8 @@ def resumed(path, checkpoint, model, score, extra, solver, rng, otherwise=NEW_RU
     InputError where the checkpoint does not hold what is needed: see require_resumable, also for otherwise.
     """
     state = RunState(model, score, extra)
+    if checkpoint.get('raw_model') is not None:    # see RunState.entries
+        state.model, state.average = _as_model(checkpoint['raw_model'], model), model
     for name in ('it', 'epoch', 'history', 'cost0', 'best_checkpoint'):
         setattr(state, name, checkpoint[name])
     state.smooth_train = checkpoint[f'smooth_train_{score.train_key}']
@@ -130,7 +159,7 @@ def resumed(path, checkpoint, model, score, extra, solver, rng, otherwise=NEW_RU
     state.rollbacks = checkpoint.get('rollbacks', 0)
     state.good = checkpoint.get('good')
     try:
-        solver.load_state_dict(checkpoint['solver'], model)
+        solver.load_state_dict(checkpoint['solver'], state.model)
         rng.bit_generator.state = checkpoint['rng_state']
         if state.good:    # try whether it can be rolled back to
             dataclasses.replace(state).roll_back(copy.copy(solver), np.random.default_rng())
@@ -159,12 +188,30 @@ def require_resumable(path, checkpoint, score, otherwise=NEW_RUN):
     trends = [checkpoint.get('trend', {}), good.get('trend', {}) if isinstance(good, dict) else {}]
     if not all(isinstance(trend, dict) and all(_is(value, number) for value in trend.values()) for trend in trends):
         wrong.append('trend')
+    wrong += [name for name, arrays in (('raw_model', checkpoint.get('raw_model')),
+                                        ('good average', good.get('average') if isinstance(good, dict) else None))
+              if arrays is not None and not _fits(arrays, checkpoint['model'])]
     rollbacks = checkpoint.get('rollbacks', 0)
     if not isinstance(rollbacks, int) or not 0 <= rollbacks <= 1000:
         wrong.append('rollbacks')
     if wrong or checkpoint['it'] < 0:
         raise InputError(f'{path}: cannot be resumed, because it holds no valid {", ".join(wrong) or "it"}; '
                          f'{otherwise}')
+
+
+def _fits(arrays, model):
+    """Whether arrays, read from a file, are finite floats with the names and shapes of the model's."""
+    return (isinstance(arrays, dict) and arrays.keys() == model.keys()
+            and all(isinstance(array, np.ndarray) and array.dtype.kind == 'f' and array.shape == model[name].shape
+                    and np.isfinite(array).all() for name, array in arrays.items()))
+
+
+def _as_model(arrays, model):
+    """A copy of arrays in the order and dtypes of model. ValueError where they are those of another model."""
+    found = {name: arrays[name].astype(w.dtype) for name, w in model.items()}
+    if any(found[name].shape != w.shape for name, w in model.items()):
+        raise ValueError('the arrays are those of another model')
+    return found
 
 
 def _is(value, kind):
