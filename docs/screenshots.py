@@ -3,6 +3,7 @@
     python docs/screenshots.py monitor STATUS_DIR [--output shots/]
     python docs/screenshots.py results RESULT_STRUCT.json [OTHER.json]
     python docs/screenshots.py results_found RESULT_STRUCT.json [OTHER.json]    after a search, scrolled down
+    python docs/screenshots.py results_attention RESULT_STRUCT.json [OTHER.json]    where a word of each caption looked
 
 Writes OUTPUT/PAGE_desktop_light.png and so on. Needs the extra [browser] and Chromium.
 """
@@ -32,7 +33,8 @@ def build_parser():
     parser = argparse.ArgumentParser(description=__doc__.partition('\n')[0],
                                      formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     parser.add_argument('page', choices=PAGES,
-                        help='The page: the training monitor, or the results page before or after a search.')
+                        help='The page: the training monitor, or the results page as it opens, after a search, or with '
+                             'the attention of a word.')
     parser.add_argument('sources', nargs='+',
                         help='The data that it shows: a status folder, or one or two result files.')
     parser.add_argument('--output', default='shots/', help='The folder for the screenshots.')
@@ -90,13 +92,28 @@ def results_found(sources):
     return results(sources)[0], ready
 
 
+def results_attention(sources):
+    """The results page with the light of the fifth word of the first caption, or the last one, and its strip."""
+    def ready(page):
+        shown(page)
+        card = page.locator('article').first
+        card.locator('summary', has_text='Where each word looked').first.click()
+        page.evaluate('scrollTo(0, document.getElementById("tools").offsetTop)')
+        words = card.locator('.looks').first.locator('.look')
+        words.nth(min(4, words.count() - 1)).focus()
+        page.wait_for_timeout(500)
+
+    return results(sources)[0], ready
+
+
 def shown(page):
     """Wait until the cards and their pictures are there."""
     page.wait_for_selector('article')
     page.wait_for_load_state('networkidle')
 
 
-PAGES = {'monitor': monitor, 'results': results, 'results_found': results_found}
+PAGES = {'monitor': monitor, 'results': results, 'results_found': results_found,
+         'results_attention': results_attention}
 
 if __name__ == '__main__':
     sys.exit(main())

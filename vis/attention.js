@@ -4,7 +4,7 @@
 
 const CELLS = 64;             // of the light, in each direction
 const SOFT = .17;             // scale of the logistic curve that blurs the edges of a box, as a share of its side
-const DARK = .8;              // opacity of the dark where a word looked least
+const DARK = .75;             // opacity of the dark where a word looked least
 const FLAT = .5;              // less dark if that is still more than this share of what the brightest place got
 const GLIDE = 220;            // ms that the light takes from one word to the next
 const SPREAD = 1.5;           // a word looked all over the picture if no weight is above this many equal shares
