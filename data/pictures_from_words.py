@@ -107,6 +107,7 @@ FORMAT = 'imagernn features, partly imagined'    # not that of extract, so that 
 RARE = .025              # a word gives a class only if fewer of the training images have it: the others, B knows better
 STRENGTH = .356          # of the features' root mean square distance from their mean
 TRAINING_SPLITS = ('train', 'restval')    # of a dataset.json with captions
+FEWEST_TERMS, LEAST_AGREEMENT = 10, .75    # below which features seem to be of another network
 SHOWN = 20               # the most frequent words with a class that are printed
 
 
@@ -164,6 +165,7 @@ class World(NamedTuple):
     X: object                  # (n, W) sparse, the shares of words of the n training images
     imgids: np.ndarray         # (n,) of the training images
     table: dict                # term -> classes, of those terms that few training images have
+    agrees: np.ndarray         # (T,) bool, see imagined.agreement
     directions: np.ndarray     # (classes, D)
     strength: float
 
@@ -335,10 +337,16 @@ def learn(args, data, table, directions):
         return F
 
     regression = imagined.fit(column_of, X, features_of, args.ridge)
-    frequency = Counter(term for each in captions for term in imagined.counts_of(each, table))
+    counts = [imagined.counts_of(each, table) for each in captions]
+    agrees = imagined.agreement(counts, table, directions, features_of, args.min_images)
+    if len(agrees) >= FEWEST_TERMS and agrees.mean() < LEAST_AGREEMENT:
+        print(f'warning: {features.path}: features of images with a word such as those in the table of classes lie in '
+              f'the direction of its classes for {agrees.mean():.0%} of {len(agrees)} words; half would be chance. '
+              'They may come from another network than the weights: check --weights and --features', file=sys.stderr)
+    frequency = Counter(term for each in counts for term in each)
     rare = {term: classes for term, classes in table.items() if frequency[term] < RARE * len(training)}
     strength = STRENGTH * regression.deviation if args.strength is None else args.strength
-    return World(regression, X, imgids, rare, directions, strength)
+    return World(regression, X, imgids, rare, agrees, directions, strength)
 
 
 def require_common_words(captions, world):
@@ -395,6 +403,8 @@ def report(added, terms, world):
     return [f'{len(added):,} images imagined from their captions, split train',
             f'{len(world.regression.column_of):,} words of {len(world.imgids):,} training images explain '
             f'{world.regression.explained:.0%} of the variance of their features',
+            'real images with a word of the table of classes lie in the direction of its classes for '
+            f'{np.count_nonzero(world.agrees)} of {len(world.agrees)} words; chance is half',
             f'{sum(map(bool, terms)):,} imagined images name an ImageNet class, with strength {world.strength:.2f}'
             + (f': {shown}' if shown else '')]
 

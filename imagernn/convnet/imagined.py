@@ -134,7 +134,7 @@ def fit(column_of, X, features_of, ridge):
     called for a block of images at a time.
     """
     n = X.shape[0]
-    f_sum = products = squares = 0
+    f_sum, products, squares = 0, 0, 0
     for start in range(0, n, BLOCK):
         block = np.arange(start, min(start + BLOCK, n))
         F = features_of(block)                                                  # (k, D)
@@ -160,6 +160,31 @@ def class_directions(W):
     """
     centred = (W - W.mean(axis=1, keepdims=True)).T.astype(np.float64)          # (classes, D)
     return centred / np.maximum(np.linalg.norm(centred, axis=1, keepdims=True), np.finfo(np.float64).tiny)
+
+
+def agreement(counts, table, directions, features_of, least):
+    """How well real images fit the directions: a bool for each term of a table that at least this many images have.
+
+    It is True if the mean feature of the images with the term lies further than that of all images in the mean
+    direction of the term's classes. In the features of another network it is True for half of the terms.
+    counts: what counts_of gives for each of n images; features_of as for fit.
+    """
+    frequency = Counter(term for each in counts for term in each)
+    terms = [term for term in table if frequency[term] >= least]
+    column_of = {term: column for column, term in enumerate(terms)}
+    has = [[column_of[term] for term in each if term in column_of] for each in counts]
+    ends = np.cumsum([0, *map(len, has)])
+    has = sparse.csr_matrix((np.ones(ends[-1]), [column for each in has for column in each], ends),
+                            (len(counts), len(terms)))
+    total, sums = np.zeros(directions.shape[1]), np.zeros((len(terms), directions.shape[1]))    # (D,), (T, D)
+    for start in range(0, len(counts), BLOCK):
+        block = np.arange(start, min(start + BLOCK, len(counts)))
+        F = features_of(block)                                                  # (k, D)
+        total += F.sum(axis=0)
+        sums += has[block].T @ F
+    towards = np.array([directions[table[term]].mean(axis=0) for term in terms]).reshape(sums.shape)
+    means = sums / np.array([[frequency[term]] for term in terms]).reshape(-1, 1)
+    return ((means - total / len(counts)) * towards).sum(axis=1) > 0
 
 
 def named_terms(captions, table):
