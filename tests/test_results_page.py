@@ -314,6 +314,9 @@ def test_keys_step_through_the_words_and_light_up_where_each_looked(browser, tmp
         assert said(page).startswith('The end')
         page.keyboard.press('Escape')
         assert page.locator('canvas.light, .looking').count() == 0 and said(page) == ''
+        page.keyboard.press('ArrowRight')
+        assert said(page).startswith('The end') and page.locator('canvas.light').count() == 1
+        page.keyboard.press('Escape')
         for shown_again in True, False, True:
             page.keyboard.press('Enter')
             assert page.locator('canvas.light').count() == shown_again
@@ -419,7 +422,7 @@ def test_attention_that_is_the_same_everywhere_darkens_nothing(browser, tmp_path
         page.locator('.words .look').nth(0).focus()
         assert max(darkness(page, x / 10, y / 10) for x in range(4, 10) for y in range(4, 10)) < .05
         page.locator('.words .look').nth(1).focus()
-        assert darkness(page, .6, .6) > .75
+        assert darkness(page, .6, .6) > .7
 
 
 def test_the_second_best_caption_and_the_strip_show_it_too(browser, tmp_path):

@@ -237,8 +237,11 @@ function watchLooks(cards) {
     const words = [...word.closest('.looks').querySelectorAll('.look')], at = words.indexOf(word);
     const forward = getComputedStyle(word.closest('[dir]')).direction === 'rtl' ? -1 : 1;
     const next = {ArrowRight: at + forward, ArrowLeft: at - forward, Home: 0, End: words.length - 1}[event.key];
-    if (next !== undefined) words[Math.min(Math.max(next, 0), words.length - 1)].focus();
-    else if (event.key === 'Enter' || event.key === ' ') shine(shining.word === word ? null : word);
+    if (next !== undefined) {
+      const to = words[Math.min(Math.max(next, 0), words.length - 1)];
+      to.focus();
+      shine(to);    // also if it had the focus, and its light was cleared
+    } else if (event.key === 'Enter' || event.key === ' ') shine(shining.word === word ? null : word);
     else return;
     event.preventDefault();
   });
