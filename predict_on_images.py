@@ -272,7 +272,8 @@ def batches_of_pictures(names, paths, checkpoint, params, workers, stop):
             progress.update(len(numbers) + len(broken))
             if stop.signal:
                 break
-            if good and params['temperature'] == 0:    # else the draws depend on which pictures are drawn together
+            # else the draws depend on which pictures are drawn together
+            if good and (params['temperature'] == 0 or params['mbr_samples']):
                 any_good = True
                 yield batch_of(good, found, params['dtype'])
                 good, found = [], []

@@ -6,10 +6,12 @@ from models import VARIANTS, D, V, flat, make_model, make_pairs, make_params, pa
 
 from imagernn.captioning import evaluate
 from imagernn.captioning.batch import make_batch
+from imagernn.captioning.consensus import by_expected_cider, word_rarity
 from imagernn.captioning.evaluate import batches_perplexity, caption_images
-from imagernn.captioning.model import forward
+from imagernn.captioning.model import encode_images, forward, make_tick
+from imagernn.corpus.vocab import decode
 from imagernn.nn.packing import unpack
-from imagernn.nn.search import Sentence
+from imagernn.nn.search import Sentence, sample_search
 from imagernn.nn.workers import Workers
 
 IXTOWORD = {ix: f'w{ix}' for ix in range(V)}
@@ -23,7 +25,11 @@ def captions(params, num_threads, **options):
                                options, Workers(num_threads)))
 
 
-@pytest.mark.parametrize('options', [{}, {'beam_size': 3}, {'beam_size': 4, 'nbest': 3}, {'temperature': 1.5}], ids=str)
+MBR = {'temperature': 1., 'mbr_samples': 8, 'nbest': 3, 'seed': 4}
+
+
+@pytest.mark.parametrize('options', [{}, {'beam_size': 3}, {'beam_size': 4, 'nbest': 3}, {'temperature': 1.5}, MBR],
+                         ids=str)
 @pytest.mark.parametrize('variant', VARIANTS)
 def test_captions_are_the_same_on_any_number_of_threads(variant, options, monkeypatch):
     monkeypatch.setattr(evaluate, 'ROWS_AT_ONCE', 4)         # many groups, for threads to take in turn
@@ -42,7 +48,7 @@ def test_captions_do_not_depend_on_how_images_are_grouped(monkeypatch):
     assert [found[0].words for found in captions(params, 1, beam_size=5)] == [found[0].words for found in whole]
 
 
-@pytest.mark.parametrize('options', [{}, {'beam_size': 4, 'nbest': 3}, {'temperature': 1.5}], ids=str)
+@pytest.mark.parametrize('options', [{}, {'beam_size': 4, 'nbest': 3}, {'temperature': 1.5}, MBR], ids=str)
 @pytest.mark.parametrize('variant', VARIANTS)
 def test_the_words_log_probabilities_are_those_of_the_forward_pass_and_add_up(variant, options):
     params = make_params(variant, drop_prob_decoder=.5)
@@ -85,7 +91,7 @@ def ensemble_of(*variants):
     return [(make_model(params, seed=seed), params) for seed, params in enumerate(map(make_params, variants))]
 
 
-@pytest.mark.parametrize('options', [{}, {'beam_size': 4, 'nbest': 3}, {'temperature': 1.5},
+@pytest.mark.parametrize('options', [{}, {'beam_size': 4, 'nbest': 3}, {'temperature': 1.5}, MBR,
                                      {'beam_size': 4, 'beam_kind': 'pool', 'length_penalty': 1.}], ids=str)
 def test_an_ensemble_averages_probabilities_at_each_word(options):
     options = {'beam_size': 1, 'temperature': 0, 'nbest': 1, 'seed': 0, **options}
@@ -121,3 +127,22 @@ def test_captions_are_ranked_by_the_length_penalty(beam_kind):
     short, long = (sum(len(found[0].words) for found in captions(params, 1, **options, length_penalty=penalty))
                    for penalty in (0., 1.))
     assert short < long
+
+
+def test_captions_by_minimum_bayes_risk_are_the_drawn_ones_by_expected_score():
+    """Each image's are those of its own draws, whichever images are captioned along with it."""
+    params = make_params('rnn')
+    model = make_model(params, seed=1)
+    rarity = word_rarity([model])
+    tick, found = make_tick(model, params), captions(params, 2, **MBR)
+    for number, some in enumerate(found):
+        state = encode_images(FEATURES[[number] * 8], model, params)
+        rng = np.random.default_rng([4, *np.argsort(-FEATURES[number])[:8]])
+        drawn = [sentence for sentence, in sample_search(tick, state, rng, 1.)]
+        expected = [decode(sentence.words, IXTOWORD) for sentence in by_expected_cider(drawn, rarity)]
+        assert [each.words for each in some] == expected[:3]
+    options = {'beam_size': 1, **MBR}
+    alone, = caption_images(lambda i, j: FEATURES[7:8], 1, model, params, IXTOWORD, options)
+    assert alone == found[7]
+    assert {' '.join(some[0].words) for some in captions(params, 1, **{**MBR, 'seed': 5})} != {
+        ' '.join(some[0].words) for some in found}

@@ -130,6 +130,19 @@ def test_sampling_repeats_with_its_seed(evaluate):
     assert texts('1') == texts('1') != texts('2')
 
 
+def test_captions_by_minimum_bayes_risk_are_repeatable_and_recorded(evaluate):
+    flags = ['--mbr_samples', '12', '--nbest', '3']
+    result = evaluate(*flags, '--seed', '1')
+    assert result['params'].items() >= {'mbr_samples': 12, 'temperature': 1., 'seed': 1, 'nbest': 3}.items()
+    for blob in result['imgblobs']:
+        texts = [found['text'] for found in blob.get('nbest', [blob['candidate']])]
+        assert texts[0] == blob['candidate']['text'] and 1 <= len(set(texts)) == len(texts) <= 3
+    assert evaluate(*flags, '--seed', '1', '--num_threads', '2')['imgblobs'] == result['imgblobs']
+    first, = evaluate(*flags, '--seed', '1', '-m', '1')['imgblobs']
+    assert first['candidate'] == result['imgblobs'][0]['candidate']
+    assert evaluate(*flags, '--temperature', '.5')['params']['temperature'] == .5
+
+
 def test_max_images_and_split(evaluate):
     assert len(evaluate('-m', '2')['imgblobs']) == 2
     assert len(evaluate('--split', 'train')['imgblobs']) == 14
@@ -237,6 +250,9 @@ def test_a_dump_folder_that_cannot_be_is_said_before_the_work(trained, checkpoin
     (['--coco_results', '../checkpoint/x/r.json'], ['../checkpoint/x/r.json']),
     (['--coco_results', './result_struct.json'], ['same file']),
     (['--temperature', '1', '-b', '3'], ['--temperature 1', '--beam_size 3']),
+    (['--mbr_samples', '1'], ['--mbr_samples 1', 'from 2 to 1000']),
+    (['--mbr_samples', '20', '-b', '3'], ['--mbr_samples 20', '--beam_size 3']),
+    (['--mbr_samples', '4', '--nbest', '5'], ['--nbest 5', 'raise --mbr_samples']),
 ])
 def test_a_mistake_is_a_message_and_exit_code_2(trained, checkpoint, tmp_path, monkeypatch, flags, words, capsys):
     (tmp_path / 'checkpoint').touch()

@@ -109,6 +109,15 @@ def test_the_captions_are_those_of_the_networks_features(photos, checkpoint, pre
     assert page.count('data:image/jpeg;base64,') == len(photos) and 'a \\u003ci>.jpg' in page and '<i>' not in page
 
 
+def test_a_photos_caption_by_minimum_bayes_risk_depends_on_no_other_photo(photos, checkpoint, predict, capsys):
+    flags = [checkpoint(), '--mbr_samples', '6']
+    assert predict(*flags, *photos) == 0
+    together = capsys.readouterr().out.splitlines()
+    for photo, line in zip(photos, together, strict=True):
+        assert predict(*flags, photo) == 0
+        assert capsys.readouterr().out.splitlines() == [line]
+
+
 def test_tasks_without_features_take_the_pictures(photos, checkpoint, predict, tmp_path, capsys):
     root = photos[1].parent
     (root / 'tasks.txt').write_text('b.png\na <i>.jpg\n', encoding='utf-8')

@@ -9,6 +9,7 @@ import numpy as np
 from tqdm import tqdm
 
 from imagernn.captioning.batch import batch_of_pairs
+from imagernn.captioning.consensus import by_expected_cider, word_rarity
 from imagernn.captioning.model import ensemble_start, forward, make_ensemble_tick
 from imagernn.corpus.vocab import coverage, decode, lookup_table
 from imagernn.errors import InputError
@@ -87,18 +88,21 @@ def caption_images(rows, num_images, model, params, ixtoword, options, workers=N
     """Captions of images: yields for each image, in order, the list of its options['nbest'] best Captions.
 
     rows(i, j) gives the features (j - i, D) of images i to j. options: beam_size (1 is greedy), temperature (above 0:
-    one caption drawn at random, by seed), nbest; beam_kind ('neuraltalk' or 'pool') and length_penalty, which may be
-    left out. ensemble: further (model, params) with the same vocabulary and features, whose probabilities are averaged
-    with those of the first. Each of the workers' threads searches a group of images at a time. Raises InputError where
-    the model's numbers overflow.
+    one caption drawn at random, by seed), nbest; beam_kind ('neuraltalk' or 'pool'), length_penalty and mbr_samples,
+    which may be left out: above 1, so many captions are drawn, by seed and temperature, and ordered by
+    consensus.by_expected_cider. ensemble: further (model, params) with the same vocabulary and features, whose
+    probabilities are averaged with those of the first. Each of the workers' threads searches a group of images at a
+    time. Raises InputError where the model's numbers overflow.
     """
     workers, members = workers or Workers(), [(model, params), *ensemble]
-    beam_size, temperature = options['beam_size'], options['temperature']
+    beam_size, temperature, samples = options['beam_size'], options['temperature'], options.get('mbr_samples', 0)
     greedy = beam_size == 1 and temperature == 0
     tick = make_ensemble_tick(members, workers, likeliest=greedy)
     step = max(1, ROWS_AT_ONCE // beam_size)
     if temperature == 0:    # else the draws depend on the groups, and these must not depend on the number of threads
         step = max(1, min(step, -(-num_images // len(workers.scratches))))
+    if samples:    # an image's draws depend on no other image at all
+        step, rarity = 1, word_rarity([model for model, _ in members])
 
     def search(group):
         first_image, features = group
@@ -109,6 +113,11 @@ def caption_images(rows, num_images, model, params, ixtoword, options, workers=N
                 workers.go_on()
                 return tick(words, state, scratch)
 
+            if samples:
+                state = tuple(rows_of[np.zeros(samples, np.int64)] for rows_of in state)    # one image, many times
+                rng = np.random.default_rng([options['seed'], *largest_features(features[0])])
+                drawn = sample_search(step_tick, state, rng, temperature)
+                return [by_expected_cider([sentence for sentence, in drawn], rarity)]
             if greedy:
                 return greedy_search(step_tick, state)
             if temperature > 0:
@@ -122,6 +131,11 @@ def caption_images(rows, num_images, model, params, ixtoword, options, workers=N
             for sentences in found:
                 yield as_captions(sentences[:options['nbest']], ixtoword)
             progress.update(len(found))
+
+
+def largest_features(features, number=8):
+    """The places of an image's largest features (D,), largest first: a seed of its own, which rounding leaves alone."""
+    return np.argsort(-features, kind='stable')[:number].tolist()
 
 
 def best_of_beam(tick, state, options):

@@ -14,6 +14,7 @@ RUN_PARAMS = ('self_critical_after', 'label_smoothing', 'dataset', 'val_share', 
               'batch_size')
 MAX_BEAM_SIZE = 10_000
 MAX_THREADS = 1000
+MAX_SAMPLES = 1000
 TEMPERATURES = (1e-6, 1e6)    # where the likeliest word, or any word, is certain already; far beyond, float32 overflows
 SIZE_LIMITS = (1, 10 ** 5)
 BATCH_LIMITS = (1, 10 ** 6)
@@ -163,8 +164,8 @@ def add_search_flags(parser):
         help='How many sentences the beam search keeps. Give 3 to 5 for better captions; 1 is greedy search, which is '
              'faster.')
     add('--nbest', type=int, default=1,
-        help='How many captions to keep of each image, at most beam_size. Raise it to see what else the model would '
-             'say.')
+        help='How many captions to keep of each image, at most beam_size, or mbr_samples if these are drawn. Raise it '
+             'to see what else the model would say.')
     add('--beam_kind', choices=('neuraltalk', 'pool'), default='neuraltalk',
         help='In NeuralTalk\'s beam, finished sentences keep their place. With "pool", as in most other programs, they '
              'make room for others: try it with beams of 5 or more.')
@@ -181,12 +182,16 @@ def add_search_flags(parser):
     add = parser.add_argument_group('system').add_argument
     add('--dtype', choices=('float32', 'float64'), default='float32',
         help='The precision of all arithmetic. float64 takes longer; use it to compare results exactly.')
+    add('--mbr_samples', type=int, default=0, metavar='N',
+        help='Draw N captions of each image and choose the one with the highest mean CIDEr-D against the others: the '
+             'minimum Bayes risk (Kumar & Byrne 2004). Try it in place of the beam search, with 20 or more samples and '
+             '--temperature .5; without a temperature it is 1. 0 turns it off.')
     add('--num_threads', type=int, default=NUM_THREADS,
         help='How many threads share the images. Lower it to leave cores to other programs.')
 
 
 def check_search_flags(params):
-    """Raise InputError for invalid search flags."""
+    """Raise InputError for invalid search flags. Changes a temperature of 0 to 1 where mbr_samples are to be drawn."""
     for name, least in (('beam_size', 1), ('nbest', 1), ('temperature', 0), ('seed', 0), ('num_threads', 1)):
         if not params[name] >= least:
             raise InputError(f'--{name} {params[name]}: must be at least {least}')
@@ -194,9 +199,15 @@ def check_search_flags(params):
         raise InputError(f'--num_threads {params["num_threads"]}: must be at most {MAX_THREADS}')
     if params['beam_size'] > MAX_BEAM_SIZE:
         raise InputError(f'--beam_size {params["beam_size"]}: must be at most {MAX_BEAM_SIZE}')
-    if params['nbest'] > params['beam_size']:
-        raise InputError(f'--nbest {params["nbest"]}: a beam of {params["beam_size"]} finds no more than that; '
-                         'raise --beam_size')
+    if params['mbr_samples'] and not 2 <= params['mbr_samples'] <= MAX_SAMPLES:
+        raise InputError(f'--mbr_samples {params["mbr_samples"]}: must be from 2 to {MAX_SAMPLES}, or 0 for none')
+    if params['mbr_samples'] and params['beam_size'] > 1:
+        raise InputError(f'--mbr_samples {params["mbr_samples"]} chooses among captions drawn at random, --beam_size '
+                         f'{params["beam_size"]} searches for the most probable: use one of them')
+    limit = 'mbr_samples' if params['mbr_samples'] else 'beam_size'
+    if params['nbest'] > params[limit]:
+        raise InputError(f'--nbest {params["nbest"]}: --{limit} {params[limit]} finds no more captions than that; '
+                         f'raise --{limit}')
     if not 0 <= params['length_penalty'] <= 10:
         raise InputError(f'--length_penalty {params["length_penalty"]}: must be from 0 to 10')
     low, high = TEMPERATURES
@@ -206,3 +217,5 @@ def check_search_flags(params):
     if params['temperature'] > 0 and params['beam_size'] > 1:
         raise InputError(f'--temperature {params["temperature"]} draws a single caption, --beam_size '
                          f'{params["beam_size"]} searches for the best: use one of them')
+    if params['mbr_samples'] and not params['temperature']:
+        params['temperature'] = 1.

@@ -58,6 +58,29 @@ def cider_scores(captions, ngrams, frequencies=None):
             for total in (clipped, plain)]
 
 
+def pairwise_cider(captions, ngrams, frequencies):
+    """CIDEr-D of each of C captions with each of them as its only reference: (C, C), a row for each candidate.
+
+    Arguments, scale and values as in cider_scores; which images the captions belong to makes no difference. An n-gram's
+    first occurrence in a caption, its second and so on are elements of their own, so that the clipped products of all
+    pairs, min(own count, other count) · other count, are one matrix product.
+    """
+    C = len(captions.lengths)
+    total = np.zeros((C, C))
+    for found, inverse in zip(ngrams, frequencies, strict=True):
+        entry = np.repeat(np.arange(len(found.count)), found.count)  # (O,) of each occurrence
+        occurrence = np.arange(len(entry)) - (np.cumsum(found.count) - found.count)[entry]  # (O,) from 0
+        column = found.ngram[entry] * found.count.max(initial=0) + occurrence
+        own, other = np.zeros((2, C, column.max(initial=-1) + 1))
+        own[found.caption[entry], column] = 1
+        other[found.caption[entry], column] = (found.count * inverse[found.ngram] ** 2)[entry]
+        norms = np.sqrt(np.bincount(found.caption, (found.count * inverse[found.ngram]) ** 2, C))
+        norms = norms[:, None] * norms  # (C, C)
+        total += np.divide(own @ other.T, norms, out=np.zeros((C, C)), where=norms > 0)
+    total *= np.exp(-((captions.lengths[:, None] - captions.lengths) ** 2) / (2 * SIGMA**2))
+    return SCALE * total / len(ORDERS)
+
+
 def inverse_frequencies(captions, ngrams):
     """For each n-gram, ln(images / images with the n-gram in a reference); a count of 0 is taken as 1."""
     entries = np.diff(ngrams.starts, append=len(ngrams.ngram))  # (G,) captions of the image with the n-gram
