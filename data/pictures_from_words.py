@@ -106,6 +106,7 @@ with loading(__name__, build_parser):    # --help does not wait for these
 FORMAT = 'imagernn features, partly imagined'    # not that of extract, so that no extraction replaces them
 RARE = .025              # a word gives a class only if fewer of the training images have it: the others, B knows better
 STRENGTH = .356          # of the features' root mean square distance from their mean
+KNOWN = 'that the data set has, by COCO id or file name'
 TRAINING_SPLITS = ('train', 'restval')    # of a dataset.json with captions
 FEWEST_TERMS, LEAST_AGREEMENT = 10, .75    # below which features seem to be of another network
 SHOWN = 20               # the most frequent words with a class that are printed
@@ -119,7 +120,6 @@ def main(argv=None):
     refuse_to_replace([args.dataset / 'dataset.json', data.provider.features.path, *args.captions],
                       [args.output / 'dataset.json', features_path])
     table = imagined.read_table(args.classes or imagined.TABLE, class_names())
-    directions = classifier_directions(args.weights, data.provider.features)
 
     # captions of images that have no picture here
     entries, notes = read_captions(args, data.images)
@@ -129,11 +129,13 @@ def main(argv=None):
     notes += left_out
 
     # what the pictures teach: the regression, and which words need a class
+    require_writable(features_path)
+    directions = classifier_directions(args.weights, data.provider.features)
     world = learn(args, data, table, directions)
     captions = [[sentence['tokens'] for sentence in image['sentences']] for image in added['images']]
     require_common_words(captions, world)
 
-    require_writable(features_path)
+    # the features are complete before dataset.json names their images
     terms = [imagined.named_terms(each, world.table) for each in captions]
     write_features(features_path, args, data, world, added['images'], captions, terms)
     dataset = {**data.contents, **added, 'images': data.images + added['images']}
@@ -238,8 +240,8 @@ def read_captions(args, images):
     for path in args.captions:
         for source, name, captions in read_images(path, args.captions_per_image):
             keys = keys_of(source.get('cocoid'), name)
-            reason = ('that --leave_out lists' if keys & unwanted else 'that the data set has' if keys & known else
-                      'that are listed before' if keys & seen else '')
+            reason = next((reason for reason, listed in (('that --leave_out lists', unwanted), (KNOWN, known),
+                                                         ('that are listed before', seen)) if keys & listed), None)
             if reason:
                 left_out[reason] += 1
                 continue
@@ -260,7 +262,7 @@ def keys_of(cocoid, name):
 
     Flickr8K calls the picture 1000268201_693b08cb0e.jpg that Flickr30K calls 1000268201.jpg.
     """
-    name = None if name is None else parts_of(name)[-1]
+    name = ''.join(parts_of(name or '')[-1:]) or None
     photo = name and re.fullmatch(r'([1-9]\d{5,})(_[0-9a-f]+)?\.jpe?g', name)
     return {coco_number(cocoid), name, photo and f'photo {photo[1]}'} - {None}
 
@@ -403,8 +405,8 @@ def report(added, terms, world):
     return [f'{len(added):,} images imagined from their captions, split train',
             f'{len(world.regression.column_of):,} words of {len(world.imgids):,} training images explain '
             f'{world.regression.explained:.0%} of the variance of their features',
-            'real images with a word of the table of classes lie in the direction of its classes for '
-            f'{np.count_nonzero(world.agrees)} of {len(world.agrees)} words; chance is half',
+            f'for {np.count_nonzero(world.agrees)} of {len(world.agrees)} words of the table of classes, the real '
+            'images with the word lie in the direction of its classes (chance: half)',
             f'{sum(map(bool, terms)):,} imagined images name an ImageNet class, with strength {world.strength:.2f}'
             + (f': {shown}' if shown else '')]
 

@@ -51,7 +51,7 @@ ADVICE = {    # what to do about an error of the operating system while a file i
     **dict.fromkeys((errno.EBUSY, errno.ETXTBSY, errno.EAGAIN, errno.EDEADLK, errno.ENOLCK), (CLOSE,) * 2),
 }
 MAY_BE_DAMAGE = {errno.EINVAL, errno.EFBIG, errno.EILSEQ}    # of addresses and names that a damaged file holds
-OUTPUT_FLAG = r'-o|--(\w*out\w*|html|json|csv|export|coco_results|result_struct\w*|dump\w*)'    # to be written
+OUTPUT_FLAG = r'-o|--(\w*output\w*|html|json|csv|export|coco_results|result_struct\w*|dump\w*)'    # to be written
 LONGEST_NAME, LONGEST_PATH = 255, 4095    # in bytes, on common file systems
 
 

@@ -39,6 +39,11 @@ USES = [    # every path that a command takes: {} in the place of one
     'train-convnet -o {}', 'prepare-coco --annotations {} --output o', 'make-scenes --images 3 --output {}',
     'prepare-coco --annotations c.json --karpathy_split {} --output o',
     'prepare-coco --annotations c.json --val 0 --test 0 --output {}', 'prepare-flickr --tokens {} --output o',
+    'pictures-from-words --dataset {} --captions t.txt --output o',
+    *(f'pictures-from-words --dataset data/tiny {flags}' for flags in (
+        '--captions {} --output o', '--captions t.txt --output {}', '--captions t.txt --output o --features {}.h5',
+        '--captions t.txt --output o --leave_out {}', '--captions t.txt --output o --classes {}',
+        '--captions t.txt --output o --weights {}')),
 ]
 
 
@@ -52,6 +57,7 @@ def folder(tmp_path, monkeypatch):
         {'img_path': 'a.jpg', 'candidate': {'text': 'a dog'}, 'references': [{'text': 'a dog runs'}]}]}))
     (tmp_path / 'c.json').write_text(json.dumps({
         'images': [{'id': 1, 'file_name': '1.jpg'}], 'annotations': [{'image_id': 1, 'caption': 'a dog'}]}))
+    (tmp_path / 't.txt').write_text('a dog\n')
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
