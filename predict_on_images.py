@@ -21,6 +21,7 @@ from imagernn.errors import InputError, loading, script, shown
 from imagernn.runs.flags import HelpWithDefaults
 
 ROOT = 'example_images'
+ROWS_AT_ONCE = 400    # of a feature file, to find the classes
 
 
 def build_parser():
@@ -54,6 +55,10 @@ def build_parser():
     group.add_argument('--html', default=None,
         help='The page to write, which shows the pictures with their captions. Without it, named pictures get none '
              '(default for -r: result.html in that folder).')
+    group.add_argument('--classes', type=int, default=0, metavar='K',
+        help='Print beside each caption the K most probable ImageNet classes that the convolutional network finds in '
+             'the picture. Give 3 to see whether a wrong caption comes from the network or from the language model; 0 '
+             'prints none (default: %(default)s).')
     add_search_flags(parser)
     return parser
 
@@ -66,6 +71,7 @@ with loading(__name__, build_parser):    # --help does not wait for these
     from imagernn.captioning.evaluate import caption_images
     from imagernn.captioning.load import check_feature_size, load_captioner, load_ensemble, note_other_origin
     from imagernn.captioning.results import result_blob
+    from imagernn.convnet.classes import class_names, classifier_of, described
     from imagernn.convnet.extraction import extract, open_network
     from imagernn.convnet.sources import expanded, read_tasks
     from imagernn.corpus.features import READERS, default_features, open_features
@@ -82,6 +88,8 @@ def parsed(argv):
     """The command line as a dict, checked; with the pretrained captioner as its checkpoint if it names none."""
     params = vars(build_parser().parse_intermixed_args(argv))    # flags may stand before pictures
     check_search_flags(params)
+    if not 0 <= params['classes'] <= len(class_names()):
+        raise InputError(f'--classes {params["classes"]}: must be from 0 to {len(class_names())}')
     first = params['checkpoint_path']
     if first and (Path(first).suffix.lower() in SUFFIXES or Path(first).is_dir()):    # not a checkpoint
         params['pictures'].insert(0, first)
@@ -141,23 +149,26 @@ def main(argv=None):
 def captioned(batches, checkpoint, ensemble, params, workers, stop):
     """Yields an entry of result_struct.json for each picture of batches, until a signal asks to stop after a batch.
 
-    batches: of each the names of its n pictures, and rows(i, j), which gives the features (j - i, D) of i to j.
+    batches: of each the names of its n pictures; rows(i, j), which gives the features (j - i, D) of i to j; and n lists
+    of classes, as convnet.classes finds them, or None.
     """
-    for names, rows in batches:
+    for names, rows, classes in batches:
         captions = caption_images(rows, len(names), checkpoint['model'], checkpoint['params'], checkpoint['ixtoword'],
                                   params, workers, ensemble)
-        for name, found in zip(names, captions, strict=True):
-            yield result_blob(name, found)
+        for name, found, seen in zip(names, captions, classes or [None] * len(names), strict=True):
+            yield result_blob(name, found, **({} if seen is None else {'classes': [
+                {'name': each, 'probability': round(probability, 6)} for each, probability in seen]}))
         if stop.signal:
             return
 
 
 def print_captions(blob, root, outputs):
     """Print the lines of a picture at once, also into a pipe. Once its reader has left, only files are written."""
+    classes = described([(each['name'], each['probability']) for each in blob.get('classes', [])])
     try:
         with tqdm.external_write_mode():    # not into a progress bar
             for found in [blob['candidate']] if root else blob.get('nbest', [blob['candidate']]):
-                print(shown(f'{blob["img_path"]}: {found["text"]}'), flush=True)
+                print(shown(f'{blob["img_path"]}: {found["text"]}{f" ({classes})" if classes else ""}'), flush=True)
     except BrokenPipeError:
         if not outputs:
             raise
@@ -214,7 +225,7 @@ def output_files(params, root):
 
 
 def rows_of_file(path, root, names, checkpoint, params):
-    """The names of the pictures that have features, and rows(i, j), which gives those (j - i, D) of pictures i to j.
+    """A batch for captioned, of the pictures that have features in the file at path.
 
     The file has a row for each picture: of that name where the file lists its pictures, else in the order of tasks.txt.
     A picture whose row is marked as not extracted is reported on stderr. Raises InputError instead with --on_error
@@ -243,8 +254,38 @@ def rows_of_file(path, root, names, checkpoint, params):
         raise InputError(f'{features.path}: has no features of any picture in {tasks}; extract them again: '
                          f'{features.again(tasks)}')
     rows = rows[there]
+    classes = classes_of_file(features, rows, checkpoint, params) if params['classes'] else None
     return ([name for name, has in zip(names, there, strict=True) if has],
-            lambda i, j: features.rows(rows[i:j], dtype=params['dtype']))
+            lambda i, j: features.rows(rows[i:j], dtype=params['dtype']), classes)
+
+
+def classes_of_file(features, rows, checkpoint, params):
+    """The classes of the pictures in these rows, one after another, from their features; no picture is read.
+
+    Raises InputError at once if the network that the features came from cannot be had or does not classify. Which
+    network that is, the feature file says, else the checkpoint.
+    """
+    recorded = checkpoint.get('features')
+    recorded = (recorded if isinstance(recorded, dict) else {}) | {
+        name: features.origin[name] for name in ('network', 'layer') if name in features.origin}
+    try:
+        network, layer = network_of({**checkpoint, 'features': recorded}, params['checkpoint_path'], params['weights'],
+                                    open_network)
+    except InputError as error:
+        raise InputError(f'--classes {params["classes"]}: {error}; or leave --classes out') from None
+    classify = classifier(network, layer, checkpoint, params)
+    return (found for start in range(0, len(rows), ROWS_AT_ONCE)
+            for found in classify(features.rows(rows[start:start + ROWS_AT_ONCE])))
+
+
+def classifier(network, layer, checkpoint, params):
+    """The function that convnet.classes.classifier_of gives for --classes, or None without it."""
+    if not params['classes']:
+        return None
+    try:
+        return classifier_of(network, layer, len(checkpoint['model']['We']), params['classes'])
+    except InputError as error:
+        raise InputError(f'--classes {params["classes"]}: {error}; or leave --classes out') from None
 
 
 def batches_of_pictures(names, paths, checkpoint, params, workers, stop):
@@ -257,6 +298,7 @@ def batches_of_pictures(names, paths, checkpoint, params, workers, stop):
         network, layer = network_of(checkpoint, params['checkpoint_path'], params['weights'], open_network)
     except InputError as error:
         raise InputError(f'{error}; or give a folder with tasks.txt and a feature file with -r') from None
+    classify = classifier(network, layer, checkpoint, params)
     good, found = [], []    # the names and the features of a batch
     any_good = False
     with tqdm(total=len(paths), desc='pictures', unit='picture', disable=None) as progress:
@@ -275,19 +317,19 @@ def batches_of_pictures(names, paths, checkpoint, params, workers, stop):
             # else the draws depend on which pictures are drawn together
             if good and (params['temperature'] == 0 or params['mbr_samples']):
                 any_good = True
-                yield batch_of(good, found, params['dtype'])
+                yield batch_of(good, found, params['dtype'], classify)
                 good, found = [], []
     if good:
-        yield batch_of(good, found, params['dtype'])
+        yield batch_of(good, found, params['dtype'], classify)
     elif not any_good and not stop.signal:
         raise InputError(f'none of the {len(names)} pictures can be read, for the reasons printed above; name other '
                          'pictures')
 
 
-def batch_of(names, found, dtype):
-    """The names of n pictures and their rows, for captioned. found: arrays of features, n rows in all."""
+def batch_of(names, found, dtype, classify):
+    """A batch for captioned. found: arrays of features, n rows in all; classify: what classifier gives."""
     features = np.concatenate(found).astype(dtype)                              # (n, D)
-    return names, lambda i, j: features[i:j]
+    return names, lambda i, j: features[i:j], classify and classify(features)
 
 
 if __name__ == '__main__':

@@ -14,6 +14,7 @@ from PIL import Image
 from imagernn.captioning.evaluate import caption_images
 from imagernn.captioning.flags import MAX_BEAM_SIZE
 from imagernn.captioning.load import load_captioner, note_other_origin
+from imagernn.convnet.classes import classifier_of
 from imagernn.convnet.extraction import BATCH_SIZE, NO_REGIONS, chosen_layer, prepared_views, through_network
 from imagernn.convnet.preprocess import PREPROCESSING, description
 from imagernn.convnet.weights import load_network
@@ -82,6 +83,15 @@ class Captioner:
         found = caption_images(lambda i, j: feats[i:j], len(feats), model, params, ixtoword, options, self.workers)
         return [[Result(' '.join(caption.words), caption.logprob, caption.word_logprobs) for caption in captions]
                 for captions in found]
+
+    def classes(self, pictures, top=5):
+        """For each picture, in order, its `top` most probable ImageNet classes: a list of pairs, name and probability.
+
+        They are what the convolutional network itself finds in the picture, by the features that captions uses.
+        Raises InputError for a picture that cannot be read, and for a network or a layer that does not classify.
+        """
+        classify = classifier_of(self.network, self.layer, len(self.checkpoint['model']['We']), top)
+        return classify(self.features(pictures))
 
     def features(self, pictures):
         """The features of pictures by the convolutional network, (n, D) in the dtype of the model.

@@ -17,6 +17,7 @@ from imagernn import Captioner
 from imagernn.captioner import pretrained_path
 from imagernn.captioning.load import load_captioner
 from imagernn.convnet import extraction
+from imagernn.convnet.classes import classifier_of
 from imagernn.convnet.extraction import BATCH_SIZE
 from imagernn.errors import InputError
 from imagernn.formats.pictures import ORIENTATION, load_picture
@@ -150,6 +151,17 @@ def test_the_pretrained_captioner_captions(photos):
     captioner = Captioner.load()
     text = captioner.caption(photos[0], beam_size=2)
     assert text == captioner.captions(photos[:1], beam_size=2)[0][0].text and len(text.split()) > 2
+
+
+def test_the_classes_are_those_of_the_network(checkpoint, photos):
+    network = StubNetwork()
+    network.classifier = np.random.default_rng(0).normal(size=(20, 1000)).astype(np.float32), np.zeros((1, 1000))
+    captioner = Captioner(load_captioner(checkpoint), network, network.default_output)
+    found = captioner.classes(photos, top=2)
+    assert found == classifier_of(network, 'features', 20, 2)(captioner.features(photos))
+    assert len(found) == len(photos) and all(len(classes) == 2 for classes in found)
+    with pytest.raises(InputError, match='its layer prob'):
+        Captioner(load_captioner(checkpoint), network, LAYER).classes(photos)
 
 
 def test_importing_the_package_stays_cheap():

@@ -17,7 +17,9 @@ import driver
 import predict_on_images
 from imagernn.captioner import pretrained_path
 from imagernn.convnet import extraction
+from imagernn.convnet.classes import class_names
 from imagernn.convnet.extraction import BATCH_SIZE
+from imagernn.convnet.layers import softmax
 from imagernn.convnet.preprocess import description
 from imagernn.formats.pictures import load_picture
 from imagernn.runs.checkpoint_file import load_checkpoint, save_checkpoint
@@ -116,6 +118,68 @@ def test_a_photos_caption_by_minimum_bayes_risk_depends_on_no_other_photo(photos
     for photo, line in zip(photos, together, strict=True):
         assert predict(*flags, photo) == 0
         assert capsys.readouterr().out.splitlines() == [line]
+
+
+def stub_with_classes():
+    """A StubNetwork with a last layer of 1,000 classes, and a function that says which two it finds in each picture."""
+    network = StubNetwork()
+    rng = np.random.default_rng(2)
+    network.classifier = W, b = rng.normal(size=(20, 1000)).astype(np.float32), rng.normal(size=(1, 1000))
+
+    def two_of(paths):
+        probabilities = softmax(StubNetwork().of([load_picture(path) for path in paths]) @ W + b)
+        return [[(class_names()[number], row[number]) for number in np.argsort(-row)[:2]] for row in probabilities]
+
+    return network, two_of
+
+
+def test_the_networks_classes_stand_beside_the_captions(photos, checkpoint, predict, tmp_path, capsys):
+    network, two_of = stub_with_classes()
+    result = tmp_path / 'r.json'
+    assert predict(checkpoint(), *photos, '--classes', '2', '--result_struct_filename', result, network=network) == 0
+    assert network.calls == 1    # the pictures went through the network once
+    lines = capsys.readouterr().out.splitlines()
+    blobs = json.loads(result.read_text(encoding='utf-8'))['imgblobs']
+    for line, blob, expected in zip(lines, blobs, two_of(photos), strict=False):
+        assert line == (f'{blob["img_path"]}: {blob["candidate"]["text"]} '
+                        f'({", ".join(f"{name} {probability:.0%}" for name, probability in expected)})')
+        assert [each['name'] for each in blob['classes']] == [name for name, _ in expected]
+        np.testing.assert_allclose([each['probability'] for each in blob['classes']],
+                                   [probability for _, probability in expected], atol=1e-5)
+
+
+def test_the_classes_of_a_feature_file_need_no_picture(photos, checkpoint, predict, tmp_path, capsys):
+    network, two_of = stub_with_classes()
+    root = tmp_path / 'root'
+    root.mkdir()
+    np.save(root / 'vgg_feats.npy', StubNetwork().of([load_picture(path) for path in photos]))
+    (root / 'tasks.txt').write_text('a.jpg\nb.jpg\nc.jpg', encoding='utf-8')
+    assert predict(checkpoint(), '-r', root, '--classes', '2', network=network) == 0
+    assert network.calls == 0
+    blobs = json.loads((root / 'result_struct.json').read_text(encoding='utf-8'))['imgblobs']
+    assert [[each['name'] for each in blob['classes']] for blob in blobs] == [
+        [name for name, _ in found] for found in two_of(photos)]
+    assert f'c.jpg: {blobs[2]["candidate"]["text"]} ({blobs[2]["classes"][0]["name"]} ' in capsys.readouterr().out
+    assert predict(checkpoint(), '-r', root, network=network) == 0
+    blobs = json.loads((root / 'result_struct.json').read_text(encoding='utf-8'))['imgblobs']
+    assert not any('classes' in blob for blob in blobs)
+
+
+def test_classes_that_cannot_be_found_are_an_error_before_any_caption(photos, checkpoint, predict, tmp_path, capsys):
+    network, _ = stub_with_classes()
+    (tmp_path / 'root').mkdir()
+    np.save(tmp_path / 'root' / 'vgg_feats.npy', np.ones((1, 20), np.float32))
+    (tmp_path / 'root' / 'tasks.txt').write_text('a.jpg', encoding='utf-8')
+    for pictures in photos, ['-r', tmp_path / 'root']:
+        for features, words in (({'layer': 'prob'}, 'its layer features'), ({'network': 'resnet'}, "'resnet'")):
+            assert predict(checkpoint(**features), *pictures, '--classes', '2', network=network) == 2
+            out, err = capsys.readouterr()
+            assert not out and words in err
+        network.classifier = None
+        assert predict(checkpoint(), *pictures, '--classes', '2', network=network) == 2
+        assert '--classes 2: the weights of lite0 lack' in capsys.readouterr().err
+        network, _ = stub_with_classes()
+    assert predict(checkpoint(), *photos, '--classes', '1001') == 2 and '--classes 1001' in capsys.readouterr().err
 
 
 def test_tasks_without_features_take_the_pictures(photos, checkpoint, predict, tmp_path, capsys):

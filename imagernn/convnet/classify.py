@@ -28,19 +28,10 @@ def build_parser():
 
 
 with loading(__name__, build_parser):    # --help does not wait for these
-    import numpy as np
-
+    from imagernn.convnet.classes import class_names, described, most_probable  # noqa: F401  class_names: for others
     from imagernn.convnet.extraction import extract, open_network
     from imagernn.convnet.sources import expanded
     from imagernn.nn.workers import Workers
-
-CLASSES = Path(__file__).with_name('imagenet_classes.txt')
-
-
-def class_names():
-    """The names of ImageNet's 1,000 classes, in the order of the networks' output 'prob'."""
-    lines = CLASSES.read_text(encoding='utf-8').splitlines()
-    return [line for line in lines if not line.startswith('#')]
 
 
 @script
@@ -49,7 +40,6 @@ def main(argv=None):
     for name in ('top', 'num_threads'):
         if getattr(args, name) < 1:
             raise InputError(f'--{name} {getattr(args, name)}: must be at least 1')
-    names = class_names()
     network = open_network(args.weights, None)
     if 'prob' not in network.outputs:
         raise InputError(f'{args.weights}: holds no fully connected layers, so that it cannot classify; name a file '
@@ -59,9 +49,9 @@ def main(argv=None):
     for numbers, arrays, broken in extract(paths, network, 'prob', Workers(args.num_threads)):
         for _, error in broken:
             print(f'skipped: {error}', file=sys.stderr)
-        for i, probabilities in zip(numbers, arrays.get('feats', ()), strict=True):
-            best = np.argsort(-probabilities, kind='stable')[:args.top]
-            print(f'{paths[i]}: ' + ', '.join(f'{names[c]} {probabilities[c]:.0%}' for c in best), flush=True)
+        classes = most_probable(arrays['feats'], args.top) if numbers else []
+        for i, found in zip(numbers, classes, strict=True):
+            print(f'{paths[i]}: {described(found)}', flush=True)
         num_read += len(numbers)
     if not num_read:
         raise InputError(f'none of the {len(paths)} pictures can be read, for the reasons printed above; name other '
