@@ -25,7 +25,7 @@ import imagernn.nn.blas  # noqa: F401  before numpy
 import numpy as np
 
 from imagernn.convnet import imagined
-from imagernn.convnet.classify import class_names
+from imagernn.convnet.classes import class_names
 from imagernn.corpus.captioned_images import getDataProvider
 from imagernn.errors import InputError, script
 

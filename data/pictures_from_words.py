@@ -65,7 +65,7 @@ def add_imagination_flags(parser):
         help='The weight file of the network, with its classifier: .h5 (Keras), .mat (MatConvNet), .npz, .pth '
              '(torchvision), .caffemodel or .onnx. Give the one that the features were extracted with (default: the '
              'weights of lite0 that the extra [lite0] installs).')
-    group.add_argument('--classes', type=Path, default=None,
+    group.add_argument('--class_words', type=Path, default=None,
         help='The table of words and the ImageNet classes that they name. Copy and change '
              'imagernn/convnet/words_of_classes.txt for captions in another language (default: that file).')
 
@@ -93,7 +93,7 @@ with loading(__name__, build_parser):    # --help does not wait for these
     import numpy as np
 
     from imagernn.convnet import imagined
-    from imagernn.convnet.classify import class_names
+    from imagernn.convnet.classes import class_names
     from imagernn.convnet.extraction import open_network
     from imagernn.corpus.captioned_images import getDataProvider
     from imagernn.corpus.feature_writer import create_file, write_rows
@@ -119,7 +119,7 @@ def main(argv=None):
     features_path = args.output / f'{data.provider.features.path.stem}.h5'
     refuse_to_replace([args.dataset / 'dataset.json', data.provider.features.path, *args.captions],
                       [args.output / 'dataset.json', features_path])
-    table = imagined.read_table(args.classes or imagined.TABLE, class_names())
+    table = imagined.read_table(args.class_words or imagined.TABLE, class_names())
 
     # captions of images that have no picture here
     entries, notes = read_captions(args, data.images)

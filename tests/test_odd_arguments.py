@@ -42,7 +42,7 @@ USES = [    # every path that a command takes: {} in the place of one
     'pictures-from-words --dataset {} --captions t.txt --output o',
     *(f'pictures-from-words --dataset data/tiny {flags}' for flags in (
         '--captions {} --output o', '--captions t.txt --output {}', '--captions t.txt --output o --features {}.h5',
-        '--captions t.txt --output o --leave_out {}', '--captions t.txt --output o --classes {}',
+        '--captions t.txt --output o --leave_out {}', '--captions t.txt --output o --class_words {}',
         '--captions t.txt --output o --weights {}')),
 ]
 

@@ -19,7 +19,7 @@ import driver
 import eval_sentence_predictions
 from imagernn import extract_features
 from imagernn.convnet import extraction, imagined, weights
-from imagernn.convnet.classify import class_names
+from imagernn.convnet.classes import class_names
 from imagernn.convnet.networks import VGG_OUTPUTS, Architecture, vgg, weight_shapes
 from imagernn.convnet.sources import read_source
 from imagernn.corpus.captioned_images import getDataProvider
@@ -351,7 +351,7 @@ def test_a_warning_if_the_features_seem_to_be_of_another_network(small, monkeypa
     monkeypatch.setattr(script, 'FEWEST_TERMS', 4)
     small.write(small.folder / 'all.txt', ''.join(f'{noun}: pizza; zebra; tabby\n' for noun in NOUNS))
     monkeypatch.setattr(script, 'LEAST_AGREEMENT', 1.1)
-    small.made('--classes', small.folder / 'all.txt')
+    small.made('--class_words', small.folder / 'all.txt')
     assert 'may come from another network than the weights' in capsys.readouterr().err
 
 
@@ -392,7 +392,7 @@ BAD = {    # flags, what is changed before, parts of the message
     'only held out': (['--captions', '{}/d.json'], lambda small: small.write(small.folder / 'd.json', {'images': [
         {'filename': 'x', 'imgid': 0, 'split': 'val', 'sentences': [{'tokens': ['a']}]}]}),
         ["d.json: has no images in split 'train'"]),
-    'no such class': (['--classes', '{}/t.txt'], lambda small: small.write(small.folder / 't.txt', 'cat: x\n'),
+    'no such class': (['--class_words', '{}/t.txt'], lambda small: small.write(small.folder / 't.txt', 'cat: x\n'),
                       ['t.txt, line 1']),
     'strength': (['--strength', '-1'], None, ['--strength -1: must be a number from 0']),
     'strength nan': (['--strength', 'nan'], None, ['--strength nan: must be']),
