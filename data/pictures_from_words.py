@@ -91,6 +91,7 @@ def add_imagination_flags(parser):
 
 with loading(__name__, build_parser):    # --help does not wait for these
     import numpy as np
+    from tqdm import tqdm
 
     from imagernn.convnet import imagined
     from imagernn.convnet.classes import class_names
@@ -375,8 +376,10 @@ def write_features(path, args, data, world, added, captions, terms):
         for start in range(0, len(imgids), imagined.BLOCK):
             block = imgids[start:start + imagined.BLOCK]
             write_rows(file, block, {'feats': features.rows(block, features.dtype)}, names)
-        for numbers, F in imagined_rows(args, features, world, captions, terms):
-            write_rows(file, [added[number]['imgid'] for number in numbers], {'feats': F}, names)
+        with tqdm(total=len(added), unit='image', disable=None) as progress:
+            for numbers, F in imagined_rows(args, features, world, captions, terms):
+                write_rows(file, [added[number]['imgid'] for number in numbers], {'feats': F}, names)
+                progress.update(len(numbers))
 
     create_file(path, settings, names, args.dtype, {'feats': np.empty((1, features.dim))}, copy_into=write)
 

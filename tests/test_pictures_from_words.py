@@ -61,6 +61,7 @@ def test_every_class_of_the_table_exists_and_its_words_are_tokens():
     ('# x\n\npizza: pizza\ncat: pussycat\n', ["line 4: 'pussycat' is no class of ImageNet"]),
     ('cat: tabby; \n', ['line 1']), (', cat: tabby\n', ['line 1']), (': tabby\n', ['line 1']),
     ('cat: tabby\ncats, cat: tabby\n', ["line 2: 'cat' is on an earlier line"]),
+    ('cat: tabby\na cat on a mat: tabby\n', ["line 2: 'a cat on a mat' has more than 3 words"]),
     ('# nothing\n', ['lists no words']), (b'\xff', ['not UTF-8 at byte 0'])])
 def test_a_table_that_is_not_as_expected_is_refused(tmp_path, text, words):
     path = tmp_path / 'table.txt'

@@ -17,6 +17,7 @@ from scipy import sparse
 from imagernn.errors import InputError, unreadable
 
 TABLE = Path(__file__).with_name('words_of_classes.txt')
+LONGEST = 3            # words in a row that make a term of the table
 BLOCK = 1000           # images whose features are in memory at once
 MOST_CLASSES = 3       # of one image: those of the words that most of its captions have
 SEVERAL = 1.3          # by which the directions of an image are divided if there is more than one
@@ -46,6 +47,8 @@ def read_table(path, class_names):
             raise InputError(f'{path}, line {line}: {unknown[0]!r:.60} is no class of ImageNet; expected a name as in '
                              'imagernn/convnet/imagenet_classes.txt. Correct that line.')
         for term in (' '.join(term.split()) for term in terms):
+            if term.count(' ') >= LONGEST:
+                raise InputError(f'{path}, line {line}: {term!r:.60} has more than {LONGEST} words; shorten it.')
             if term in table:
                 raise InputError(f'{path}, line {line}: {term!r:.60} is on an earlier line, too; remove one of them.')
             table[term] = [number_of[name] for name in classes]
@@ -70,11 +73,10 @@ def terms_of(tokens, table):
     Where several begin at the same word, the longest one counts, and its words count for nothing else: a hot dog is no
     dog.
     """
-    longest = max((term.count(' ') + 1 for term in table), default=1)
     found = {}
     place = 0
     while place < len(tokens):
-        length = next((length for length in range(longest, 0, -1) if ' '.join(tokens[place:place + length]) in table),
+        length = next((length for length in range(LONGEST, 0, -1) if ' '.join(tokens[place:place + length]) in table),
                       None)
         if length:
             found[' '.join(tokens[place:place + length])] = None
