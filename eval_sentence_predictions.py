@@ -98,6 +98,8 @@ def main(argv=None):
     with stop_signals() as stop:
         blobs = captioned(checkpoint, members, provider, images, params, workers, stop)
     result = {'params': params, 'checkpoint_params': checkpoint['params'], 'imgblobs': blobs}
+    if provider.features.boxes is not None:
+        result['regions'] = provider.features.boxes.tolist()
     if blobs:    # before the scores, so that nothing that happens to these costs the captions
         write_results(result, images, params, pictures)
     if stop.signal:
@@ -145,7 +147,7 @@ def captioned(checkpoint, members, provider, images, params, workers, stop):
         return provider.features.rows(imgids[i:j], dtype=params['dtype'])
 
     captions = caption_images(rows, len(images), checkpoint['model'], checkpoint['params'], checkpoint['ixtoword'],
-                              params, workers, members)
+                              params, workers, members, attention=provider.features.boxes is not None)
     for image, found in zip(images, captions, strict=False):
         blobs.append(result_blob(shown_path(provider.image_path(image)), found, imgid=image['imgid'], references=[
             {'text': ' '.join(sentence['tokens'])} for sentence in image['sentences']]))

@@ -67,12 +67,13 @@ with loading(__name__, build_parser):    # --help does not wait for these
     import numpy as np
     from tqdm import tqdm
 
-    from imagernn.captioner import check_size, network_of, pretrained_path
+    from imagernn.captioner import check_size, features_of, network_of, pretrained_path, regions_of
     from imagernn.captioning.evaluate import caption_images
     from imagernn.captioning.load import check_feature_size, load_captioner, load_ensemble, note_other_origin
+    from imagernn.captioning.model import looks_at_regions
     from imagernn.captioning.results import result_blob
     from imagernn.convnet.classes import class_names, classifier_of, described
-    from imagernn.convnet.extraction import extract, open_network
+    from imagernn.convnet.extraction import boxes_of, extract, open_network
     from imagernn.convnet.sources import expanded, read_tasks
     from imagernn.corpus.features import READERS, default_features, open_features
     from imagernn.formats.json_files import write_json
@@ -123,6 +124,7 @@ def main(argv=None):
     for path in outputs.values():
         require_writable(path)
 
+    boxes = boxes_looked_at(features, checkpoint)
     workers = Workers(params['num_threads'])
     blobs = []
     with stop_signals() as stop:
@@ -131,7 +133,7 @@ def main(argv=None):
         else:
             batches = batches_of_pictures(names, paths, checkpoint, params, workers, stop)
         try:
-            for blob in captioned(batches, checkpoint, ensemble, params, workers, stop):
+            for blob in captioned(batches, checkpoint, ensemble, params, workers, stop, bool(boxes)):
                 blobs.append(blob)
                 print_captions(blob, root, outputs)
                 if stop.signal and features:    # the single batch may be a long one
@@ -142,19 +144,19 @@ def main(argv=None):
             if stop.signal:
                 print(f'stopped: {len(blobs)} of the {len(names)} pictures have captions', file=sys.stderr)
             if blobs and outputs:
-                write_results(outputs, blobs, root, checkpoint, params)
+                write_results(outputs, blobs, root, checkpoint, params, boxes)
     return 128 + stop.signal if stop.signal else 0
 
 
-def captioned(batches, checkpoint, ensemble, params, workers, stop):
+def captioned(batches, checkpoint, ensemble, params, workers, stop, attention):
     """Yields an entry of result_struct.json for each picture of batches, until a signal asks to stop after a batch.
 
     batches: of each the names of its n pictures; rows(i, j), which gives the features (j - i, D) of i to j; and n lists
-    of classes, as convnet.classes finds them, or None.
+    of classes, as convnet.classes finds them, or None. attention: whether to say where the model looked.
     """
     for names, rows, classes in batches:
         captions = caption_images(rows, len(names), checkpoint['model'], checkpoint['params'], checkpoint['ixtoword'],
-                                  params, workers, ensemble)
+                                  params, workers, ensemble, attention)
         for name, found, seen in zip(names, captions, classes or [None] * len(names), strict=True):
             yield result_blob(name, found, **({} if seen is None else {'classes': [
                 {'name': each, 'probability': round(probability, 6)} for each, probability in seen]}))
@@ -175,9 +177,20 @@ def print_captions(blob, root, outputs):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def write_results(outputs, blobs, root, checkpoint, params):
-    """Write the files of outputs, and print their names and how to look at them."""
-    result = {'params': params, 'checkpoint_params': checkpoint['params'], 'imgblobs': blobs}
+def boxes_looked_at(features, checkpoint):
+    """Where the regions are that the model looks at, as result_struct.json has them: {'regions': boxes}, or {}.
+
+    features: the path of the feature file, or None.
+    """
+    if not looks_at_regions(checkpoint['params']):
+        return {}
+    boxes = open_features(features).with_regions().boxes if features else boxes_of(regions_of(checkpoint))
+    return {} if boxes is None else {'regions': boxes.tolist()}
+
+
+def write_results(outputs, blobs, root, checkpoint, params, boxes):
+    """Write the files of outputs, and print their names and how to look at them. boxes: see boxes_looked_at."""
+    result = {'params': params, 'checkpoint_params': checkpoint['params'], **boxes, 'imgblobs': blobs}
     if 'json' in outputs:
         write_json(outputs['json'], result)
     if 'html' in outputs:
@@ -233,6 +246,8 @@ def rows_of_file(path, root, names, checkpoint, params):
     model's.
     """
     features, tasks = open_features(path), root / 'tasks.txt'
+    if looks_at_regions(checkpoint['params']):
+        features = features.with_regions()
     if features.pictures is None and features.num_images != len(names):
         raise InputError(f'{tasks} lists {len(names)} pictures, but {features.path} has features of '
                          f'{features.num_images}; expected a row for each line, in the same order')
@@ -302,15 +317,15 @@ def batches_of_pictures(names, paths, checkpoint, params, workers, stop):
     good, found = [], []    # the names and the features of a batch
     any_good = False
     with tqdm(total=len(paths), desc='pictures', unit='picture', disable=None) as progress:
-        for numbers, arrays, broken in extract(paths, network, layer, workers):
+        for numbers, arrays, broken in extract(paths, network, layer, workers, regions_of(checkpoint)):
             for _, error in broken:
                 if params['on_error'] == 'stop':
                     raise error
                 tqdm.write(f'skipped: {error}', file=sys.stderr)
             if numbers:
-                check_size(arrays['feats'], network, layer, checkpoint['model'])
+                check_size(arrays, network, layer, checkpoint['model'])
                 good += [names[number] for number in numbers]
-                found.append(arrays['feats'])
+                found.append(features_of(arrays))
             progress.update(len(numbers) + len(broken))
             if stop.signal:
                 break

@@ -14,10 +14,19 @@ from PIL import Image
 from imagernn.captioning.evaluate import caption_images
 from imagernn.captioning.flags import MAX_BEAM_SIZE
 from imagernn.captioning.load import load_captioner, note_other_origin
+from imagernn.captioning.model import looks_at_regions
 from imagernn.convnet.classes import classifier_of
-from imagernn.convnet.extraction import BATCH_SIZE, NO_REGIONS, chosen_layer, prepared_views, through_network
+from imagernn.convnet.extraction import (
+    BATCH_SIZE,
+    NO_REGIONS,
+    chosen_layer,
+    parse_regions,
+    prepared_views,
+    through_network,
+)
 from imagernn.convnet.preprocess import PREPROCESSING, description
 from imagernn.convnet.weights import load_network
+from imagernn.corpus.features import ORIGIN_OF_REGIONS
 from imagernn.errors import PACKAGE, InputError
 from imagernn.formats.pictures import load_picture, pixels_of
 from imagernn.nn.blas import NUM_THREADS
@@ -94,18 +103,20 @@ class Captioner:
         return classify(self.features(pictures))
 
     def features(self, pictures):
-        """The features of pictures by the convolutional network, (n, D) in the dtype of the model.
+        """The features of pictures by the convolutional network, (n, D) in the dtype of the model; of a model that
+        looks at regions, those of the regions after them, (n, D + R·D').
 
         Raises InputError for a picture that cannot be read, and for features of another size than the model's.
         """
         model = self.checkpoint['model']
-        prepared = self.workers.map(lambda picture: prepared_views(pixels(picture), self.network, NO_REGIONS), pictures)
-        found = [np.empty((0, len(model['We'])), np.float32)]
+        regions = regions_of(self.checkpoint)
+        prepared = self.workers.map(lambda picture: prepared_views(pixels(picture), self.network, regions), pictures)
+        found = [np.empty((0, len(model['We']) + len(model.get('Wregion', ()))), np.float32)]
         while batch := list(islice(prepared, BATCH_SIZE)):
-            feats = through_network(np.stack(batch), self.network, self.layer, NO_REGIONS, self.workers)['feats']
-            check_size(feats, self.network, self.layer, model)
-            found.append(feats)
-        return np.concatenate(found).astype(model['We'].dtype)                  # (n, D)
+            arrays = through_network(np.stack(batch), self.network, self.layer, regions, self.workers)
+            check_size(arrays, self.network, self.layer, model)
+            found.append(features_of(arrays))
+        return np.concatenate(found if len(found) == 1 else found[1:]).astype(model['We'].dtype)
 
 
 def pixels(picture):
@@ -162,9 +173,27 @@ def network_of(checkpoint, path, weights=None, load=load_network):
     return network, chosen_layer(network, layer)
 
 
-def check_size(feats, network, layer, model):
-    """InputError unless the model was made for features (n, D) of this size."""
-    if feats.shape[1] != len(model['We']):
-        raise InputError(f'{network.name} gives features of size {feats.shape[1]} by its layer {layer}, but the '
-                         f'checkpoint was trained on size {len(model["We"])}; name the weights of the network that it '
-                         'was trained with')
+def regions_of(checkpoint):
+    """The Regions that a checkpoint's model looks at, as its features record them. InputError if they do not."""
+    if not looks_at_regions(checkpoint['params']):
+        return NO_REGIONS
+    recorded = checkpoint.get('features')
+    recorded = recorded.get(ORIGIN_OF_REGIONS) if isinstance(recorded, dict) else None
+    if not isinstance(recorded, str) or not recorded:
+        raise InputError('the checkpoint looks at regions, and does not say which; pictures cannot be captioned with '
+                         'it, only data sets and folders with a feature file')
+    return parse_regions(recorded)
+
+
+def features_of(arrays):
+    """What through_network gives for n pictures as rows: of the whole pictures, then of the regions (n, D + R·D')."""
+    return np.concatenate([array.reshape(len(array), -1) for array in arrays.values()], axis=1)
+
+
+def check_size(arrays, network, layer, model):
+    """InputError unless the model was made for features of these sizes, as through_network gives them."""
+    for name, weights in (('feats', 'We'), ('regions', 'Wregion')):
+        if name in arrays and arrays[name].shape[-1] != len(model[weights]):
+            raise InputError(f'{network.name} gives {"features" if name == "feats" else "regions"} of size '
+                             f'{arrays[name].shape[-1]} by its layer {layer}, but the checkpoint was trained on size '
+                             f'{len(model[weights])}; name the weights of the network that it was trained with')

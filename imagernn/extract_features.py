@@ -40,9 +40,10 @@ def build_parser():
         help='The layer whose activations become the features. Change it if the model to be trained expects another '
              'one (default: features for lite0; fc7 for a VGG, or pool5 if its file has no fully connected layers).')
     group.add_argument('--regions', default='', metavar='KIND',
-        help='Also store features of regions, for models that look at parts of a picture: "grid" for each cell of the '
-             'last convolutional grid, "grid:RxC" for that grid averaged to R x C cells, "crops:RxC" for R x C equal '
-             'parts of the picture, each passed through the network (default: no regions).')
+        help='Also store features of regions, for models that look at parts of a picture: "windows" for 26 windows of '
+             'several sizes and shapes, averaged from the last convolutional grid, "grid" for each cell of that grid, '
+             '"grid:RxC" for that grid averaged to R x C cells, "crops:RxC" for R x C equal parts of the picture, each '
+             'passed through the network (default: no regions).')
 
     group = parser.add_argument_group('output')
     group.add_argument('--output', default=None,
@@ -70,6 +71,7 @@ with loading(__name__, build_parser):    # --help does not wait for these
     from imagernn.convnet.extraction import (
         any_can_be_read,
         blank_features,
+        boxes_of,
         chosen_layer,
         extract,
         open_network,
@@ -169,7 +171,8 @@ def begin(output, partial, source, network, layer, params, workers):
     if found is None or params['force']:
         example = blank_features(network, layer, params['regions'], workers)
         require_room(output, len(source.names), example['feats'])
-        create_file(partial, settings, source.names, params['dtype'], example)
+        boxes = boxes_of(params['regions']) if params['regions'].kind else None
+        create_file(partial, settings, source.names, params['dtype'], example, boxes)
         return None
     begun = read_begun(found, settings, source.names, params['dtype'])
     lacking = begun.lacking(source.names)

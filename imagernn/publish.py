@@ -61,6 +61,8 @@ def main(argv=None):
 def origin(path, model):
     """Where the features in a file come from. InputError where it does not say, or they do not fit the model."""
     features = open_features(path)
+    if 'Wregion' in model:
+        features = features.with_regions()
     check_feature_size(features, model)
     if not features.origin:
         raise InputError(f'{path}: does not say which network its features came from; name a file that '

@@ -13,6 +13,8 @@ VARIANTS = {
     'lstm_tanhC': {'generator': 'lstm', 'tanhC_version': 1},
     'lstm_every': {'generator': 'lstm', 'image_at': 'every', 'tanhC_version': 1},
     'lstm_both': {'generator': 'lstm', 'image_at': 'both', 'tanhC_version': 0},
+    'attention': {'generator': 'attention', 'image_at': 'first', 'tanhC_version': 1},
+    'attention_every': {'generator': 'attention', 'image_at': 'every', 'tanhC_version': 0},
     'rnn': {'generator': 'rnn', 'rnn_relu_encoders': 0, 'rnn_feed_once': 0},
     'rnn_relu': {'generator': 'rnn', 'rnn_relu_encoders': 1, 'rnn_feed_once': 0},
     'rnn_once': {'generator': 'rnn', 'rnn_relu_encoders': 0, 'rnn_feed_once': 1},
@@ -22,11 +24,15 @@ VARIANTS = {
 SIZES = {
     'lstm': {'image_encoding_size': 5, 'word_encoding_size': 5, 'hidden_size': 3},
     'lstm_every': {'image_encoding_size': 4, 'word_encoding_size': 6, 'hidden_size': 3},
+    'attention': {'image_encoding_size': 5, 'word_encoding_size': 5, 'hidden_size': 3, 'attention_size': 4},
+    'attention_every': {'image_encoding_size': 4, 'word_encoding_size': 6, 'hidden_size': 3, 'attention_size': 5},
     'rnn': {'image_encoding_size': 4, 'word_encoding_size': 6, 'hidden_size': 4},
 }
 # the variants of NeuralTalk itself
 NEURALTALK = [name for name, flags in VARIANTS.items() if 'image_at' not in flags]
 D, V = 7, 11
+R, D_REGION = 3, 6    # an image's regions, and their features
+ROW = D + R * D_REGION    # all features of an image; models without attention leave out those of the regions
 # unequal lengths, one empty, one of a single word, two equal, repeated words; the second word list is the longest
 SENTENCES = [[3, 1], [2, 5, 5, 9, 1, 4], [], [7], [10, 8, 6], [1, 1]]
 IMAGES = [2, 0, 2, 1, 0, 2]    # images 0 and 2 have several sentences
@@ -50,7 +56,7 @@ def make_params(variant, **more):
 def make_model(params, seed, dtype=np.float64):
     """A model whose every parameter, the biases among them, is large enough to matter."""
     rng = np.random.default_rng(seed)
-    model = init_model(params, D, np.zeros(V), rng, dtype)
+    model = init_model(params, D, np.zeros(V), rng, dtype, D_REGION)
     return {name: rng.uniform(-.6, .6, W.shape).astype(dtype) for name, W in model.items()}
 
 
@@ -74,7 +80,7 @@ def batch_of(pairs, features, wordtoix, dtype=np.float32):
 
 def pack_pairs(pairs, dtype=np.float64):
     wordtoix = {START: 0, **{str(ix): ix for ix in range(1, V)}}
-    features = Rows(np.random.default_rng(42).normal(size=(3, D)))
+    features = Rows(np.random.default_rng(42).normal(size=(3, ROW)))
     return batch_of(pairs, features, wordtoix, dtype)
 
 

@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 import pytest
-from models import IMAGES, SENTENCES, VARIANTS, D, V, make_model, make_pairs, make_params, pack_pairs
+from models import IMAGES, ROW, SENTENCES, VARIANTS, D, V, make_model, make_pairs, make_params, pack_pairs
 
 from imagernn.captioning.model import (
     EVERYTHING,
@@ -19,6 +19,7 @@ from imagernn.captioning.model import (
 )
 from imagernn.corpus.vocab import START
 from imagernn.metrics.perplexity import perplexity
+from imagernn.nn.attention import Sight
 from imagernn.nn.workers import Workers
 
 PAIRS = make_pairs()
@@ -62,7 +63,7 @@ def test_an_image_that_is_repeated_counts_once_for_each_of_its_sentences(params)
     model = make_model(params, seed=4)
     one_cost, one_grads, _ = cost_and_grads(pack_pairs([PAIRS[1]]), model, params)
     batch = pack_pairs([PAIRS[1]] * 3)
-    assert batch.features.shape == (1, D)
+    assert batch.features.shape == (1, ROW)
     cost, grads, _ = cost_and_grads(batch, model, params)
     assert_close(cost, one_cost)
     for name in model:
@@ -125,17 +126,18 @@ def test_tick_along_a_sentence_gives_the_logprobs_of_the_forward_pass(params):
 def test_tick_treats_its_rows_apart_and_leaves_the_state_it_was_given(params):
     model = make_model(params, seed=8)
     tick = make_tick(model, params)
-    features = np.random.default_rng(0).normal(size=(4, D))
+    features = np.random.default_rng(0).normal(size=(4, ROW))
     state = encode_images(features, model, params)
     _, state = tick(np.zeros(4, np.int64), state)
-    before, words = [rows.copy() for rows in state], np.array([3, 1, 3, 9])
+    arrays = [rows for rows in state if not isinstance(rows, Sight)]
+    before, words = [rows.copy() for rows in arrays], np.array([3, 1, 3, 9])
     together, after = tick(words, state)
-    for rows, original in zip(state, before, strict=True):
+    for rows, original in zip(arrays, before, strict=True):
         np.testing.assert_array_equal(rows, original)
     for i in range(4):
         alone, alone_after = tick(words[i:i + 1], tuple(rows[i:i + 1] for rows in state))
         assert_close(alone[0], together[i])
-        for one, all_of_them in zip(alone_after, after, strict=True):
+        for one, all_of_them in zip(alone_after[:len(arrays)], after, strict=False):
             assert_close(one[0], all_of_them[i])
 
 
@@ -157,15 +159,16 @@ def test_the_dtype_is_that_of_the_parameters(params, dtype):
     assert {grad.dtype for grad in grads.values()} == {np.dtype(dtype)}
     state = encode_images(batch.features, model, params)
     logprobs, state = make_tick(model, params)(np.zeros(len(batch.features), np.int64), state)
-    assert {logprobs.dtype, *(rows.dtype for rows in state)} == {np.dtype(dtype)}
+    assert {logprobs.dtype, *(rows.dtype for rows in state if not isinstance(rows, Sight))} == {np.dtype(dtype)}
 
 
 # ---- the cost's parts
 
 def test_weight_decay_is_half_the_squares_of_the_weights_over_the_batch_size(params):
     model, batch = make_model(params, seed=11), pack_pairs(PAIRS)
-    weights = {'lstm': ['We', 'Ws', 'WLSTM', 'Wd'], 'rnn': ['We', 'Ws', 'Whh', 'Wxh', 'Wd']}[params['generator']]
-    weights += ['Wimage'] if 'image_at' in params else []
+    weights = {'lstm': ['WLSTM'], 'rnn': ['Whh', 'Wxh'],
+               'attention': ['WLSTM', 'Wregion', 'Wkey', 'Wquery', 'Wscore', 'Wcontext']}[params['generator']]
+    weights += ['We', 'Ws', 'Wd'] + (['Wimage'] if params.get('image_at', 'first') != 'first' else [])
     logprobs, _ = forward(batch, model, params)
     cost, stats = cost_of(logprobs, len(PAIRS), model, {**params, 'regc': .3})
     assert_close(stats['reg_cost'], .15 * sum((model[name] ** 2).sum() for name in weights) / len(PAIRS))
@@ -182,18 +185,19 @@ def test_perplexity_of_even_chances_is_the_number_of_words():
 
 def test_a_new_model_begins_as_neuraltalks_did(params):
     bias_init_vector = -np.arange(500.)
-    model = init_model({**params, **dict.fromkeys(('image_encoding_size', 'word_encoding_size', 'hidden_size'), 20)},
-                       30, bias_init_vector, np.random.default_rng(0))
+    sizes = dict.fromkeys(('image_encoding_size', 'word_encoding_size', 'hidden_size'), 20)
+    model = init_model({**params, **sizes, 'attention_size': 300}, 30, bias_init_vector, np.random.default_rng(0),
+                       D_region=25)
     np.testing.assert_array_equal(model['bd'], bias_init_vector[None].astype(np.float32))
     for name, W in model.items():
         assert W.dtype == np.float32 and W.ndim == 2
         if name.startswith('W'):
             inner = W[1:] if name == 'WLSTM' else W
             bound = .01 if name == 'Wd' and params['generator'] == 'rnn' else .1
-            assert .95 * bound < np.abs(inner).max() <= bound * (1 + 1e-6) and abs(inner.mean()) < .1 * bound, name
+            assert .9 * bound < np.abs(inner).max() <= bound * (1 + 1e-6) and abs(inner.mean()) < .2 * bound, name
         elif name != 'bd':
             assert not W.any(), name
-    if params['generator'] == 'lstm':
+    if 'WLSTM' in model:
         assert not model['WLSTM'][0].any()
 
 
@@ -221,5 +225,5 @@ def test_an_unknown_generator_is_refused_with_the_known_ones():
 def test_the_batches_of_these_tests_are_what_they_are_meant_to_be():
     batch = pack_pairs(PAIRS)
     assert START not in {word for pair in PAIRS for word in pair['sentence']['tokens']}
-    assert batch.features.shape == (3, D) and len(batch.image_rows) == len(IMAGES)
+    assert batch.features.shape == (3, ROW) and len(batch.image_rows) == len(IMAGES)
     assert batch.sentences.batch_sizes.tolist() == [6, 5, 4, 2, 1, 1, 1]

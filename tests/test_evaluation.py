@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from models import VARIANTS, D, V, flat, make_model, make_pairs, make_params, pack_pairs
+from models import ROW, VARIANTS, V, flat, make_model, make_pairs, make_params, pack_pairs
 
 from imagernn.captioning import evaluate
 from imagernn.captioning.batch import make_batch
@@ -15,7 +15,7 @@ from imagernn.nn.search import Sentence, sample_search
 from imagernn.nn.workers import Workers
 
 IXTOWORD = {ix: f'w{ix}' for ix in range(V)}
-FEATURES = np.random.default_rng(0).normal(size=(23, D))
+FEATURES = np.random.default_rng(0).normal(size=(23, ROW))
 NUM_THREADS = [1, 2, 5]
 
 

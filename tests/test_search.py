@@ -9,7 +9,7 @@ import math
 
 import numpy as np
 import pytest
-from models import VARIANTS, D, make_model, make_params
+from models import ROW, VARIANTS, make_model, make_params
 
 from imagernn.captioning.model import encode_images, make_tick
 from imagernn.nn import search as searches
@@ -133,7 +133,7 @@ def test_a_beam_that_is_wide_enough_finds_every_sentence_of_a_real_model(variant
     model = make_model(params, seed=1)
     for name in ('Ws', 'Wd', 'bd'):
         model[name] = model[name][:4] if name == 'Ws' else model[name][:, :4]
-    tick, state = make_tick(model, params), encode_images(np.ones((1, D)), model, params)
+    tick, state = make_tick(model, params), encode_images(np.ones((1, ROW)), model, params)
 
     def logprobs_after(words):
         logprobs, now = tick(np.zeros(1, np.int64), state)
@@ -207,7 +207,7 @@ def test_many_images_together_are_each_alone(beam_size):
 def test_many_images_together_are_each_alone_with_a_real_model(variant, dtype):
     params = make_params(variant)
     model = {name: 3 * W for name, W in make_model(params, seed=4, dtype=dtype).items()}
-    tick, features = make_tick(model, params), np.random.default_rng(0).normal(size=(5, D)).astype(dtype)
+    tick, features = make_tick(model, params), np.random.default_rng(0).normal(size=(5, ROW)).astype(dtype)
     for search in (lambda state: beam_search(tick, state, 3), lambda state: greedy_search(tick, state)):
         together = search(encode_images(features, model, params))
         for i in range(5):

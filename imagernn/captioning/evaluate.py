@@ -3,18 +3,26 @@
 Joins data provider, batch, model and search; computes no score of captions.
 """
 
+from itertools import chain
 from typing import NamedTuple
 
 import numpy as np
 from tqdm import tqdm
 
-from imagernn.captioning.batch import batch_of_pairs
+from imagernn.captioning.batch import batch_of_pairs, make_batch
 from imagernn.captioning.consensus import by_expected_cider, word_rarity
-from imagernn.captioning.model import ensemble_start, forward, make_ensemble_tick
+from imagernn.captioning.model import (
+    ensemble_start,
+    forward,
+    looks_at_regions,
+    make_ensemble_tick,
+    weights_of_regions,
+)
 from imagernn.corpus.vocab import coverage, decode, lookup_table
 from imagernn.errors import InputError
 from imagernn.metrics.cider import cider
 from imagernn.metrics.perplexity import perplexity
+from imagernn.nn.packing import unpack
 from imagernn.nn.search import beam_search, greedy_search, pooled_beam_search, sample_search
 from imagernn.nn.workers import Workers
 
@@ -28,6 +36,7 @@ class Caption(NamedTuple):
     logprob: float          # the sum of ln p over its words, and over END where it came to its end
     words: list             # without END
     word_logprobs: list     # ln p of each word, and last that of END where it came to its end
+    attention: list | None = None    # where the model looked before each of these: the weights of the R regions
 
 
 def split_perplexity(provider, split, model, params, wordtoix, max_images=-1, batch_size=100, workers=None,
@@ -84,15 +93,16 @@ def batches_perplexity(batches, model, params, workers, ensemble=()):
     return perplexity(*map(sum, zip(*sums, strict=True))) if sums else None
 
 
-def caption_images(rows, num_images, model, params, ixtoword, options, workers=None, ensemble=()):
+def caption_images(rows, num_images, model, params, ixtoword, options, workers=None, ensemble=(), attention=False):
     """Captions of images: yields for each image, in order, the list of its options['nbest'] best Captions.
 
     rows(i, j) gives the features (j - i, D) of images i to j. options: beam_size (1 is greedy), temperature (above 0:
     one caption drawn at random, by seed), nbest; beam_kind ('neuraltalk' or 'pool'), length_penalty and mbr_samples,
     which may be left out: above 1, so many captions are drawn, by seed and temperature, and ordered by
     consensus.by_expected_cider. ensemble: further (model, params) with the same vocabulary and features, whose
-    probabilities are averaged with those of the first. Each of the workers' threads searches a group of images at a
-    time. Raises InputError where the model's numbers overflow.
+    probabilities are averaged with those of the first. attention: whether the Captions say where the model looked; for
+    an ensemble, that is where the first one looked. Each of the workers' threads searches a group of images at a time.
+    Raises InputError where the model's numbers overflow.
     """
     workers, members = workers or Workers(), [(model, params), *ensemble]
     beam_size, temperature, samples = options['beam_size'], options['temperature'], options.get('mbr_samples', 0)
@@ -104,38 +114,46 @@ def caption_images(rows, num_images, model, params, ixtoword, options, workers=N
     if samples:    # an image's draws depend on no other image at all
         step, rarity = 1, word_rarity([model for model, _ in members])
 
-    def search(group):
-        first_image, features = group
+    def search(first_image, features, scratch):
         state = ensemble_start(features, members)
+
+        def step_tick(words, state):
+            workers.go_on()
+            return tick(words, state, scratch)
+
+        if samples:
+            return [best_of_drawn(step_tick, state, features[0], options, rarity)]
+        if greedy:
+            return greedy_search(step_tick, state)
+        if temperature > 0:
+            return sample_search(step_tick, state, np.random.default_rng([options['seed'], first_image]), temperature)
+        return best_of_beam(step_tick, state, options)
+
+    def captions_of(group):
+        first_image, features = group
         with workers.scratch() as scratch:
-
-            def step_tick(words, state):
-                workers.go_on()
-                return tick(words, state, scratch)
-
-            if samples:
-                state = tuple(rows_of[np.zeros(samples, np.int64)] for rows_of in state)    # one image, many times
-                rng = np.random.default_rng([options['seed'], *largest_features(features[0])])
-                drawn = sample_search(step_tick, state, rng, temperature)
-                return [by_expected_cider([sentence for sentence, in drawn], rarity)]
-            if greedy:
-                return greedy_search(step_tick, state)
-            if temperature > 0:
-                return sample_search(step_tick, state, np.random.default_rng([options['seed'], first_image]),
-                                     temperature)
-            return best_of_beam(step_tick, state, options)
+            found = [sentences[:options['nbest']] for sentences in search(first_image, features, scratch)]
+            captions = [as_captions(sentences, ixtoword) for sentences in found]
+            return with_attention(captions, found, features, model, params, scratch) if attention else captions
 
     groups = ((start, rows(start, min(start + step, num_images))) for start in range(0, num_images, step))
     with tqdm(total=num_images, desc='captions', unit='image', leave=None, disable=None) as progress:
-        for found in workers.map(search, groups):
-            for sentences in found:
-                yield as_captions(sentences[:options['nbest']], ixtoword)
-            progress.update(len(found))
+        for captions in workers.map(captions_of, groups):
+            yield from captions
+            progress.update(len(captions))
 
 
 def largest_features(features, number=8):
     """The places of an image's largest features (D,), largest first: a seed of its own, which rounding leaves alone."""
     return np.argsort(-features, kind='stable')[:number].tolist()
+
+
+def best_of_drawn(tick, state, features, options, rarity):
+    """The sentences drawn for one image with these features (D,), ordered by minimum Bayes risk."""
+    state = tuple(rows[np.zeros(options['mbr_samples'], np.int64)] for rows in state)    # one image, many times
+    rng = np.random.default_rng([options['seed'], *largest_features(features)])
+    drawn = sample_search(tick, state, rng, options['temperature'])
+    return by_expected_cider([sentence for sentence, in drawn], rarity)
 
 
 def best_of_beam(tick, state, options):
@@ -147,6 +165,22 @@ def best_of_beam(tick, state, options):
         return beam_search(tick, state, beam_size, nbest=nbest)
     return [sorted(found, key=lambda sentence: -sentence.logprob / len(sentence.words) ** penalty)
             for found in beam_search(tick, state, beam_size)]
+
+
+def with_attention(captions, found, features, model, params, scratch):
+    """The same lists of Captions, which say where the model looked; unchanged if it looks at no regions.
+
+    found: the search.Sentences of each image; features (n, D + R·D'). The model reads the captions once more.
+    """
+    if not looks_at_regions(params):
+        return captions
+    sentences = [[word for word in sentence.words if word] for each in found for sentence in each]
+    lengths = np.array(list(map(len, sentences)))
+    batch = make_batch(features, np.repeat(np.arange(len(found)), list(map(len, found))),
+                       np.fromiter(chain.from_iterable(sentences), np.int64, lengths.sum()), lengths)
+    weights = iter(unpack(weights_of_regions(batch, model, params, scratch), batch.sentences))    # each (length + 1, R)
+    return [[caption._replace(attention=next(weights)[:len(caption.word_logprobs)].tolist()) for caption in each]
+            for each in captions]
 
 
 def as_captions(sentences, ixtoword):

@@ -8,7 +8,8 @@ from imagernn.nn.blas import NUM_THREADS
 from imagernn.runs.flags import FLOAT32_MAX, check_run_params, require_above_zero, require_between, require_shares
 
 # what a checkpoint's arrays were made for: a run that starts or resumes from one cannot choose these
-MODEL_PARAMS = ('generator', *SIZES, 'image_at', 'tanhC_version', 'rnn_relu_encoders', 'rnn_feed_once')
+MODEL_PARAMS = ('generator', *SIZES, 'attention_size', 'image_at', 'tanhC_version', 'rnn_relu_encoders',
+                'rnn_feed_once')
 # what a run that resumes cannot choose either
 RUN_PARAMS = ('self_critical_after', 'label_smoothing', 'dataset', 'val_share', 'seed', 'word_count_threshold',
               'batch_size')
@@ -52,7 +53,8 @@ def add_model_flags(parser):
     add = parser.add_argument_group('model').add_argument
     add('--generator', choices=GENERATOR_NAMES, default='lstm',
         help='The recurrent layer: the LSTM of Vinyals et al. (2015), or, for comparison, the simpler ReLU network of '
-             'Karpathy & Fei-Fei (2015).')
+             'Karpathy & Fei-Fei (2015); "attention" is an LSTM that also looks at regions of the picture (Xu et al. '
+             '2015), and needs a feature file with regions.')
     add('--image_encoding_size', type=int, default=256,
         help='The size of the encoded image. Change it along with the size that it must equal: word_encoding_size for '
              'the LSTM, hidden_size for the RNN.')
@@ -60,6 +62,9 @@ def add_model_flags(parser):
         help='The size of an encoded word. Raise it, along with the hidden size, for a large data set.')
     add('--hidden_size', type=int, default=256,
         help='The size of the hidden state. Raise it to 512 for a model that learns better and takes longer.')
+    add('--attention_size', type=int, default=256,
+        help='The size of the keys by which the attention generator chooses regions. Lower it if training takes too '
+             'long.')
     add('--image_at', choices=('first', 'every', 'both'), default='first',
         help='Where the LSTM sees the image: "first" as its first input, as in NeuralTalk; "every" at every step; '
              '"both". Try both if captions have little to do with their pictures. For the RNN, see --rnn_feed_once.')
@@ -138,7 +143,8 @@ def check_training_flags(params):
     """Raise InputError for invalid values of the flags above and of runs.flags."""
     check_run_params(params)
     require_between(params, {'batch_size': BATCH_LIMITS, 'eval_batch_size': BATCH_LIMITS, 'regc': (0, FLOAT32_MAX),
-                             'word_count_threshold': (1, math.inf), **dict.fromkeys(SIZES, SIZE_LIMITS)})
+                             'word_count_threshold': (1, math.inf), 'attention_size': SIZE_LIMITS,
+                             **dict.fromkeys(SIZES, SIZE_LIMITS)})
     require_shares(params, ('drop_prob_encoder', 'drop_prob_decoder', 'val_share'))
     # beyond one half, the word itself could weigh less than all others together
     require_between(params, {'label_smoothing': (0, .5)})
@@ -147,7 +153,7 @@ def check_training_flags(params):
         raise InputError('--eval_max_images 0: nothing to evaluate on; give a number, or -1 for all')
     require_between(params, {'self_critical_images': BATCH_LIMITS, 'self_critical_samples': (2, 1000),
                              'bleu_weight': (0, math.inf)})
-    if params['generator'] != 'lstm' and params['image_at'] != 'first':
+    if params['generator'] == 'rnn' and params['image_at'] != 'first':
         raise InputError(f'--image_at {params["image_at"]}: is a flag of the LSTM; the RNN sees the image at every '
                          'step, or at the first one with --rnn_feed_once 1')
     from imagernn.captioning.model import require_sizes  # here, so that --help does without numpy
@@ -178,14 +184,14 @@ def add_search_flags(parser):
     add('--temperature', type=float, default=0.,
         help='Above 0, captions are drawn at random. Set it to see how captions vary: 1 draws as the model has it, '
              'less from the likelier words.')
-    add('--seed', type=int, default=0, help='The seed of what is drawn at random. Change it for other captions.')
-    add = parser.add_argument_group('system').add_argument
-    add('--dtype', choices=('float32', 'float64'), default='float32',
-        help='The precision of all arithmetic. float64 takes longer; use it to compare results exactly.')
     add('--mbr_samples', type=int, default=0, metavar='N',
         help='Draw N captions of each image and choose the one with the highest mean CIDEr-D against the others: the '
              'minimum Bayes risk (Kumar & Byrne 2004). Try it in place of the beam search, with 20 or more samples and '
              '--temperature .5; without a temperature it is 1. 0 turns it off.')
+    add('--seed', type=int, default=0, help='The seed of what is drawn at random. Change it for other captions.')
+    add = parser.add_argument_group('system').add_argument
+    add('--dtype', choices=('float32', 'float64'), default='float32',
+        help='The precision of all arithmetic. float64 takes longer; use it to compare results exactly.')
     add('--num_threads', type=int, default=NUM_THREADS,
         help='How many threads share the images. Lower it to leave cores to other programs.')
 

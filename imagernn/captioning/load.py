@@ -6,9 +6,9 @@ training data with the data at hand.
 
 import sys
 
-from imagernn.captioning.model import check_model
+from imagernn.captioning.model import check_model, looks_at_regions
 from imagernn.corpus.captioned_images import getDataProvider
-from imagernn.corpus.features import ORIGIN
+from imagernn.corpus.features import ORIGIN, ORIGIN_OF_REGIONS
 from imagernn.corpus.vocab import check_vocab
 from imagernn.errors import InputError
 from imagernn.runs.checkpoint_file import load_checkpoint
@@ -46,6 +46,12 @@ def load_ensemble(paths, checkpoint, path, dtype):
         if len(other['model']['We']) != len(checkpoint['model']['We']):
             raise InputError(f'{other_path}: was trained on features of size {len(other["model"]["We"])}, and {path} '
                              f'on size {len(checkpoint["model"]["We"])}; an ensemble needs the same features')
+        if looks_at_regions(other['params']):
+            if not looks_at_regions(checkpoint['params']):
+                raise InputError(f'{other_path}: looks at regions, and {path} does not; name it before the others')
+            if len(other['model']['Wregion']) != len(checkpoint['model']['Wregion']):
+                raise InputError(f'{other_path}: was trained on other features of regions than {path}; an ensemble '
+                                 'needs the same features')
         recorded = checkpoint.get('features')
         note_other_origin(other, recorded if isinstance(recorded, dict) else {}, other_path)
         members.append((other['model'], other['params']))
@@ -71,19 +77,22 @@ def trained_data(checkpoint, path, dataset, features):
 
 def check_feature_size(features, model):
     """InputError unless the model was made for features of this size."""
-    D = len(model['We'])
-    if features.dim != D:
-        raise InputError(f'{features.path}: features of size {features.dim}, but the checkpoint was trained on '
-                         f'size {D}; name the right file with --features')
+    for what, size, D in (('', features.whole_dim, len(model['We'])),
+                          (' of regions', features.region_dim, len(model.get('Wregion', ())) or features.region_dim)):
+        if size != D:
+            raise InputError(f'{features.path}: features{what} of size {size}, but the checkpoint was trained on '
+                             f'size {D}; name the right file with --features')
 
 
-def open_data(params, run):
+def open_data(params, run, regions=None):
     """The DataProvider of params' dataset, data_root, features and on_error.
 
     run: the flags of a training run, params themselves or a checkpoint's. If it took its val split from the training
     images of this data set, with --val_share, the provider has the same val split, unless the data set has one by now.
+    regions: whether to read features of regions, too (default: if the generator of run looks at them).
     """
-    provider = getDataProvider(params['dataset'], params['data_root'], params['features'], params['on_error'])
+    provider = getDataProvider(params['dataset'], params['data_root'], params['features'], params['on_error'],
+                               looks_at_regions(run) if regions is None else regions)
     share, seed = run.get('val_share', 0), run.get('seed')
     if share and run.get('dataset') == params['dataset'] and (run is params or 'val' not in provider.getSplitSizes()):
         if not isinstance(share, float) or not 0 < share < 1 or not isinstance(seed, int) or seed < 0:
@@ -99,7 +108,7 @@ def origin_changes(recorded, ours):
     What either of them does not say is not compared.
     """
     return [f'{key} is {ours[key]}, but was {recorded[key]} when the checkpoint was trained'
-            for key in ORIGIN if key in ours and key in recorded and ours[key] != recorded[key]]
+            for key in (*ORIGIN, ORIGIN_OF_REGIONS) if key in ours and key in recorded and ours[key] != recorded[key]]
 
 
 def note_other_origin(checkpoint, ours, file=None):

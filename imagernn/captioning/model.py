@@ -1,8 +1,9 @@
 """The captioning model: encoders of image and words, a recurrent layer, a decoder; cost, gradients and decoding.
 
-model is a flat dict of 2-D arrays, params the dict of the command line's flags. What differs between the LSTM and the
-RNN because of the image stands here, under "How the image enters", and nowhere else. Knows nothing of files, training
-loops or how search chooses words.
+model is a flat dict of 2-D arrays, params the dict of the command line's flags. What differs between the generators
+because of the image stands here, under "How the image enters", and nowhere else. An image comes as one row of features:
+those of the whole picture and, for the generator that looks at regions, those of each region after them. Knows nothing
+of files, training loops or how search chooses words.
 """
 
 from collections.abc import Callable
@@ -14,7 +15,9 @@ import numpy as np
 from imagernn.captioning.batch import deal
 from imagernn.captioning.names import SIZES
 from imagernn.metrics.perplexity import perplexity
+from imagernn.nn import attention as soft_attention
 from imagernn.nn import lstm, rnn
+from imagernn.nn.attention import Attention, Sight
 from imagernn.nn.layers import (
     affine_forward,
     affine_parameters_backward,
@@ -37,18 +40,17 @@ from imagernn.nn.workers import Workers
 
 # ---- how the image enters -------------------------------------------------------------------------------------------
 
-def lstm_forward(Xi, Xs, batch_sizes, model, params, scratch):
+def lstm_forward(Xi, Xs, batch_sizes, model, params, scratch, attention):
     """As in NeuralTalk the image is the first input, before START (Vinyals et al. 2015); what comes out is discarded.
 
     With image_at 'every' it is seen at every step instead, through its own rows of the input weights, Wimage; with
-    'both' it is both. Xi (N, E) encoded images, Xs (P, F) encoded words -> H (P, H), the hidden state after each word,
-    cache.
+    'both' it is both. attention: an Attention over the regions, or None. Xi (N, E) encoded images, Xs (P, F) encoded
+    words -> H (P, H), the hidden state after each word, cache.
     """
     first, every = sees_image(params)
     N = len(Xi)
-    start = None
-    if every:
-        start = None, None, Xi @ model['Wimage']                                # (N, 4H), added at every step
+    context = Xi @ model['Wimage'] if every else None                           # (N, 4H), added at every step
+    start = None, None, context, attention
     X = Xs
     if first:
         batch_sizes = [N, *batch_sizes]
@@ -60,7 +62,7 @@ def lstm_forward(Xi, Xs, batch_sizes, model, params, scratch):
 
 
 def lstm_backward(dH, cache):
-    """dH (P, H) -> dXi (N, E), dXs (P, F), grads."""
+    """dH (P, H) -> dXi (N, E), dXs (P, F), dvalues (N, R, E) by the vectors of an attention or None, grads."""
     Xi, Wimage, first, every, cache, scratch = cache
     N = len(Xi)
     if first:
@@ -74,15 +76,17 @@ def lstm_backward(dH, cache):
         dsums = dstart[2]                                                       # (N, 4H)
         grads['Wimage'] = Xi.T @ dsums
         dXi = dXi + dsums @ Wimage.T
-    return dXi, dXs, grads
+    return dXi, dXs, dstart[3] if len(dstart) > 3 else None, grads
 
 
-def lstm_start(Xi, model, params):
-    """The state before START, from encoded images Xi (n, E)."""
+def lstm_start(Xi, sight, model, params):
+    """The state before START, from encoded images Xi (n, E), and the Sight of their regions or None."""
     first, every = sees_image(params)
     state = lstm.zero_state(len(Xi), model, Xi.dtype)
     if every:
         state = *state, Xi @ model['Wimage']
+    if sight is not None:
+        state = *state, sight
     if first:
         _, state = lstm.tick(lstm.project(Xi, model, params), state, model, params)
     return state
@@ -94,7 +98,32 @@ def sees_image(params):
     return where in ('first', 'both'), where in ('every', 'both')
 
 
-def rnn_forward(Xi, Xs, batch_sizes, model, params, scratch):
+def regions_forward(regions, image_rows, kept, drop_prob, model):
+    """The vectors that the attention chooses from: regions (M, R, D') -> values (N, R, E), a row a sentence, cache.
+
+    Dropout keeps the same elements of all regions of a sentence.
+    """
+    M, R, D = regions.shape
+    encoded, cache = affine_forward(regions.reshape(M * R, D), model['Wregion'], model['bregion'])    # (M·R, E)
+    values = encoded.reshape(M, R, -1)[image_rows]                              # (N, R, E)
+    flat, mask = dropout_forward(np.ones((len(values), values.shape[2]), values.dtype), kept, drop_prob)
+    if mask is not None:
+        values *= flat[:, None]
+    return values, (cache, image_rows, mask)
+
+
+def regions_backward(dvalues, cache):
+    """dvalues (N, R, E), overwritten -> grads."""
+    cache, image_rows, mask = cache
+    N, R, E = dvalues.shape
+    if mask is not None:
+        dvalues *= mask[:, None]
+    _, dencoded = embedding_backward(dvalues.reshape(N, R * E), image_rows)     # (M, R·E)
+    dWregion, dbregion = affine_parameters_backward(dencoded.reshape(-1, E), cache)
+    return {'Wregion': dWregion, 'bregion': dbregion}
+
+
+def rnn_forward(Xi, Xs, batch_sizes, model, params, scratch, _):
     """The image is added to the hidden state's sums at every step, or at the first (Karpathy & Fei-Fei 2015).
 
     Xi (N, H) encoded images, Xs (P, E) encoded words -> H (P, H), the hidden state after each word, cache.
@@ -107,15 +136,15 @@ def rnn_forward(Xi, Xs, batch_sizes, model, params, scratch):
 
 
 def rnn_backward(dH, cache):
-    """dH (P, H), overwritten -> dXi (N, H), dXs (P, E), grads."""
+    """dH (P, H), overwritten -> dXi (N, H), dXs (P, E), None, grads."""
     on, cache = cache
     dXs, (_, dXi), grads = rnn.backward(dH, cache)
     if on is not None:
         dXi = relu_backward(dXi, on)
-    return dXi, dXs, grads
+    return dXi, dXs, None, grads
 
 
-def rnn_start(Xi, model, params):
+def rnn_start(Xi, _, model, params):
     """The state before START: no hidden state, and the encoded images Xi (n, H) as the context."""
     if params.get('rnn_relu_encoders'):
         Xi, _ = relu_forward(Xi)
@@ -131,11 +160,15 @@ class Generator(NamedTuple):
     forward: Callable
     backward: Callable
     start: Callable
+    looks_at_regions: bool = False
 
 
 GENERATORS = {
     'lstm': Generator(lstm, ('image_encoding_size', 'word_encoding_size'), 1., lstm_forward, lstm_backward, lstm_start),
     'rnn': Generator(rnn, ('image_encoding_size', 'hidden_size'), .1, rnn_forward, rnn_backward, rnn_start),
+    # the LSTM with soft attention (Xu et al. 2015)
+    'attention': Generator(lstm, ('image_encoding_size', 'word_encoding_size'), 1., lstm_forward, lstm_backward,
+                           lstm_start, looks_at_regions=True),
 }
 
 
@@ -149,17 +182,31 @@ def get_generator(params):
 
 # ---- the parameters -------------------------------------------------------------------------------------------------
 
-def shapes(params, D, sizes, V):
-    """Parameter name -> shape, for features of size D, the three SIZES and V words."""
+def shapes(params, D, D_region, sizes, V):
+    """Parameter name -> shape, for features of sizes D and, of regions, D_region; the sizes_of params; V words."""
     E, F, H = (sizes[name] for name in SIZES)
     image = {'Wimage': (E, 4 * H)} if has_image_rows(params) else {}
-    return {'We': (D, E), 'be': (1, E), 'Ws': (V, F), **get_generator(params).layer.shapes(F, H), **image,
+    regions = {}
+    if looks_at_regions(params):
+        regions = {'Wregion': (D_region, E), 'bregion': (1, E),
+                   **soft_attention.shapes(E, H, sizes['attention_size'], 4 * H)}
+    return {'We': (D, E), 'be': (1, E), 'Ws': (V, F), **get_generator(params).layer.shapes(F, H), **image, **regions,
             'Wd': (H, V), 'bd': (1, V)}
 
 
 def has_image_rows(params):
     """Whether the model has input weights of the image's own: the LSTM's that sees it at every step."""
-    return params['generator'] == 'lstm' and sees_image(params)[1]
+    return get_generator(params).layer is lstm and sees_image(params)[1]
+
+
+def looks_at_regions(params):
+    """Whether the generator needs features of regions."""
+    return get_generator(params).looks_at_regions
+
+
+def sizes_of(params):
+    """The sizes that params give a model: SIZES and, where it looks at regions, attention_size."""
+    return {name: params[name] for name in (*SIZES, *(['attention_size'] if looks_at_regions(params) else []))}
 
 
 def require_sizes(params, sizes):
@@ -175,26 +222,32 @@ def require_sizes(params, sizes):
 
 def equal_sizes(params):
     """The two of SIZES that must be equal; the same one twice where none must."""
-    if params['generator'] == 'lstm' and not sees_image(params)[0]:
+    if get_generator(params).layer is lstm and not sees_image(params)[0]:
         return 'hidden_size', 'hidden_size'
     return get_generator(params).equal_sizes
 
 
-def init_model(params, D, bias_init_vector, rng, dtype=np.float32):
+def init_model(params, D, bias_init_vector, rng, dtype=np.float32, D_region=0):
     """A new model: uniform in ±0.1 (the RNN's Wd in ±0.01), biases 0, except that bd starts at bias_init_vector (V,).
 
-    params: generator and the three SIZES; D: the size of the features. ValueError where the sizes do not fit.
+    params: generator and its sizes_of; D, D_region: the sizes of the features of a picture and of a region. ValueError
+    where the sizes do not fit.
     """
     generator = get_generator(params)
-    sizes = {name: params[name] for name in SIZES}
+    sizes = sizes_of(params)
     require_sizes(params, sizes)
-    E, F, H = sizes.values()
+    E, F, H = (sizes[name] for name in SIZES)
     V = len(bias_init_vector)
+    regions = {}
+    if generator.looks_at_regions:
+        regions = {'Wregion': rng.uniform(-.1, .1, (D_region, E)), 'bregion': np.zeros((1, E)),
+                   **soft_attention.init(E, H, sizes['attention_size'], 4 * H, rng)}
     model = {'We': rng.uniform(-.1, .1, (D, E)),
              'be': np.zeros((1, E)),
              'Ws': rng.uniform(-.1, .1, (V, F)),
              **generator.layer.init(F, H, rng),
              **({'Wimage': rng.uniform(-.1, .1, (E, 4 * H))} if has_image_rows(params) else {}),
+             **regions,
              'Wd': rng.uniform(-.1, .1, (H, V)) * generator.decoder_scale,
              'bd': rng.uniform(-.1, .1, (1, V))}    # drawn for the sake of the random stream, which runs rely on
     model['bd'][:] = bias_init_vector
@@ -203,7 +256,7 @@ def init_model(params, D, bias_init_vector, rng, dtype=np.float32):
 
 def check_model(model, params, V):
     """ValueError unless model has the parameters of params' generator with V words, of fitting shapes, all finite."""
-    expected = shapes(params, 1, dict.fromkeys(SIZES, 1), 1)
+    expected = shapes(params, 1, 1, dict.fromkeys((*SIZES, 'attention_size'), 1), 1)
     if model.keys() != expected.keys():
         raise ValueError(f'its parameters are {", ".join(model)}, but a {params["generator"]} model has '
                          f'{", ".join(sorted(expected))}')
@@ -214,7 +267,10 @@ def check_model(model, params, V):
             raise ValueError(f'its {name} holds numbers that are not finite')
     D, E = model['We'].shape
     sizes = dict(zip(SIZES, (E, model['Ws'].shape[1], model['Wd'].shape[0]), strict=True))
-    wrong = [name for name, shape in shapes(params, D, sizes, V).items() if model[name].shape != shape]
+    D_region = 0
+    if looks_at_regions(params):
+        D_region, sizes['attention_size'] = len(model['Wregion']), model['Wkey'].shape[1]
+    wrong = [name for name, shape in shapes(params, D, D_region, sizes, V).items() if model[name].shape != shape]
     one, other = equal_sizes(params)
     if wrong or sizes[one] != sizes[other]:
         found = ', '.join(f'{name} {model[name].shape}' for name in wrong or ('We', 'Ws', 'Wd'))
@@ -224,7 +280,8 @@ def check_model(model, params, V):
 def regularized(params):
     """Names of the parameters that weight decay acts on."""
     image = ('Wimage',) if has_image_rows(params) else ()
-    return ('We', 'Ws', *get_generator(params).layer.REGULARIZE, *image, 'Wd')
+    regions = ('Wregion', *soft_attention.REGULARIZE) if looks_at_regions(params) else ()
+    return ('We', 'Ws', *get_generator(params).layer.REGULARIZE, *image, *regions, 'Wd')
 
 
 # ---- cost and gradients ---------------------------------------------------------------------------------------------
@@ -235,14 +292,15 @@ class Dropout(NamedTuple):
     images: np.ndarray | None    # (N, …), of the encoded images
     words: np.ndarray | None     # (P, …), of the encoded words
     hidden: np.ndarray | None    # (P, …), of the hidden states on their way to the decoder
+    regions: np.ndarray | None   # (N, …), of the encoded regions, the same for all regions of a sentence
 
     def part(self, sentences, rows):
         """What belongs to a part of the batch, as batch.deal names it."""
         return Dropout(*(kept if kept is None else kept[part]
-                         for kept, part in zip(self, (sentences, rows, rows), strict=True)))
+                         for kept, part in zip(self, (sentences, rows, rows, sentences), strict=True)))
 
 
-EVERYTHING = Dropout(None, None, None)
+EVERYTHING = Dropout(None, None, None, None)
 
 
 def draw_dropout(batch, model, params, rng):
@@ -252,7 +310,8 @@ def draw_dropout(batch, model, params, rng):
     N, P = len(batch.image_rows), len(batch.sentences.inputs)
     return Dropout(dropout_draw(N, model['We'].shape[1], encoder, rng),
                    dropout_draw(P, model['Ws'].shape[1], encoder, rng),
-                   dropout_draw(P, model['Wd'].shape[0], decoder, rng))
+                   dropout_draw(P, model['Wd'].shape[0], decoder, rng),
+                   dropout_draw(N, model['We'].shape[1], encoder, rng) if looks_at_regions(params) else None)
 
 
 def forward(batch, model, params, dropout=EVERYTHING, scratch=None, smoothing=0.):
@@ -265,16 +324,21 @@ def forward(batch, model, params, dropout=EVERYTHING, scratch=None, smoothing=0.
     drop_decoder = params.get('drop_prob_decoder', 0)
     inputs, targets, batch_sizes, _ = batch.sentences
 
-    encoded, image_cache = affine_forward(batch.features, model['We'], model['be'])              # (M, E)
+    features, regions = split_features(batch.features, model)                                    # (M, D), (M, R, D')
+    encoded, image_cache = affine_forward(features, model['We'], model['be'])                    # (M, E)
     Xi, image_mask = dropout_forward(encoded[batch.image_rows], dropout.images, drop_encoder)    # (N, E)
     Xs, word_cache = embedding_forward(model['Ws'], inputs)                                      # (P, F)
     Xs, word_mask = dropout_forward(Xs, dropout.words, drop_encoder)
 
-    H, recurrent_cache = get_generator(params).forward(Xi, Xs, batch_sizes, model, params, scratch)    # (P, H)
+    attention, region_cache = None, None
+    if looks_at_regions(params):
+        values, region_cache = regions_forward(regions, batch.image_rows, dropout.regions, drop_encoder, model)
+        attention = Attention(values, len(inputs) + len(Xi) * sees_image(params)[0], model, scratch.part('attention'))
+    H, recurrent_cache = get_generator(params).forward(Xi, Xs, batch_sizes, model, params, scratch, attention)  # (P, H)
     H, hidden_mask = dropout_forward(H, dropout.hidden, drop_decoder)
     logprobs, decoder_cache = softmax_cost_forward(H, model['Wd'], model['bd'], targets, scratch, smoothing)
-    return logprobs, (image_cache, batch.image_rows, image_mask, word_cache, word_mask, recurrent_cache, hidden_mask,
-                      decoder_cache, scratch)
+    return logprobs, (image_cache, batch.image_rows, image_mask, word_cache, word_mask, region_cache, recurrent_cache,
+                      hidden_mask, decoder_cache, scratch, attention)
 
 
 def backward(scale, cache, params):
@@ -283,14 +347,16 @@ def backward(scale, cache, params):
     scale is one number, or a weight for each word (P,). The gradient by Ws is SparseRows: only words that occur have
     one.
     """
-    (image_cache, image_rows, image_mask, word_cache, word_mask, recurrent_cache, hidden_mask, decoder_cache,
-     scratch) = cache
+    (image_cache, image_rows, image_mask, word_cache, word_mask, region_cache, recurrent_cache, hidden_mask,
+     decoder_cache, scratch, _) = cache
     grads = {}
 
     dH, grads['Wd'], grads['bd'] = softmax_cost_backward(scale, decoder_cache)                   # (P, H)
     dH = dropout_backward(dH, hidden_mask, out=dH)
-    dXi, dXs, recurrent_grads = get_generator(params).backward(dH, recurrent_cache)              # (N, E), (P, F)
+    dXi, dXs, dvalues, recurrent_grads = get_generator(params).backward(dH, recurrent_cache)     # (N, E), (P, F)
     grads.update(recurrent_grads)
+    if region_cache is not None:
+        grads.update(regions_backward(dvalues, region_cache))
 
     grads['Ws'] = embedding_backward(dropout_backward(dXs, word_mask), word_cache)
     _, dencoded = embedding_backward(dropout_backward(dXi, image_mask), image_rows)              # (M, E)
@@ -298,6 +364,18 @@ def backward(scale, cache, params):
     dWe = scratch('dWe', We.shape, We.dtype)
     grads['We'], grads['be'] = affine_parameters_backward(dencoded, image_cache, out=dWe)
     return grads
+
+
+def split_features(features, model):
+    """Rows of features (M, D + R·D') -> those of the whole pictures (M, D), and of their regions (M, R, D').
+
+    A model without attention needs no regions: None.
+    """
+    D = len(model['We'])
+    if 'Wregion' not in model:
+        return features[:, :D], None
+    D_region = len(model['Wregion'])
+    return features[:, :D], features[:, D:].reshape(len(features), (features.shape[1] - D) // D_region, D_region)
 
 
 def cost_of(logprobs, N, model, params):
@@ -351,12 +429,23 @@ def logprobs_and_grads(batch, model, params, weights, dropout=EVERYTHING, worker
     return np.concatenate(logprobs, axis=-1), add_up(grads, model, decay, workers)
 
 
+def weights_of_regions(batch, model, params, scratch=None):
+    """Where an attention model looks before each word of a Batch: the weights of the regions (P, R)."""
+    _, cache = forward(batch, model, params, scratch=scratch)
+    return cache[-1].weights[-len(batch.sentences.inputs):]    # without the step of the image itself
+
+
 # ---- decoding -------------------------------------------------------------------------------------------------------
 
 def encode_images(features, model, params):
-    """The state before START, a tuple of arrays (n, …), from image features (n, D)."""
+    """The state before START, a tuple of arrays (n, …) and perhaps a Sight, from image features (n, D + R·D')."""
+    features, regions = split_features(features, model)
     encoded, _ = affine_forward(features, model['We'], model['be'])
-    return get_generator(params).start(encoded, model, params)
+    sight = None
+    if looks_at_regions(params):
+        values, _ = regions_forward(regions, slice(None), None, 0, model)
+        sight = Sight(values, model)
+    return get_generator(params).start(encoded, sight, model, params)
 
 
 def make_tick(model, params, workers=None, likeliest=False):
@@ -387,7 +476,8 @@ def make_ensemble_tick(members, workers=None, likeliest=False):
     if len(members) == 1:
         return make_tick(*members[0], workers, likeliest)
     ticks = [make_tick(model, params, workers) for model, params in members]
-    nothing = [np.zeros((0, len(model['We'])), model['We'].dtype) for model, _ in members]
+    nothing = [np.zeros((0, len(model['We']) + len(model.get('Wregion', ''))), model['We'].dtype)
+               for model, _ in members]
     sizes = [len(encode_images(none, *member)) for none, member in zip(nothing, members, strict=True)]
     starts = np.cumsum([0, *sizes])
 

@@ -7,5 +7,7 @@ def result_blob(img_path, captions, **more):
     captions: the image's list of evaluate.Caption, best first. more: further fields of the entry.
     """
     texts = [{'text': ' '.join(caption.words), 'logprob': caption.logprob,
-              'word_logprobs': [round(logprob, 6) for logprob in caption.word_logprobs]} for caption in captions]
+              'word_logprobs': [round(logprob, 6) for logprob in caption.word_logprobs],
+              **({} if caption.attention is None else {'attention': [
+                  [round(weight, 4) for weight in word] for word in caption.attention]})} for caption in captions]
     return {'img_path': img_path, **more, 'candidate': texts[0]} | ({'nbest': texts} if len(texts) > 1 else {})

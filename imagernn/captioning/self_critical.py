@@ -131,7 +131,8 @@ def draw_captions(features, num_samples, model, params, rng, workers=None):
     def draw(share_and_seed):
         share, seed = share_and_seed
         state = encode_images(features[share], model, params)
-        state = tuple(np.repeat(rows, num_samples, axis=0) for rows in state)
+        each = np.repeat(np.arange(len(share)), num_samples)
+        state = tuple(rows[each] for rows in state)
         with workers.scratch() as scratch:
             return sample_search(lambda words, state: tick(words, state, scratch), state, np.random.default_rng(seed))
 

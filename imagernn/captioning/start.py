@@ -106,7 +106,8 @@ def start(params, checkpoint, provider):
         tokens, num_sentences = provider.tokens('train')
         wordtoix, ixtoword, bias_init_vector = build_vocab(tokens, provider.words, num_sentences,
                                                            params['word_count_threshold'])
-        model = init_model(params, provider.features.dim, bias_init_vector, rng, dtype)
+        model = init_model(params, provider.features.whole_dim, bias_init_vector, rng, dtype,
+                           provider.features.region_dim)
     else:
         wordtoix, ixtoword = checkpoint['wordtoix'], checkpoint['ixtoword']
         model = {name: array.astype(dtype) for name, array in checkpoint['model'].items()}

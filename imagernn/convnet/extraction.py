@@ -16,11 +16,22 @@ from imagernn.formats.pictures import load_picture
 
 GRID_OUTPUTS = ('pool5', 'grid')    # a network's last convolutional grid has one of these names
 
+# windows over the picture, from the whole of it to a sixth: (rows, columns) of a 7 × 7 grid, and where they begin
+WINDOWS = (((7, 7), [(0, 0)]),
+           ((4, 7), [(0, 0), (3, 0)]),
+           ((7, 4), [(0, 0), (0, 3)]),
+           ((4, 4), [(0, 0), (0, 3), (3, 0), (3, 3), (1, 1), (2, 2)]),
+           ((5, 3), [(1, 0), (1, 2), (1, 4)]),
+           ((3, 5), [(0, 1), (2, 1), (4, 1)]),
+           ((3, 3), [(row, column) for row in (0, 2, 4) for column in (0, 2, 4)]))
+GRID = 7    # rows and columns of that grid of our networks
+
 
 class Regions(NamedTuple):
     """Which regions of a picture get features of their own.
 
     kind 'grid': the last convolutional grid, averaged to rows × columns cells, or as it is where they are 0;
+    kind 'windows': that grid, averaged over each of WINDOWS, the first of which is the whole picture;
     kind 'crops': rows × columns equal parts of the picture, each passed through the network; kind '': no regions.
     """
 
@@ -39,11 +50,11 @@ def parse_regions(text):
     """The value of --regions, such as '', 'grid', 'grid:2x4' or 'crops:3x3', as Regions. InputError for any other."""
     kind, _, size = text.partition(':')
     rows, _, columns = size.partition('x')
-    if text in ('', 'grid'):
+    if text in ('', 'grid', 'windows'):
         return Regions(text)
     if kind in ('grid', 'crops') and all(n.isdecimal() and 0 < int(n) <= 14 for n in (rows, columns)):
         return Regions(kind, int(rows), int(columns))
-    raise InputError(f'--regions {text}: expected grid, grid:RxC or crops:RxC with R and C from 1 to 14, '
+    raise InputError(f'--regions {text}: expected windows, grid, grid:RxC or crops:RxC with R and C from 1 to 14, '
                      'as in crops:3x3')
 
 
@@ -66,13 +77,29 @@ def prepared_views(picture, network, regions):
     return np.stack([prepare(view, network.name) for view in views(picture, regions)])
 
 
-def average_cells(grid, regions):
-    """A grid (n, h, w, D) averaged to the cells of regions, row by row: (n, R, D). Without a size, R is h · w."""
+def grid_slices(regions, h, w):
+    """Which rows and columns of a grid of h × w cells each region covers: a list of pairs of slices, row by row."""
+    if regions.kind == 'windows':
+        scaled = [[slice(size * first // GRID, -(-size * (first + length) // GRID))
+                   for size, first, length in ((h, row, rows), (w, column, columns))]
+                  for (rows, columns), places in WINDOWS for row, column in places]
+        return [tuple(pair) for pair in scaled]
+    return [(rows, columns) for rows in cells(h, regions.rows or h) for columns in cells(w, regions.columns or w)]
+
+
+def average_regions(grid, regions):
+    """A grid (n, h, w, D) averaged over each region: (n, R, D)."""
     n, h, w, D = grid.shape
-    if regions.rows == 0:
+    if regions == Regions('grid'):
         return grid.reshape(n, h * w, D)
-    return np.stack([grid[:, rows, columns].mean(axis=(1, 2))
-                     for rows in cells(h, regions.rows) for columns in cells(w, regions.columns)], axis=1)
+    return np.stack([grid[:, rows, columns].mean(axis=(1, 2)) for rows, columns in grid_slices(regions, h, w)], axis=1)
+
+
+def boxes_of(regions):
+    """Where the regions are: (R, 4), x0, y0, x1, y1 of each as shares of the picture's width and height."""
+    h, w = (regions.rows, regions.columns) if regions.kind == 'crops' else (GRID, GRID)
+    return np.array([(columns.start / w, rows.start / h, columns.stop / w, rows.stop / h)
+                     for rows, columns in grid_slices(regions, h, w)], np.float32)
 
 
 def through_network(x, network, layer, regions, workers):
@@ -82,10 +109,10 @@ def through_network(x, network, layer, regions, workers):
     """
     n, num_views = x.shape[:2]
     x = x.reshape(-1, *x.shape[2:])                                                 # (n · (1 + crops), 224, 224, 3)
-    if regions.kind == 'grid':
+    if regions.kind in ('grid', 'windows'):
         grid_name = next(name for name in network.outputs if name in GRID_OUTPUTS)
         out, grid = network.forward(x, (layer, grid_name), workers)                 # grid (n, h, w, D')
-        return {'feats': out.reshape(n, -1), 'regions': average_cells(grid, regions)}
+        return {'feats': out.reshape(n, -1), 'regions': average_regions(grid, regions)}
     flat = network.forward(x, layer, workers).reshape(n, num_views, -1)             # (n, 1 + crops, D)
     return {'feats': flat[:, 0]} | ({'regions': flat[:, 1:]} if regions.kind else {})
 

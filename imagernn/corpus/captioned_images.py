@@ -19,18 +19,21 @@ from imagernn.errors import InputError, command
 from imagernn.formats.names import path_inside, picture_name, refused
 
 
-def getDataProvider(dataset, data_root='data', features=None, on_error='skip'):
+def getDataProvider(dataset, data_root='data', features=None, on_error='skip', regions=False):
     """Load and check data_root/dataset/dataset.json and its features. Returns a DataProvider.
 
     features: a file name in that folder, or else a path; by default vgg_feats.mat, .h5 or .npy. Where the file lists
     its pictures, rows are matched to images by name, else by imgid. on_error: what to do where the file marks images'
     rows as not extracted: 'skip' leaves these images out, with a warning on stderr that counts them; 'stop' raises.
+    regions: whether the features of an image are those of its regions, too; see Features.
     Raises InputError naming the file and the place when anything is missing or is not as it should be.
     """
     folder = _dataset_folder(Path(data_root), dataset)
     path = folder / 'dataset.json'
     store = read_dataset(path)
     opened = open_features(_features_path(folder, features))
+    if regions:
+        opened = opened.with_regions()
     if opened.pictures is None:
         _check_imgids(path, store, opened)
         rows = store.imgids

@@ -65,12 +65,13 @@ def _opened(path, mode):
         return h5py.File(path, mode, locking=False)
 
 
-def create_file(path, settings, names, dtype, example, copy_into=None):
+def create_file(path, settings, names, dtype, example, boxes=None, copy_into=None):
     """Create a feature file in which no row is extracted yet, except those that copy_into(file) writes.
 
     It is an .h5 with the datasets `feats` (N, D), one row per picture, and for regions `regions` (N, R, D'), both
     given by example: name -> an array of any number of rows; `pictures` (N,), the names; `extracted` (N,), 1 where the
-    row holds features, 0 where it is zero because there is no picture or it is broken. The attributes are format,
+    row holds features, 0 where it is zero because there is no picture or it is broken; and, where they are given,
+    `boxes` (R, 4), the x0, y0, x1, y1 of each region as shares of the picture's size. The attributes are format,
     version, the settings and, once it is finished, `skipped`, the number of broken pictures.
     """
     creation = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
@@ -80,6 +81,8 @@ def create_file(path, settings, names, dtype, example, copy_into=None):
             file.create_dataset(name, (len(names), *array.shape[1:]), dtype, dcpl=creation, track_times=False)
         file.create_dataset('pictures', data=encode_names(names), track_times=False)
         file.create_dataset('extracted', (len(names),), np.uint8, dcpl=creation, track_times=False)
+        if boxes is not None:
+            file.create_dataset('boxes', data=boxes, track_times=False)
         file.attrs.update({'format': FORMAT, 'version': VERSION, **settings})
         if copy_into:
             copy_into(file)
@@ -186,10 +189,11 @@ def copy_begun(begun, partial, settings, names, dtype):
         return
     with hdf5.opened(begun.path) as source:
         shapes = {name: source[name].shape[1:] for name in ('feats', 'regions') if name in source}
-        _copy_rows(begun, partial, settings, names, dtype, shapes, lambda name, row: source[name][row])
+        boxes = source['boxes'][:] if 'boxes' in source else None
+        _copy_rows(begun, partial, settings, names, dtype, shapes, lambda name, row: source[name][row], boxes)
 
 
-def _copy_rows(begun, partial, settings, names, dtype, shapes, row_of):
+def _copy_rows(begun, partial, settings, names, dtype, shapes, row_of, boxes=None):
     """Create the file of copy_begun. shapes: those of a row of each dataset; row_of(dataset, row): the values."""
 
     def copy_into(file):
@@ -199,7 +203,7 @@ def _copy_rows(begun, partial, settings, names, dtype, shapes, row_of):
         file['extracted'][:] = begun.extracted
 
     example = {name: np.empty((1, *shape)) for name, shape in shapes.items()}
-    create_file(partial, settings, names, dtype, example, copy_into)
+    create_file(partial, settings, names, dtype, example, boxes, copy_into)
 
 
 def write_rows(file, numbers, arrays, names):

@@ -26,12 +26,18 @@ from imagernn.formats.npy import read_header
 DEFAULT_NAMES = ('vgg_feats.mat', 'vgg_feats.h5', 'vgg_feats.npy')
 LAYOUT = 'one image per column in .mat, one image per row in .h5 and .npy'
 ORIGIN = ('network', 'layer', 'weights_sha256', 'preprocessing')    # what a file may record of its origin
+ORIGIN_OF_REGIONS = 'regions'    # and of its regions: their kind
+MOST_REGIONS = 1000
 CACHE_BYTES = 1 << 30    # of decompressed chunks kept in memory
 SAMPLE_ROWS = 4          # whose values identify a feature file
 
 
 class Features:
     """The features of all images of a data set: num_images rows of dim numbers, stored as dtype in the file at path.
+
+    Opened with regions, a row has the whole_dim features of the whole picture, and after them the region_dim features
+    of each of its num_regions regions. boxes (R, 4): where these are, if the file says so, else None: x0, y0, x1, y1 as
+    shares of the picture's width and height.
 
     What extract_features records in the file:
     origin: how they were made, a dict of those entries of ORIGIN that the file has (attributes of an .h5, variables
@@ -44,6 +50,7 @@ class Features:
         self.path = path
         self.origin = {name: value for name, value in origin.items() if isinstance(value, str)}
         self.num_images, self.dim = source.shape
+        self.whole_dim, self.num_regions, self.region_dim, self.boxes = self.dim, 0, 0, None
         self.dtype = source.dtype.newbyteorder('=')
         self.pictures = pictures
         self.extracted = np.ones(self.num_images, bool) if extracted is None else extracted
@@ -73,6 +80,17 @@ class Features:
                              f'{out.dtype}: number {column} is {value}. '
                              'Extract the features of that image again, or remove it from dataset.json.')
         return out
+
+    def with_regions(self):
+        """The same features with those of the regions after them. InputError where the file has no regions."""
+        regions, boxes, kind = _read_regions(self.path, self.num_images)
+        same = copy.copy(self)
+        same._source = _Joined(self._source, regions)
+        same.dim = same._source.shape[1]
+        _, same.num_regions, same.region_dim = regions.shape
+        same.boxes = boxes
+        same.origin = {**self.origin, **({ORIGIN_OF_REGIONS: kind} if kind else {})}
+        return same
 
     def _read(self, rows, dtype):
         """These rows as a new array (n, D). InputError where the file is damaged there."""
@@ -160,6 +178,8 @@ class Features:
             flags += f' --layer {quote(layer)}'
         if self.dtype == np.float32 and self.path.suffix != '.mat':
             flags += ' --dtype float32'
+        if ORIGIN_OF_REGIONS in self.origin:
+            flags += f' --regions {quote(self.origin[ORIGIN_OF_REGIONS])}'
         return f'{command("extract")} {quote(str(source))}{flags} --output {quote(str(self.path))}'
 
     def identities(self, imgids):
@@ -381,6 +401,47 @@ def _describe_hdf5(path):
         return hdf5.describe(feats), origin, *lists
 
 
+def _read_regions(path, num_images):
+    """The regions of a feature file as an array-like (N, R, D'); their boxes (R, 4) or None; their kind or ''."""
+    missing = InputError(f'{path}: has no features of regions, which an attention model looks at. Extract them with '
+                         '--regions windows into an .h5, and name that file with --features')
+    if not hdf5.looks_like_hdf5(path):
+        raise missing
+    try:
+        described, boxes, kind = hdf5.in_child(lambda: _describe_regions(path))
+        if described is None:
+            raise missing
+        numbers = hdf5.Numbers(path, described)
+        shape = numbers.shape
+        if len(shape) != 3 or shape[0] != num_images or not 1 <= shape[1] <= MOST_REGIONS or not shape[2]:
+            raise InputError(f"{path}: its 'regions' have shape {shape!s:.60}; expected N x R x D with {num_images} "
+                             f'images and at most {MOST_REGIONS} regions. Extract the features again.')
+        boxes = None if boxes is None else np.array(boxes, np.float32)
+        if boxes is not None and not (boxes.shape == (shape[1], 4) and (boxes >= 0).all() and (boxes <= 1).all()):
+            raise InputError(f"{path}: its 'boxes' are not {shape[1]} x 4 numbers from 0 to 1, the corners of the "
+                             'regions. Extract the features again.')
+    except (InputError, MemoryError):
+        raise
+    except Exception as error:    # damage, as in open_features
+        raise _unreadable(path, error) from None
+    return _Blocks(numbers) if numbers.chunks else numbers.whole(), boxes, kind
+
+
+def _describe_regions(path):
+    """What hdf5.Numbers needs to read `regions`, None if there are none; their boxes and kind. Runs in a child."""
+    with hdf5.opened(path) as file:
+        regions, boxes = hdf5.member(file, 'regions'), hdf5.member(file, 'boxes')
+        if not isinstance(regions, h5py.Dataset):
+            return None, None, ''
+        _require_real(path, regions.dtype)
+        if isinstance(boxes, h5py.Dataset) and boxes.shape is not None and boxes.size <= 4 * MOST_REGIONS:
+            boxes = np.asarray(boxes[()], float).tolist()
+        else:
+            boxes = None
+        kind = hdf5.small_attribute(file, ORIGIN_OF_REGIONS)
+        return hdf5.describe(regions), boxes, kind if isinstance(kind, str) else ''
+
+
 def _list_in(file, name, read):
     """What read() makes of the dataset of this name, and '': or None, and why it is of no use, '' if it is not there.
     """
@@ -456,14 +517,14 @@ class _Blocks:
 
     def __getitem__(self, ids):
         block_numbers = ids // self._height                                         # (n,)
-        out = np.empty((len(ids), self.shape[1]), self.dtype)                       # (n, D)
+        out = np.empty((len(ids), *self.shape[1:]), self.dtype)                     # (n, D) or (n, R, D)
         for number in np.unique(block_numbers).tolist():
             here = np.flatnonzero(block_numbers == number)
             out[here] = self._block(number)[ids[here] - number * self._height]
         return out
 
     def _block(self, number):
-        """The block of this number, (height, D), from the cache or the file."""
+        """The block of this number, (height, …), from the cache or the file."""
         if number in self._cache:
             self._cache.move_to_end(number)
             return self._cache[number]
@@ -473,3 +534,20 @@ class _Blocks:
         while self._cached_bytes > CACHE_BYTES and len(self._cache) > 1:
             self._cached_bytes -= self._cache.popitem(last=False)[1].nbytes
         return block
+
+
+class _Joined:
+    """Two array-likes of N rows, (N, D) and (N, R, D'), as one, (N, D + R · D')."""
+
+    def __init__(self, feats, regions):
+        self._feats, self._regions = feats, regions
+        (N, D), (_, R, D_region) = feats.shape, regions.shape
+        self.shape = N, D + R * D_region
+        self.dtype = np.result_type(feats.dtype, regions.dtype)
+
+    def __getitem__(self, ids):
+        out = np.empty((len(ids), self.shape[1]), self.dtype)
+        D = self._feats.shape[1]
+        out[:, :D] = self._feats[ids]
+        out[:, D:] = self._regions[ids].reshape(len(ids), -1)
+        return out

@@ -4,13 +4,15 @@ Knows no image, no words and no decoder: vectors come in, hidden states go out. 
 written for one sentence, a step at a time; read that first. Both follow NeuralTalk (Vinyals et al., "Show and Tell",
 2015): c = i·g + f·c' and h = o·c, or h = o·tanh(c) with the flag tanhC_version.
 
-A state is (h, c), two arrays (N, H) whose rows are the sentences; or (h, c, context), where context (N, 4H) is added to
-the sums of the gates at every step. WLSTM (1 + E + H, 4H) holds all weights: its rows are bias, input and hidden state,
-its columns the gates i, f, o, g.
+A state is (h, c), two arrays (N, H) whose rows are the sentences. It may go on with what is added to the sums of the
+gates at every step: a context (N, 4H), which stays the same, and vectors to look at, of which each step chooses (see
+attention.py). WLSTM (1 + E + H, 4H) holds all weights: its rows are bias, input and hidden state, its columns the gates
+i, f, o, g.
 """
 
 import numpy as np
 
+from imagernn.nn.attention import Sight
 from imagernn.nn.packing import last_rows, packed_steps
 from imagernn.nn.scratch import Scratch
 
@@ -33,7 +35,7 @@ def forward(X, batch_sizes, model, params, start=None, scratch=None):
     """All steps of a packed batch.
 
     X (P, E): inputs, packed time-major by batch_sizes (T,). start: the state before the first step; a part that is
-    None, or no start at all, is zeros.
+    None, or no start at all, is zeros. Its fourth part, where there is one, is an attention.Attention.
     Returns H (P, H), the hidden state after each step; last, the state of each sentence after its last step; and the
     cache for backward. H lives in scratch: it is valid until the next forward pass with the same scratch.
     """
@@ -41,7 +43,7 @@ def forward(X, batch_sizes, model, params, start=None, scratch=None):
     WLSTM, dtype = model['WLSTM'], X.dtype
     P, E = X.shape
     N, H = int(batch_sizes[0]), WLSTM.shape[1] // 4
-    h0, c0, context = (*(start or ()), None, None, None)[:3]
+    h0, c0, context, attention = (*(start or ()), None, None, None, None)[:4]
     Wh = WLSTM[1 + E:]                                                          # (H, 4H)
 
     # the inputs' share of all gates in one product; the share of h' follows step by step
@@ -66,11 +68,14 @@ def forward(X, batch_sizes, model, params, start=None, scratch=None):
             gates[rows] += np.matmul(Hs[before], Wh, out=recurrent[:now.stop - now.start])
         if context is not None:
             gates[rows] += context[:now.stop - now.start]
+        if attention is not None:
+            gates[rows] += attention.forward(rows, Hs[before])
         _step(gates[rows], C[before], C[now], Hs[now], _rows(tanhC, now))
 
     ends = N + last_rows(batch_sizes)
     last = (Hs[ends], C[ends]) if context is None else (Hs[ends], C[ends], context)
-    return Hs[N:], last, (Xin, gates, C, tanhC, WLSTM, steps, h0 is None, c0 is None, context is None, scratch)
+    return Hs[N:], last, (Xin, gates, C, tanhC, WLSTM, steps, h0 is None, c0 is None, context is None, attention,
+                          scratch)
 
 
 def backward(dH, cache, dlast=None):
@@ -78,9 +83,10 @@ def backward(dH, cache, dlast=None):
 
     dH (P, H): the gradient by H. dlast: the gradient by last; a part that is None, or no dlast at all, is zeros.
     Returns dX (P, E); dstart, the gradient by start, whose parts are None where those of start were zeros; and grads
-    {'WLSTM'}. dX and the gradient live in scratch.
+    {'WLSTM'}, and those of the attention. dX and the gradient live in scratch. The part of dstart that belongs to an
+    attention is the gradient by its vectors.
     """
-    Xin, gates, C, tanhC, WLSTM, steps, no_h0, no_c0, no_context, scratch = cache
+    Xin, gates, C, tanhC, WLSTM, steps, no_h0, no_c0, no_context, attention, scratch = cache
     N, dtype = len(C) - len(Xin), dH.dtype
     P, H = dH.shape
     E = Xin.shape[1] - 1 - H
@@ -94,6 +100,8 @@ def backward(dH, cache, dlast=None):
     dh[:] = 0 if dh_last is None else dh_last
     dc[:] = 0 if dc_last is None else dc_last
     dcontext = None if no_context else np.zeros((N, 4 * H), dtype)
+    if attention is not None:
+        attention.start_backward([slice(now.start - N, now.stop - N) for _, now in steps])
     for before, now in reversed(steps):
         n = now.stop - now.start
         rows = slice(now.start - N, now.stop - N)
@@ -103,13 +111,18 @@ def backward(dH, cache, dlast=None):
             dcontext[:n] += dgates[rows]
         if before.start > 0 or not no_h0:
             np.matmul(dgates[rows], WhT, out=dh[:n])
+        if attention is not None:
+            dh[:n] += attention.backward(rows, dgates[rows])
 
     dX = np.matmul(dgates, WLSTM[1:1 + E].T, out=scratch('dX', (P, E), dtype))
     dWLSTM = np.matmul(Xin.T, dgates, out=scratch('dWLSTM', WLSTM.shape, dtype))
-    dstart = None if no_h0 else dh.copy(), None if no_c0 else dc.copy()
-    if dcontext is not None:
-        dstart = *dstart, dcontext if dcontext_last is None else dcontext + dcontext_last
-    return dX, dstart, {'WLSTM': dWLSTM}
+    dstart, grads = (None if no_h0 else dh.copy(), None if no_c0 else dc.copy()), {'WLSTM': dWLSTM}
+    if dcontext is not None and dcontext_last is not None:
+        dcontext += dcontext_last
+    if attention is not None:
+        dvalues, attention_grads = attention.gradients(dgates)
+        return dX, (*dstart, dcontext, dvalues), grads | attention_grads
+    return dX, dstart if dcontext is None else (*dstart, dcontext), grads
 
 
 def project(X, model, params):
@@ -129,7 +142,7 @@ def tick(sums, state, model, params):
     H = h_before.shape[1]
     sums += h_before @ model['WLSTM'][-H:]
     for each in context:
-        sums += each
+        sums += each.look(h_before, model) if isinstance(each, Sight) else each
     c, h = np.empty_like(c_before), np.empty_like(h_before)
     _step(sums, c_before, c, h, np.empty_like(c) if params.get('tanhC_version') else None)
     return h, (h, c, *context)

@@ -41,9 +41,9 @@ def pack(words, lengths):
 
 
 def unpack(values, packed):
-    """Values (P,) of packed words -> a list with each sentence's own values, in the order that pack was given."""
+    """Values (P, …) of packed words -> a list with each sentence's own, (length + 1, …), in the order given to pack."""
     alive = np.arange(packed.batch_sizes[0]) < packed.batch_sizes[:, None]      # (T, N)
-    table = np.zeros(alive.shape, values.dtype)
+    table = np.zeros((*alive.shape, *values.shape[1:]), values.dtype)
     table[alive] = values
     steps = alive.sum(axis=0)                                                   # (N,)
     return [table[:steps[column], column] for column in np.argsort(packed.order)]
