@@ -30,6 +30,7 @@ from imagernn.metrics import (
 )
 from imagernn.metrics.ngrams import count_ngrams, read_captions
 from imagernn.metrics.perplexity import perplexity
+from imagernn.metrics.variety import described, variety
 
 pytestmark = pytest.mark.filterwarnings('error')
 
