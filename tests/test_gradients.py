@@ -8,9 +8,9 @@ import pytest
 from models import IMAGES, SENTENCES, VARIANTS, make_model, make_pairs, make_params, pack_pairs
 
 from imagernn.captioning import model
-from imagernn.captioning.model import GENERATORS, cost_and_grads, cost_of, draw_dropout, forward, sees_image
+from imagernn.captioning.model import GENERATORS, cost_and_grads, cost_of, draw_dropout, forward
 from imagernn.nn import attention, layers, lstm, plain_lstm, rnn
-from imagernn.nn.attention import Attention, attend_backward, attend_forward
+from imagernn.nn.attention import attend_backward, attend_forward
 from imagernn.nn.gradcheck import directional_error, element_errors
 from imagernn.nn.layers import (
     SparseRows,
@@ -251,12 +251,12 @@ def test_how_the_image_enters(rng, variant, batch_sizes):
     values = rng.normal(size=(batch_sizes[0], 3, params['image_encoding_size']))
 
     def hidden():
-        attention = None
-        if generator.looks_at_regions:
-            attention = Attention(values, len(Xs) + len(Xi) * sees_image(params)[0], model)
-        return generator.forward(Xi, Xs, batch_sizes, model, params, Scratch(), attention)
+        attended = values if generator.looks_at_regions else None
+        return generator.forward(Xi, Xs, attended, batch_sizes, model, params, Scratch())
 
-    _, cache = hidden()
+    _, attention_weights, cache = hidden()
+    assert (None if attention_weights is None else attention_weights.shape) == (
+        (len(Xs), 3) if generator.looks_at_regions else None)
     dXi, dXs, dvalues, grads = generator.backward(weights.copy(), cache)
     assert set(grads) == set(model) - {'We', 'be', 'Wregion', 'bregion', 'Ws', 'Wd', 'bd'}
     by_values = [] if dvalues is None else [dvalues.copy()]

@@ -40,29 +40,32 @@ from imagernn.nn.workers import Workers
 
 # ---- how the image enters -------------------------------------------------------------------------------------------
 
-def lstm_forward(Xi, Xs, batch_sizes, model, params, scratch, attention):
+def lstm_forward(Xi, Xs, values, batch_sizes, model, params, scratch):
     """As in NeuralTalk the image is the first input, before START (Vinyals et al. 2015); what comes out is discarded.
 
     With image_at 'every' it is seen at every step instead, through its own rows of the input weights, Wimage; with
-    'both' it is both. attention: an Attention over the regions, or None. Xi (N, E) encoded images, Xs (P, F) encoded
-    words -> H (P, H), the hidden state after each word, cache.
+    'both' it is both. Xi (N, E): encoded images; Xs (P, F): encoded words; values (N, R, E): encoded regions, which
+    each step attends to, or None. Returns H (P, H), the hidden state after each word; the attention before each word,
+    the weights of the regions (P, R), or None; and the cache.
     """
     first, every = sees_image(params)
     N = len(Xi)
-    context = Xi @ model['Wimage'] if every else None                           # (N, 4H), added at every step
-    start = None, None, context, attention
     X = Xs
     if first:
         batch_sizes = [N, *batch_sizes]
         X = scratch('image and words', (N + len(Xs), Xs.shape[1]), Xs.dtype)
         X[:N] = Xi
         X[N:] = Xs
-    H, _, cache = lstm.forward(X, batch_sizes, model, params, start, scratch)
-    return H[N:] if first else H, (Xi, model.get('Wimage'), first, every, cache, scratch)
+    context = Xi @ model['Wimage'] if every else None                           # (N, 4H), added at every step
+    attention = None if values is None else Attention(values, len(X), model, scratch.part('attention'))
+    H, _, cache = lstm.forward(X, batch_sizes, model, params, (None, None, context, attention), scratch)
+    words = slice(N if first else 0, None)    # without the step of the image
+    return (H[words], None if attention is None else attention.weights[words],
+            (Xi, model.get('Wimage'), first, every, cache, scratch))
 
 
 def lstm_backward(dH, cache):
-    """dH (P, H) -> dXi (N, E), dXs (P, F), dvalues (N, R, E) by the vectors of an attention or None, grads."""
+    """dH (P, H) -> dXi (N, E), dXs (P, F), dvalues (N, R, E) or None, grads."""
     Xi, Wimage, first, every, cache, scratch = cache
     N = len(Xi)
     if first:
@@ -80,7 +83,7 @@ def lstm_backward(dH, cache):
 
 
 def lstm_start(Xi, sight, model, params):
-    """The state before START, from encoded images Xi (n, E), and the Sight of their regions or None."""
+    """The state before START, from encoded images Xi (n, E) and the Sight of their regions, or None."""
     first, every = sees_image(params)
     state = lstm.zero_state(len(Xi), model, Xi.dtype)
     if every:
@@ -99,16 +102,15 @@ def sees_image(params):
 
 
 def regions_forward(regions, image_rows, kept, drop_prob, model):
-    """The vectors that the attention chooses from: regions (M, R, D') -> values (N, R, E), a row a sentence, cache.
-
-    Dropout keeps the same elements of all regions of a sentence.
+    """Encode the regions that a sentence's steps attend to: regions (M, R, D'), image_rows (N,) -> values (N, R, E),
+    cache. Dropout keeps the same elements in all regions of a sentence.
     """
     M, R, D = regions.shape
     encoded, cache = affine_forward(regions.reshape(M * R, D), model['Wregion'], model['bregion'])    # (M·R, E)
-    values = encoded.reshape(M, R, -1)[image_rows]                              # (N, R, E)
-    flat, mask = dropout_forward(np.ones((len(values), values.shape[2]), values.dtype), kept, drop_prob)
+    values = encoded.reshape(M, R, encoded.shape[1])[image_rows]                # (N, R, E)
+    _, mask = dropout_forward(values[:, 0], kept, drop_prob)                    # (N, E)
     if mask is not None:
-        values *= flat[:, None]
+        values *= mask[:, None]
     return values, (cache, image_rows, mask)
 
 
@@ -123,16 +125,17 @@ def regions_backward(dvalues, cache):
     return {'Wregion': dWregion, 'bregion': dbregion}
 
 
-def rnn_forward(Xi, Xs, batch_sizes, model, params, scratch, _):
+def rnn_forward(Xi, Xs, _, batch_sizes, model, params, scratch):
     """The image is added to the hidden state's sums at every step, or at the first (Karpathy & Fei-Fei 2015).
 
-    Xi (N, H) encoded images, Xs (P, E) encoded words -> H (P, H), the hidden state after each word, cache.
+    Xi (N, H): encoded images; Xs (P, E): encoded words. Returns H (P, H), the hidden state after each word; None, as it
+    attends to no regions; and the cache.
     """
     on = None
     if params.get('rnn_relu_encoders'):
         Xi, on = relu_forward(Xi)
     H, _, cache = rnn.forward(Xs, batch_sizes, model, params, start=(None, Xi), scratch=scratch)
-    return H, (on, cache)
+    return H, None, (on, cache)
 
 
 def rnn_backward(dH, cache):
@@ -182,8 +185,10 @@ def get_generator(params):
 
 # ---- the parameters -------------------------------------------------------------------------------------------------
 
-def shapes(params, D, D_region, sizes, V):
-    """Parameter name -> shape, for features of sizes D and, of regions, D_region; the sizes_of params; V words."""
+def shapes(params, D, sizes, V, D_region=0):
+    """Parameter name -> shape. D, D_region: the sizes of the features of a picture and of a region; sizes: as sizes_of
+    gives them; V: the number of words.
+    """
     E, F, H = (sizes[name] for name in SIZES)
     image = {'Wimage': (E, 4 * H)} if has_image_rows(params) else {}
     regions = {}
@@ -230,7 +235,7 @@ def equal_sizes(params):
 def init_model(params, D, bias_init_vector, rng, dtype=np.float32, D_region=0):
     """A new model: uniform in ±0.1 (the RNN's Wd in ±0.01), biases 0, except that bd starts at bias_init_vector (V,).
 
-    params: generator and its sizes_of; D, D_region: the sizes of the features of a picture and of a region. ValueError
+    params: generator and its sizes; D, D_region: the sizes of the features of a picture and of a region. ValueError
     where the sizes do not fit.
     """
     generator = get_generator(params)
@@ -256,13 +261,15 @@ def init_model(params, D, bias_init_vector, rng, dtype=np.float32, D_region=0):
 
 def check_model(model, params, V):
     """ValueError unless model has the parameters of params' generator with V words, of fitting shapes, all finite."""
-    expected = shapes(params, 1, 1, dict.fromkeys((*SIZES, 'attention_size'), 1), 1)
+    expected = shapes(params, 1, dict.fromkeys((*SIZES, 'attention_size'), 1), 1)
     if model.keys() != expected.keys():
         raise ValueError(f'its parameters are {", ".join(model)}, but a {params["generator"]} model has '
                          f'{", ".join(sorted(expected))}')
     for name, w in model.items():
         if w.ndim != 2:
             raise ValueError(f'its {name} has {w.ndim} axes, expected 2')
+        if not w.size:
+            raise ValueError(f'its {name} is empty, of shape {w.shape}')
         if not np.isfinite(w).all():
             raise ValueError(f'its {name} holds numbers that are not finite')
     D, E = model['We'].shape
@@ -270,7 +277,7 @@ def check_model(model, params, V):
     D_region = 0
     if looks_at_regions(params):
         D_region, sizes['attention_size'] = len(model['Wregion']), model['Wkey'].shape[1]
-    wrong = [name for name, shape in shapes(params, D, D_region, sizes, V).items() if model[name].shape != shape]
+    wrong = [name for name, shape in shapes(params, D, sizes, V, D_region).items() if model[name].shape != shape]
     one, other = equal_sizes(params)
     if wrong or sizes[one] != sizes[other]:
         found = ', '.join(f'{name} {model[name].shape}' for name in wrong or ('We', 'Ws', 'Wd'))
@@ -320,25 +327,11 @@ def forward(batch, model, params, dropout=EVERYTHING, scratch=None, smoothing=0.
     With smoothing, a share of label smoothing, logprobs are (2, P) as in layers.softmax_cost_forward.
     """
     scratch = scratch or Scratch()
-    drop_encoder = params.get('drop_prob_encoder', 0)
-    drop_decoder = params.get('drop_prob_decoder', 0)
-    inputs, targets, batch_sizes, _ = batch.sentences
-
-    features, regions = split_features(batch.features, model)                                    # (M, D), (M, R, D')
-    encoded, image_cache = affine_forward(features, model['We'], model['be'])                    # (M, E)
-    Xi, image_mask = dropout_forward(encoded[batch.image_rows], dropout.images, drop_encoder)    # (N, E)
-    Xs, word_cache = embedding_forward(model['Ws'], inputs)                                      # (P, F)
-    Xs, word_mask = dropout_forward(Xs, dropout.words, drop_encoder)
-
-    attention, region_cache = None, None
-    if looks_at_regions(params):
-        values, region_cache = regions_forward(regions, batch.image_rows, dropout.regions, drop_encoder, model)
-        attention = Attention(values, len(inputs) + len(Xi) * sees_image(params)[0], model, scratch.part('attention'))
-    H, recurrent_cache = get_generator(params).forward(Xi, Xs, batch_sizes, model, params, scratch, attention)  # (P, H)
-    H, hidden_mask = dropout_forward(H, dropout.hidden, drop_decoder)
-    logprobs, decoder_cache = softmax_cost_forward(H, model['Wd'], model['bd'], targets, scratch, smoothing)
-    return logprobs, (image_cache, batch.image_rows, image_mask, word_cache, word_mask, region_cache, recurrent_cache,
-                      hidden_mask, decoder_cache, scratch, attention)
+    H, _, hidden_cache = hidden_forward(batch, model, params, dropout, scratch)                  # (P, H)
+    H, mask = dropout_forward(H, dropout.hidden, params.get('drop_prob_decoder', 0))
+    logprobs, decoder_cache = softmax_cost_forward(H, model['Wd'], model['bd'], batch.sentences.targets, scratch,
+                                                   smoothing)
+    return logprobs, (hidden_cache, mask, decoder_cache)
 
 
 def backward(scale, cache, params):
@@ -347,17 +340,40 @@ def backward(scale, cache, params):
     scale is one number, or a weight for each word (P,). The gradient by Ws is SparseRows: only words that occur have
     one.
     """
-    (image_cache, image_rows, image_mask, word_cache, word_mask, region_cache, recurrent_cache, hidden_mask,
-     decoder_cache, scratch, _) = cache
-    grads = {}
+    hidden_cache, mask, decoder_cache = cache
+    dH, dWd, dbd = softmax_cost_backward(scale, decoder_cache)                                   # (P, H)
+    dH = dropout_backward(dH, mask, out=dH)
+    return {'Wd': dWd, 'bd': dbd, **hidden_backward(dH, hidden_cache, params)}
 
-    dH, grads['Wd'], grads['bd'] = softmax_cost_backward(scale, decoder_cache)                   # (P, H)
-    dH = dropout_backward(dH, hidden_mask, out=dH)
-    dXi, dXs, dvalues, recurrent_grads = get_generator(params).backward(dH, recurrent_cache)     # (N, E), (P, F)
-    grads.update(recurrent_grads)
+
+def hidden_forward(batch, model, params, dropout, scratch):
+    """All before the decoder: encoders and recurrent layer. Returns H (P, H), the hidden state after each word of a
+    Batch; the attention before each word, the weights of the regions (P, R), or None; and the cache.
+    """
+    drop_prob = params.get('drop_prob_encoder', 0)
+    inputs, _, batch_sizes, _ = batch.sentences
+
+    features, regions = split_features(batch.features, model)                                    # (M, D), (M, R, D')
+    encoded, image_cache = affine_forward(features, model['We'], model['be'])                    # (M, E)
+    Xi, image_mask = dropout_forward(encoded[batch.image_rows], dropout.images, drop_prob)       # (N, E)
+    Xs, word_cache = embedding_forward(model['Ws'], inputs)                                      # (P, F)
+    Xs, word_mask = dropout_forward(Xs, dropout.words, drop_prob)
+    values, region_cache = None, None
+    if looks_at_regions(params):    # values (N, R, E)
+        values, region_cache = regions_forward(regions, batch.image_rows, dropout.regions, drop_prob, model)
+
+    H, attention, recurrent_cache = get_generator(params).forward(Xi, Xs, values, batch_sizes, model, params, scratch)
+    return H, attention, (image_cache, batch.image_rows, image_mask, word_cache, word_mask, region_cache,
+                          recurrent_cache, scratch)
+
+
+def hidden_backward(dH, cache, params):
+    """dH (P, H), overwritten -> the gradients by all parameters but the decoder's."""
+    image_cache, image_rows, image_mask, word_cache, word_mask, region_cache, recurrent_cache, scratch = cache
+    dXi, dXs, dvalues, grads = get_generator(params).backward(dH, recurrent_cache)               # (N, E), (P, F)
+
     if region_cache is not None:
         grads.update(regions_backward(dvalues, region_cache))
-
     grads['Ws'] = embedding_backward(dropout_backward(dXs, word_mask), word_cache)
     _, dencoded = embedding_backward(dropout_backward(dXi, image_mask), image_rows)              # (M, E)
     features, We = image_cache
@@ -431,8 +447,8 @@ def logprobs_and_grads(batch, model, params, weights, dropout=EVERYTHING, worker
 
 def weights_of_regions(batch, model, params, scratch=None):
     """Where an attention model looks before each word of a Batch: the weights of the regions (P, R)."""
-    _, cache = forward(batch, model, params, scratch=scratch)
-    return cache[-1].weights[-len(batch.sentences.inputs):]    # without the step of the image itself
+    _, weights, _ = hidden_forward(batch, model, params, EVERYTHING, scratch or Scratch())
+    return weights
 
 
 # ---- decoding -------------------------------------------------------------------------------------------------------
