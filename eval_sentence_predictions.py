@@ -63,7 +63,6 @@ with loading(__name__, build_parser):    # --help does not wait for these
     from imagernn.formats.writing import refuse_to_replace, replacing, require_folder, require_writable
     from imagernn.metrics import MeteorUnavailable, caption_statistics, multi_bleu_of, per_image, scores_of
     from imagernn.metrics.meteor import meteor_statistics
-    from imagernn.metrics.variety import described, variety
     from imagernn.nn.workers import Workers
     from imagernn.runs.signals import stop_signals
     from imagernn.web.results_page import Places, checked_result, view_command, write_page
@@ -109,7 +108,7 @@ def main(argv=None):
         return 128 + stop.signal
     result['gtppl'] = split_perplexity(provider, params['split'], checkpoint['model'], checkpoint['params'],
                                        checkpoint['wordtoix'], params['max_images'], workers=workers, ensemble=members)
-    report = add_scores(result, images, provider)
+    report = add_scores(result, images)
     write_results(result, images, params, pictures)
     print(f'perplexity of the {params["split"]} sentences: {result["gtppl"]:.4f}', *report,
           f'written: {", ".join(outputs)}', sep='\n')
@@ -157,20 +156,15 @@ def captioned(checkpoint, members, provider, images, params, workers, stop):
     return blobs
 
 
-def add_scores(result, images, provider):
-    """Add the scores to the dict of result_struct.json and to its images. Returns the lines that report them.
-
-    Whether a caption is a training sentence, the provider tells: its data set may have no training images.
-    """
+def add_scores(result, images):
+    """Add the scores to the dict of result_struct.json and to its images. Returns the lines that report them."""
     candidates = [blob['candidate']['text'].split(' ') if blob['candidate']['text'] else []
                   for blob in result['imgblobs']]
     result['scores'], image_scores, report = score(candidates, [
         [sentence['tokens'] for sentence in image['sentences']] for image in images])
     for blob, its_scores in zip(result['imgblobs'], image_scores, strict=True):
         blob['scores'] = its_scores
-    known = provider.iterSentences('train') if 'train' in provider.getSplitSizes() else ()
-    result['variety'] = variety(candidates, [sentence['tokens'] for sentence in known])
-    return [*report, described(result['variety'])]
+    return report
 
 
 def shown_path(path):

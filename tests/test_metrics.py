@@ -30,7 +30,6 @@ from imagernn.metrics import (
 )
 from imagernn.metrics.ngrams import count_ngrams, read_captions
 from imagernn.metrics.perplexity import perplexity
-from imagernn.metrics.variety import described, variety
 
 pytestmark = pytest.mark.filterwarnings('error')
 
@@ -565,14 +564,3 @@ def test_meteor_of_awkward_captions(java):
     references = [words('a man'), [['a', 'b'], []], [['a', 'dog', 'runs'], ['|||']], words('caf\u00e9 x'), [[]]]
     _, per_caption = meteor(candidates, references)
     np.testing.assert_allclose(per_caption, [1, 0, 1, 1, 0])
-
-
-# ---- variety
-
-def test_variety_counts_distinct_and_novel_captions():
-    captions = [['a', 'dog'], ['a', 'dog'], ['two', 'dogs', 'run'], []]
-    found = variety(captions, [['a', 'dog'], ['a', 'cat']])
-    assert found == {'distinct': .75, 'novel': .5, 'words': 5, 'length': 1.75}
-    assert 'novel' not in variety(captions)
-    assert '75.0% of the captions are distinct, 50.0% are no training sentence' in described(found)
-    assert 'training' not in described(variety(captions))
