@@ -40,10 +40,10 @@ def build_parser():
         help='The layer whose activations become the features. Change it if the model to be trained expects another '
              'one (default: features for lite0; fc7 for a VGG, or pool5 if its file has no fully connected layers).')
     group.add_argument('--regions', default='', metavar='KIND',
-        help='Also store features of regions, for models that look at parts of a picture: "windows" for 26 windows of '
-             'several sizes and shapes, averaged from the last convolutional grid, "grid" for each cell of that grid, '
-             '"grid:RxC" for that grid averaged to R x C cells, "crops:RxC" for R x C equal parts of the picture, each '
-             'passed through the network (default: no regions).')
+        help='Also store features of regions, and where these are; train --generator attention needs them. "windows", '
+             'a good first choice, is for 26 windows of several sizes and shapes, averaged from the last convolutional '
+             'grid; "grid" for each cell of that grid; "grid:RxC" for that grid averaged to R x C cells; "crops:RxC" '
+             'for R x C equal parts of the picture, each passed through the network (default: no regions).')
 
     group = parser.add_argument_group('output')
     group.add_argument('--output', default=None,
@@ -171,8 +171,7 @@ def begin(output, partial, source, network, layer, params, workers):
     if found is None or params['force']:
         example = blank_features(network, layer, params['regions'], workers)
         require_room(output, len(source.names), example['feats'])
-        boxes = boxes_of(params['regions']) if params['regions'].kind else None
-        create_file(partial, settings, source.names, params['dtype'], example, boxes)
+        create_file(partial, settings, source.names, params['dtype'], example, boxes_of(params['regions']))
         return None
     begun = read_begun(found, settings, source.names, params['dtype'])
     lacking = begun.lacking(source.names)
@@ -186,7 +185,7 @@ def begin(output, partial, source, network, layer, params, workers):
     if found == output or not begun.same_list:
         print(f'note: {found}: has features of {int(begun.extracted.sum()):,} of the pictures, which are kept; those '
               f'of the other {len(lacking):,} are extracted' + dropped, file=sys.stderr)
-        copy_begun(begun, partial, settings, source.names, params['dtype'])
+        copy_begun(begun, partial, settings, source.names, params['dtype'], boxes_of(params['regions']))
     return None
 
 

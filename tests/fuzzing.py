@@ -293,6 +293,13 @@ def feature_seeds(*names):
     return [Seed(written(lambda path, name=name: forms[name](path, feats), name)) for name in names]
 
 
+def region_seeds():
+    boxes = [[0, 0, 1, 1], [0, 0, .5, 1], [.25, .5, 1, 1]]
+    return [Seed(written(lambda path, more=more: test_features.save_regions(
+        path, np.linspace(0, 1, 6 * 3 * 2, dtype=np.float16).reshape(6, 3, 2), boxes, feats=np.eye(6, 4, dtype='f4'),
+        **more))) for more in ({}, {'chunks': (2, 3, 2), 'compression': 'gzip'}, {'chunks': (4, 2, 1)})]
+
+
 def conv_weights():
     rng = np.random.default_rng(0)
     return {'conv1_1': (rng.random((3, 3, 3, 2), np.float32), rng.random((1, 2), np.float32)),
@@ -339,6 +346,12 @@ def load_features(path):
     features.rows([features.num_images - 1])
 
 
+def load_regions(path):
+    features = open_features(path).with_regions()
+    features.rows(range(min(features.num_images, 8)))
+    features.rows([features.num_images - 1])
+
+
 def load_weights(path):
     weights.load_network(path)
 
@@ -374,6 +387,7 @@ def loaders():
         Loader('features.h5', feature_seeds('contiguous.h5', 'compressed.h5', 'tiled.h5', 'compact.h5', 'new.h5',
                                             'named.h5', 'named with fixed length.h5', 'v7.3.mat',
                                             'v7.3 compressed.mat'), load_features),
+        Loader('regions.h5', region_seeds(), load_regions),
         Loader('features_v5.mat', [*feature_seeds('v5.mat', 'v5 named.mat'), *mat_seeds(mat)], load_features),
         Loader('features.npy', feature_seeds('plain.npy', 'fortran.npy'), load_features),
         Loader('weights.h5', [Seed(weights_of(by_framework.save_keras))], load_weights),

@@ -116,7 +116,7 @@ def test_rows_of_a_dataset_are_its_imgids(folder, run, tmp_path):
         assert file['pictures'].asstr()[:].tolist() == ['', 'a.png', '', 'inner/b.png']
 
 
-@pytest.mark.parametrize('flags', [[], ['--regions', 'grid', '--dtype', 'float32'], ['--regions', 'crops:2x1']])
+@pytest.mark.parametrize('flags', [[], ['--regions', 'windows', '--dtype', 'float32'], ['--regions', 'crops:2x1']])
 @pytest.mark.parametrize('threads', [1, 3])
 def test_a_run_stopped_at_any_batch_and_resumed_writes_the_same_bytes(folder, run, tmp_path, flags, threads, capsys):
     flags = [folder, '--batch_size', 2, '--num_threads', threads, *flags]
@@ -486,6 +486,68 @@ def test_each_crop_goes_through_the_network(folder, run, tmp_path):
         np.testing.assert_allclose(file['feats'][:], features_of(folder), rtol=1e-5)
 
 
+def inside(box, array):
+    """The part of an array (h, w, D) that is in a box, whose edges lie between elements."""
+    edges = box * ([array.shape[1], array.shape[0]] * 2)
+    left, top, right, bottom = np.round(edges).astype(int)
+    np.testing.assert_allclose([left, top, right, bottom], edges, atol=1e-5)
+    return array[top:bottom, left:right]
+
+
+@pytest.mark.parametrize('kind, count', [('windows', 26), ('grid', 49), ('grid:2x4', 8), ('grid:3x14', 42),
+                                         ('crops:2x3', 6)])
+def test_boxes_say_which_part_of_the_picture_each_region_is(folder, run, tmp_path, kind, count):
+    assert run(folder, '--output', tmp_path / 'a.h5', '--dtype', 'float32', '--regions', kind) == 0
+    with h5py.File(tmp_path / 'a.h5') as file:
+        boxes, regions = file['boxes'][:].astype(float), file['regions'][:]
+    assert boxes.shape == (count, 4) and regions.shape == (COUNT, count, 20)
+    assert (0 <= boxes).all() and (boxes[:, :2] < boxes[:, 2:]).all() and (boxes <= 1).all()
+    pictures = [load_picture(path) for path in sorted(folder.glob('*.png'))]    # each (60, 90, 3)
+    grid = features_of(folder, 'grid')                                          # (7, 7, 7, 20)
+    for number, box in enumerate(boxes):
+        if kind.startswith('crops'):
+            expected = StubNetwork().of([inside(box, picture) for picture in pictures])
+        else:
+            expected = np.stack([inside(box, one).mean(axis=(0, 1)) for one in grid])
+        np.testing.assert_allclose(regions[:, number], expected, rtol=1e-5)
+
+
+def test_the_windows_differ_and_the_first_one_is_the_whole_picture(folder, run):
+    assert run(folder, '--dtype', 'float32', '--regions', 'windows') == 0
+    with h5py.File(folder / 'lite0_feats.h5') as file:
+        assert file['boxes'][0].tolist() == [0, 0, 1, 1] and len(np.unique(file['boxes'][:], axis=0)) == 26
+        np.testing.assert_allclose(file['regions'][:, 0], file['feats'][:], rtol=1e-5)
+        small = file['boxes'][-9:]                                              # 3 x 3 of them, which overlap
+        areas = (small[:, 2:] - small[:, :2]).prod(axis=1)
+        np.testing.assert_allclose(areas, 9 / 49, rtol=1e-5)
+
+
+def test_boxes_and_regions_stay_when_a_file_is_filled_and_change_with_the_regions(folder, run, tmp_path):
+    output, flags = tmp_path / 'f.h5', ['--dtype', 'float32', '--regions', 'windows']
+    assert run(folder, *flags, '--output', tmp_path / 'whole.h5') == 0
+    (folder / '3 ü.png').rename(tmp_path / 'later.png')
+    assert run(folder, *flags, '--output', output) == 0
+    (tmp_path / 'later.png').rename(folder / '3 ü.png')
+    network = StubNetwork()
+    assert run(folder, *flags, '--output', output, network=network) == 0 and network.calls == 1
+    with h5py.File(output) as file, h5py.File(tmp_path / 'whole.h5') as whole:
+        np.testing.assert_array_equal(file['boxes'][:], whole['boxes'][:])
+        np.testing.assert_allclose(file['regions'][:], whole['regions'][:], rtol=1e-5)
+
+    with h5py.File(output, 'r+') as file:    # as an early version wrote it, which knew no boxes
+        del file['boxes']
+    (folder / '0 ü.png').unlink()
+    assert run(folder, *flags, '--output', output) == 0
+    with h5py.File(output) as file, h5py.File(tmp_path / 'whole.h5') as whole:
+        np.testing.assert_array_equal(file['boxes'][:], whole['boxes'][:])
+    assert run(folder, '--regions', 'crops:1x2', '--output', output, '--force') == 0
+    with h5py.File(output) as file:
+        assert file['boxes'][:].tolist() == [[0, 0, .5, 1], [.5, 0, 1, 1]]
+    assert run(folder, '--output', output, '--force') == 0
+    with h5py.File(output) as file:
+        assert not {'boxes', 'regions'} & set(file)
+
+
 def test_the_batch_size_counts_crops(folder, run, tmp_path):
     for at_once, calls in ((14, 4), (3, COUNT)):
         network = StubNetwork()
@@ -528,7 +590,8 @@ def test_cells_cover_all_elements(size, number, want):
     assert [(part.start, part.stop) for part in extraction.cells(size, number)] == want
 
 
-@pytest.mark.parametrize('text', ['crops', 'grid:', 'grid:2', 'crops:0x2', 'crops:2x99', 'cells:2x2', 'grid:2x2x2'])
+@pytest.mark.parametrize('text', ['crops', 'windows:2x2', 'windows:', 'grid:', 'grid:2', 'crops:0x2', 'crops:2x99',
+                                  'cells:2x2', 'grid:2x2x2'])
 def test_invalid_regions_are_an_error(text):
     with pytest.raises(InputError, match='crops:RxC'):
         extraction.parse_regions(text)

@@ -394,3 +394,159 @@ def test_a_cell_of_matlab_7_3_is_noted(tmp_path, capsys):
         file.create_dataset('pictures', data=np.array(texts, h5py.ref_dtype)[None], dtype=h5py.ref_dtype)
     assert open_features(tmp_path / 'a.mat').pictures is None
     assert 'pictures = char(pictures)' in capsys.readouterr().err
+
+
+# ---- features of regions
+
+R, D_REGION = 3, 5
+BOXES = np.array([[0, 0, 1, 1], [0, 0, .5, 1], [.25, .5, 1, 1]])
+
+
+def regions_of(dtype=np.float32):
+    return np.random.default_rng(1).standard_normal((N, R, D_REGION)).astype(dtype)
+
+
+def save_regions(path, regions=None, boxes=None, kind='windows', feats=None, **options):
+    """A feature file with regions; options: of the dataset of regions."""
+    with h5py.File(path, 'w') as file:
+        file['feats'] = numbers(np.float32) if feats is None else feats
+        file.create_dataset('regions', data=regions_of() if regions is None else regions, **options)
+        if boxes is not None:
+            file['boxes'] = boxes
+        if kind:
+            file.attrs['regions'] = kind
+    return path
+
+
+@pytest.mark.parametrize('dtype', ['<f2', '<f4', '<f8', '>f4'])
+@pytest.mark.parametrize('options', [{}, {'chunks': (4, 2, 3)}, {'chunks': (1, R, D_REGION), 'compression': 'gzip'},
+                                     {'chunks': (9, R, D_REGION), 'compression': 'lzf', 'shuffle': True}], ids=str)
+def test_a_row_has_the_features_of_the_regions_after_those_of_the_picture(tmp_path, dtype, options):
+    path = save_regions(tmp_path / 'a.h5', regions_of(dtype), BOXES, **options)
+    plain = open_features(path)
+    assert (plain.dim, plain.whole_dim, plain.num_regions, plain.region_dim, plain.boxes) == (D, D, 0, 0, None)
+    assert 'regions' not in plain.origin and plain.rows(IDS).shape == (len(IDS), D)
+    opened = plain.with_regions()
+    assert (opened.num_images, opened.dim, opened.whole_dim) == (N, D + R * D_REGION, D)
+    assert (opened.num_regions, opened.region_dim, opened.origin) == (R, D_REGION, {'regions': 'windows'})
+    assert opened.boxes.dtype == np.float32 and opened.boxes.tolist() == BOXES.tolist() and opened.dtype.isnative
+    rows = opened.rows(IDS, np.float64)
+    np.testing.assert_array_equal(rows[:, :D], numbers(np.float32)[IDS])
+    np.testing.assert_array_equal(rows[:, D:].reshape(-1, R, D_REGION), regions_of(dtype)[IDS])
+    assert opened.rows([]).shape == (0, opened.dim) and opened.rows(IDS).dtype == np.float32
+    np.testing.assert_array_equal(plain.rows(IDS), numbers(np.float32)[IDS])    # which stay as they were
+
+
+def test_a_file_need_not_say_where_its_regions_are_nor_of_which_kind(tmp_path):
+    opened = open_features(save_regions(tmp_path / 'a.h5', kind=None)).with_regions()
+    assert opened.boxes is None and opened.origin == {}
+
+
+def test_features_of_matlab_7_3_have_regions_too(tmp_path):
+    save_mat73(tmp_path / 'a.mat', numbers(np.float32))
+    with h5py.File(tmp_path / 'a.mat', 'r+') as file:
+        file['regions'] = regions_of()
+    rows = open_features(tmp_path / 'a.mat').with_regions().rows([3])
+    np.testing.assert_array_equal(rows[0, D:].reshape(R, D_REGION), regions_of()[3])
+
+
+def test_rows_with_regions_by_the_numbers_of_a_data_set_and_their_fingerprint(tmp_path):
+    path = save_regions(tmp_path / 'a.h5')
+    imgids, rows = np.array([40, 7, 10 ** 15]), np.array([2, 22, 5])
+    opened = open_features(path).with_regions().numbered(imgids, rows)
+    np.testing.assert_array_equal(opened.rows([10 ** 15, 7])[:, D:].reshape(2, R, D_REGION), regions_of()[[5, 22]])
+    before = opened.fingerprint(imgids)
+    assert before == opened.fingerprint(imgids) != open_features(path).numbered(imgids, rows).fingerprint(imgids)
+    changed = regions_of()
+    changed[rows] += 1
+    save_regions(path, changed)
+    assert open_features(path).with_regions().numbered(imgids, rows).fingerprint(imgids) != before
+
+
+def test_a_region_that_is_not_finite_names_the_image(tmp_path):
+    regions = regions_of()
+    regions[11, 1, 2] = np.nan
+    opened = open_features(save_regions(tmp_path / 'a.h5', regions)).with_regions()
+    assert opened.rows([10, 12]).shape == (2, D + R * D_REGION)
+    with pytest.raises(InputError, match=f'features of imgid 11 .* number {D + D_REGION + 2} is nan'):
+        opened.rows([10, 11])
+
+
+def test_damage_among_the_regions_is_reported_when_it_is_read(tmp_path):
+    save_regions(tmp_path / 'a.h5', chunks=(5, R, D_REGION), compression='gzip')
+    with h5py.File(tmp_path / 'a.h5') as file:
+        chunk = file['regions'].id.get_chunk_info(0)
+    with (tmp_path / 'a.h5').open('r+b') as file:
+        file.seek(chunk.byte_offset)
+        file.write(bytes(chunk.size))
+    opened = open_features(tmp_path / 'a.h5').with_regions()
+    assert opened.rows([5]).shape == (1, D + R * D_REGION)
+    with pytest.raises(InputError, match='a.h5: cannot be read'):
+        opened.rows([0])
+
+
+@pytest.mark.parametrize('name', FORMATS)
+def test_a_file_without_regions_says_how_to_get_them(tmp_path, name):
+    FORMATS[name](tmp_path / name, numbers(np.float32))
+    with pytest.raises(InputError, match=f'{name}: has no features of regions, .* --regions windows .* --features'):
+        open_features(tmp_path / name).with_regions()
+
+
+REGIONS_SHAPE = ["'regions' have shape", f'N = {N} images', 'R from 1 to 1000']
+WRONG_REGIONS = {
+    'two axes': ({'regions': np.ones((N, R))}, REGIONS_SHAPE),
+    'four axes': ({'regions': np.ones((N, R, 2, 2))}, REGIONS_SHAPE),
+    'scalar': ({'regions': 1.}, REGIONS_SHAPE),
+    'null': ({'regions': h5py.Empty('f4')}, REGIONS_SHAPE),
+    'of other images': ({'regions': np.ones((N - 1, R, D_REGION))}, REGIONS_SHAPE),
+    'none': ({'regions': np.ones((N, 0, D_REGION))}, REGIONS_SHAPE),
+    'of no numbers': ({'regions': np.ones((N, R, 0))}, REGIONS_SHAPE),
+    'too many': ({'regions': np.ones((N, 1001, 1))}, REGIONS_SHAPE),
+    'texts': ({'regions': np.full((N, R, 2), b'a')}, ['real numbers']),
+    'complex': ({'regions': np.ones((N, R, 2), complex)}, ['complex128', 'real numbers']),
+    'boxes of too few regions': ({'boxes': BOXES[:2]}, ["'boxes'", '3 rows']),
+    'boxes of many regions': ({'boxes': np.ones((4001, 4))}, ["'boxes'", '3 rows']),
+    'boxes of three numbers': ({'boxes': BOXES[:, :3]}, ["'boxes'", '3 rows']),
+    'a box as one row': ({'boxes': BOXES[0]}, ["'boxes'", '3 rows']),
+    'boxes of nothing': ({'boxes': h5py.Empty('f4')}, ["'boxes'", '3 rows']),
+    'boxes of text': ({'boxes': np.full((R, 4), b'0')}, ["'boxes'", '3 rows']),
+    'boxes of truths': ({'boxes': np.ones((R, 4), bool)}, ["'boxes'", '3 rows']),
+    'boxes in pixels': ({'boxes': BOXES * 224}, ["'boxes'", 'shares of the width']),
+    'a box below 0': ({'boxes': BOXES - .1}, ["'boxes'", 'shares of the width']),
+    'a box that is not finite': ({'boxes': np.where(BOXES == .5, np.nan, BOXES)}, ["'boxes'", '0 <= x0 < x1 <= 1']),
+    'a huge box': ({'boxes': BOXES * 1e300}, ["'boxes'", 'shares of the width']),
+    'a box of no width': ({'boxes': BOXES * [0, 1, 0, 1]}, ["'boxes'", '0 <= x0 < x1 <= 1']),
+    'a box upside down': ({'boxes': BOXES[:, [0, 3, 2, 1]]}, ["'boxes'", '0 <= y0 < y1 <= 1']),
+}
+
+
+@pytest.mark.parametrize('options, words', WRONG_REGIONS.values(), ids=WRONG_REGIONS)
+def test_the_error_for_wrong_regions_says_what_is_wrong(tmp_path, options, words):
+    path = save_regions(tmp_path / 'a.h5', **options)
+    assert open_features(path).rows([0]).shape == (1, D)    # to models that need no regions they do no harm
+    with pytest.raises(InputError) as caught:
+        open_features(path).with_regions()
+    message = str(caught.value)
+    assert message.startswith(f'{path}: ') and '\n' not in message
+    assert [part for part in words if part not in message] == []
+
+
+def test_a_group_in_place_of_regions_or_boxes(tmp_path):
+    with h5py.File(tmp_path / 'a.h5', 'w') as file:
+        file['feats'] = numbers()
+        file.create_group('regions')
+    with pytest.raises(InputError, match='has no features of regions'):
+        open_features(tmp_path / 'a.h5').with_regions()
+    with h5py.File(save_regions(tmp_path / 'b.h5'), 'r+') as file:
+        file.create_group('boxes')
+    with pytest.raises(InputError, match="'boxes'"):
+        open_features(tmp_path / 'b.h5').with_regions()
+
+
+def test_the_command_that_extracts_again_names_the_regions(tmp_path):
+    """Also to a model that needs none, as the file is filled with the flags that it was made with alone."""
+    opened = open_features(save_regions(tmp_path / 'a.h5', kind='grid:2x2'))
+    for each in opened, opened.with_regions():
+        assert ' --regions grid:2x2 ' in each.again('d.json')
+    save_h5(tmp_path / 'b.h5', numbers())
+    assert '--regions' not in open_features(tmp_path / 'b.h5').again('d.json')

@@ -295,6 +295,63 @@ def test_hostile_features_in_hdf5(tmp_path, options, words):
     assert words in refusal(read_features, write_h5(tmp_path / 'a.h5', **options))
 
 
+def read_regions(path):
+    return open_features(path).with_regions().rows([0])
+
+
+def virtual_copy(file, name, shape):
+    layout = h5py.VirtualLayout(shape, 'f4')
+    layout[...] = h5py.VirtualSource('other.h5', name, shape)
+    file.create_virtual_dataset(name, layout)
+
+
+def in_another_file(file, name, shape):
+    Path('other').write_bytes(bytes(1000))
+    file.create_dataset(name, shape, 'f4', external=[('other', 0, 1000)])
+
+
+def in_a_chunk_of_gigabytes(file, name, shape):
+    chunks = (1 << 16, 1 << 14, 4)[:len(shape)]
+    dataset = file.create_dataset(name, shape, 'f4', maxshape=[None] * len(shape), chunks=chunks, compression='gzip')
+    dataset.id.write_direct_chunk((0,) * len(shape), zlib.compress(bytes(1000)))
+
+
+BESIDE_FEATURES = {
+    'an external link': (lambda file, name, shape: file.update({name: h5py.ExternalLink('other.h5', name)}), 'link'),
+    'a soft link': (lambda file, name, shape: file.update({name: h5py.SoftLink('/feats')}), 'link'),
+    'external storage': (in_another_file, 'other files'),
+    'virtual': (virtual_copy, 'other files'),
+    'chunks that are not there': (lambda file, name, shape: file.create_dataset(name, shape, 'f4', chunks=shape),
+                                  'missing'),
+    'a chunk of gigabytes': (in_a_chunk_of_gigabytes, 'decompress'),
+}
+
+
+@pytest.mark.parametrize('name, shape', [('regions', (2, 3, 4)), ('boxes', (3, 4))])
+@pytest.mark.parametrize('write, words', BESIDE_FEATURES.values(), ids=BESIDE_FEATURES)
+def test_hostile_regions_and_boxes_in_hdf5(tmp_path, name, shape, write, words):
+    with h5py.File('other.h5', 'w') as other:
+        other[name] = np.ones(shape, 'f4')
+    with h5py.File(tmp_path / 'a.h5', 'w') as file:
+        file['feats'], others = np.ones((2, 5), 'f4'), {'regions': np.ones((2, 3, 4)), 'boxes': [[0, 0, 1, 1]] * 3}
+        del others[name]
+        file.update(others)
+        write(file, name, shape)
+    assert words in refusal(read_regions, tmp_path / 'a.h5')
+
+
+@pytest.mark.parametrize('options', [
+    {'shape': (2, 1000, 1 << 27), 'dtype': 'f4'},
+    {'shape': (2, 1000, 1 << 27), 'dtype': 'f4', 'chunks': (1, 1, 1 << 10)},
+    {'data': np.zeros((2, 1000, 2500), 'f4'), 'chunks': (1, 1000, 2500), 'compression': 'gzip'},
+], ids=['a terabyte in one piece', 'a fill value of a terabyte', 'a bomb'])
+def test_regions_that_claim_more_than_the_file_holds(tmp_path, options):
+    path = write_h5(tmp_path / 'a.h5', 'regions', **options)
+    with h5py.File(path, 'r+') as file:
+        file['feats'] = np.ones((2, 5), 'f4')
+    assert 'claims' in refusal(read_regions, path)
+
+
 def test_hostile_weights_in_hdf5(tmp_path):
     for name, (options, _) in HOSTILE_HDF5.items():
         path = tmp_path / f'{name}.h5'
@@ -624,7 +681,7 @@ def test_kinds_of_pictures_that_nobody_needs_are_not_even_tried(tmp_path, start)
 
 # ---- spoilt files
 
-FILES = {'checkpoint.h5': 40, 'features.h5': 40, 'weights.h5': 40}    # each with a child process
+FILES = {'checkpoint.h5': 40, 'features.h5': 40, 'regions.h5': 40, 'weights.h5': 40}    # each with a child process
 
 
 @pytest.fixture(scope='module')
@@ -633,9 +690,9 @@ def loaders():
 
 
 @pytest.mark.filterwarnings('ignore')
-@pytest.mark.parametrize('name', ['checkpoint.h5', 'checkpoint.p', 'features.h5', 'features_v5.mat', 'features.npy',
-                                  'weights.h5', 'weights.mat', 'weights.npz', 'weights.pth', 'weights_old.pth',
-                                  'weights.caffemodel', 'weights.onnx', 'dataset.json', 'dataset.cache.npz',
+@pytest.mark.parametrize('name', ['checkpoint.h5', 'checkpoint.p', 'features.h5', 'regions.h5',
+                                  'features_v5.mat', 'features.npy', 'weights.h5', 'weights.mat', 'weights.npz',
+                                  'weights.pth', 'weights_old.pth', 'weights.caffemodel', 'weights.onnx', 'dataset.json', 'dataset.cache.npz',
                                   'tasks.txt', 'picture.jpg'])
 def test_spoilt_files(tmp_path, loaders, name):
     loader, path = loaders[name], tmp_path / name

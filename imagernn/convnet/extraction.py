@@ -16,7 +16,9 @@ from imagernn.formats.pictures import load_picture
 
 GRID_OUTPUTS = ('pool5', 'grid')    # a network's last convolutional grid has one of these names
 
-# windows over the picture, from the whole of it to a sixth: (rows, columns) of a 7 × 7 grid, and where they begin
+GRID = 7    # rows and columns of that grid, in each of our networks
+
+# windows over the picture, from the whole of it to a fifth: how many rows and columns of the grid, and where they begin
 WINDOWS = (((7, 7), [(0, 0)]),
            ((4, 7), [(0, 0), (3, 0)]),
            ((7, 4), [(0, 0), (0, 3)]),
@@ -24,7 +26,6 @@ WINDOWS = (((7, 7), [(0, 0)]),
            ((5, 3), [(1, 0), (1, 2), (1, 4)]),
            ((3, 5), [(0, 1), (2, 1), (4, 1)]),
            ((3, 3), [(row, column) for row in (0, 2, 4) for column in (0, 2, 4)]))
-GRID = 7    # rows and columns of that grid of our networks
 
 
 class Regions(NamedTuple):
@@ -77,29 +78,39 @@ def prepared_views(picture, network, regions):
     return np.stack([prepare(view, network.name) for view in views(picture, regions)])
 
 
-def grid_slices(regions, h, w):
-    """Which rows and columns of a grid of h × w cells each region covers: a list of pairs of slices, row by row."""
+def grid_slices(regions):
+    """Which rows and columns of the grid each region covers, a list of pairs of slices; the grid of crops is their own.
+
+    Windows in the order of WINDOWS, others row by row.
+    """
     if regions.kind == 'windows':
-        scaled = [[slice(size * first // GRID, -(-size * (first + length) // GRID))
-                   for size, first, length in ((h, row, rows), (w, column, columns))]
-                  for (rows, columns), places in WINDOWS for row, column in places]
-        return [tuple(pair) for pair in scaled]
+        return [(slice(row, row + rows), slice(column, column + columns))
+                for (rows, columns), places in WINDOWS for row, column in places]
+    h, w = grid_size(regions)
     return [(rows, columns) for rows in cells(h, regions.rows or h) for columns in cells(w, regions.columns or w)]
 
 
+def grid_size(regions):
+    """The rows and columns of the grid that grid_slices are of."""
+    return (regions.rows, regions.columns) if regions.kind == 'crops' else (GRID, GRID)
+
+
 def average_regions(grid, regions):
-    """A grid (n, h, w, D) averaged over each region: (n, R, D)."""
-    n, h, w, D = grid.shape
-    if regions == Regions('grid'):
-        return grid.reshape(n, h * w, D)
-    return np.stack([grid[:, rows, columns].mean(axis=(1, 2)) for rows, columns in grid_slices(regions, h, w)], axis=1)
+    """A grid (n, GRID, GRID, D) averaged over each region: (n, R, D)."""
+    assert grid.shape[1:3] == (GRID, GRID)
+    return np.stack([grid[:, rows, columns].mean(axis=(1, 2)) for rows, columns in grid_slices(regions)], axis=1)
 
 
 def boxes_of(regions):
-    """Where the regions are: (R, 4), x0, y0, x1, y1 of each as shares of the picture's width and height."""
-    h, w = (regions.rows, regions.columns) if regions.kind == 'crops' else (GRID, GRID)
+    """Where the regions are: (R, 4) float32, x0, y0, x1, y1 of each as shares of the picture's width and height.
+
+    None if there are no regions.
+    """
+    if regions == NO_REGIONS:
+        return None
+    h, w = grid_size(regions)
     return np.array([(columns.start / w, rows.start / h, columns.stop / w, rows.stop / h)
-                     for rows, columns in grid_slices(regions, h, w)], np.float32)
+                     for rows, columns in grid_slices(regions)], np.float32)
 
 
 def through_network(x, network, layer, regions, workers):

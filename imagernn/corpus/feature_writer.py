@@ -71,8 +71,8 @@ def create_file(path, settings, names, dtype, example, boxes=None, copy_into=Non
     It is an .h5 with the datasets `feats` (N, D), one row per picture, and for regions `regions` (N, R, D'), both
     given by example: name -> an array of any number of rows; `pictures` (N,), the names; `extracted` (N,), 1 where the
     row holds features, 0 where it is zero because there is no picture or it is broken; and, where they are given,
-    `boxes` (R, 4), the x0, y0, x1, y1 of each region as shares of the picture's size. The attributes are format,
-    version, the settings and, once it is finished, `skipped`, the number of broken pictures.
+    `boxes` (R, 4), the x0, y0, x1, y1 of each region as shares of the picture's width and height. The attributes are
+    format, version, the settings and, once it is finished, `skipped`, the number of broken pictures.
     """
     creation = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
     creation.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)    # all rows have their place on the disk at once, as zeros
@@ -180,8 +180,9 @@ def _read_mat(path):
     return {**features.origin, 'regions': '', 'dtype': features.dtype.name}, features.pictures, features.extracted
 
 
-def copy_begun(begun, partial, settings, names, dtype):
-    """Create an unfinished file at partial with the rows of begun, a Begun, whole or not at all."""
+def copy_begun(begun, partial, settings, names, dtype, boxes=None):
+    """Create an unfinished file at partial with the rows of begun, a Begun, whole or not at all. boxes: of its regions.
+    """
     if begun.path.suffix == '.mat':
         features = open_features(begun.path)
         _copy_rows(begun, partial, settings, names, dtype, {'feats': (features.dim,)},
@@ -189,7 +190,6 @@ def copy_begun(begun, partial, settings, names, dtype):
         return
     with hdf5.opened(begun.path) as source:
         shapes = {name: source[name].shape[1:] for name in ('feats', 'regions') if name in source}
-        boxes = source['boxes'][:] if 'boxes' in source else None
         _copy_rows(begun, partial, settings, names, dtype, shapes, lambda name, row: source[name][row], boxes)
 
 

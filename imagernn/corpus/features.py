@@ -26,8 +26,8 @@ from imagernn.formats.npy import read_header
 DEFAULT_NAMES = ('vgg_feats.mat', 'vgg_feats.h5', 'vgg_feats.npy')
 LAYOUT = 'one image per column in .mat, one image per row in .h5 and .npy'
 ORIGIN = ('network', 'layer', 'weights_sha256', 'preprocessing')    # what a file may record of its origin
-ORIGIN_OF_REGIONS = 'regions'    # and of its regions: their kind
-MOST_REGIONS = 1000
+ORIGIN_OF_REGIONS = 'regions'    # and of its regions: the kind that extract_features was asked for
+MOST_REGIONS = 1000      # for each picture; the results page shows no more
 CACHE_BYTES = 1 << 30    # of decompressed chunks kept in memory
 SAMPLE_ROWS = 4          # whose values identify a feature file
 
@@ -35,26 +35,27 @@ SAMPLE_ROWS = 4          # whose values identify a feature file
 class Features:
     """The features of all images of a data set: num_images rows of dim numbers, stored as dtype in the file at path.
 
-    Opened with regions, a row has the whole_dim features of the whole picture, and after them the region_dim features
-    of each of its num_regions regions. boxes (R, 4): where these are, if the file says so, else None: x0, y0, x1, y1 as
-    shares of the picture's width and height.
+    As with_regions() gives them, a row of dim numbers has the whole_dim features of the whole picture, and after them
+    the region_dim features of each of num_regions regions. boxes (num_regions, 4): x0, y0, x1, y1 of the regions as
+    shares of the picture's width and height; None if the file does not say where they are.
 
     What extract_features records in the file:
     origin: how they were made, a dict of those entries of ORIGIN that the file has (attributes of an .h5, variables
-    beside the features in a .mat). pictures: the names of the pictures, a list with one for each row, '' for a row
-    without a picture; None in a file without names. extracted: (num_images,) bool, False for a row that holds zeros
-    because its picture could not be read; all True in a file that does not say.
+    beside the features in a .mat); with regions, also their kind. pictures: the names of the pictures, a list with one
+    for each row, '' for a row without a picture; None in a file without names. extracted: (num_images,) bool, False for
+    a row that holds zeros because its picture could not be read; all True in a file that does not say.
     """
 
     def __init__(self, path, source, origin, pictures=None, extracted=None):
         self.path = path
-        self.origin = {name: value for name, value in origin.items() if isinstance(value, str)}
+        self.origin = {name: origin[name] for name in ORIGIN if isinstance(origin.get(name), str)}
         self.num_images, self.dim = source.shape
         self.whole_dim, self.num_regions, self.region_dim, self.boxes = self.dim, 0, 0, None
         self.dtype = source.dtype.newbyteorder('=')
         self.pictures = pictures
         self.extracted = np.ones(self.num_images, bool) if extracted is None else extracted
         self._source = source
+        self._kind = origin.get(ORIGIN_OF_REGIONS) or ''    # of the regions that the file has
         self._imgids = None    # sorted; where they are not the numbers of the rows
         self._row_of = None    # the row of each of them
 
@@ -82,14 +83,18 @@ class Features:
         return out
 
     def with_regions(self):
-        """The same features with those of the regions after them. InputError where the file has no regions."""
-        regions, boxes, kind = _read_regions(self.path, self.num_images)
+        """The same features with those of the regions after them.
+
+        Raises InputError if the file has no regions, or if they or their boxes do not fit the features.
+        """
+        regions, boxes = _read_regions(self.path, self.num_images)
         same = copy.copy(self)
         same._source = _Joined(self._source, regions)
-        same.dim = same._source.shape[1]
+        same.dim, same.dtype = same._source.shape[1], same._source.dtype.newbyteorder('=')
         _, same.num_regions, same.region_dim = regions.shape
         same.boxes = boxes
-        same.origin = {**self.origin, **({ORIGIN_OF_REGIONS: kind} if kind else {})}
+        if self._kind:
+            same.origin = {**self.origin, ORIGIN_OF_REGIONS: self._kind}
         return same
 
     def _read(self, rows, dtype):
@@ -178,8 +183,8 @@ class Features:
             flags += f' --layer {quote(layer)}'
         if self.dtype == np.float32 and self.path.suffix != '.mat':
             flags += ' --dtype float32'
-        if ORIGIN_OF_REGIONS in self.origin:
-            flags += f' --regions {quote(self.origin[ORIGIN_OF_REGIONS])}'
+        if self._kind:
+            flags += f' --regions {quote(self._kind)}'
         return f'{command("extract")} {quote(str(source))}{flags} --output {quote(str(self.path))}'
 
     def identities(self, imgids):
@@ -396,50 +401,58 @@ def _describe_hdf5(path):
         if hdf5.small_attribute(feats, 'MATLAB_empty') and feats.shape and feats.shape[0] <= 32:
             _require_matrix(path, tuple(feats[()].tolist()), np.dtype('f4'))    # of an empty one the data are the shape
         _require_matrix(path, feats.shape, feats.dtype)
-        origin = {name: value for name in ORIGIN if isinstance(value := hdf5.small_attribute(file, name), str)}
+        origin = {name: value for name in (*ORIGIN, ORIGIN_OF_REGIONS)
+                  if isinstance(value := hdf5.small_attribute(file, name), str)}
         lists = [_list_in(file, name, read) for name, read in (('pictures', _pictures), ('extracted', _extracted))]
         return hdf5.describe(feats), origin, *lists
 
 
 def _read_regions(path, num_images):
-    """The regions of a feature file as an array-like (N, R, D'); their boxes (R, 4) or None; their kind or ''."""
-    missing = InputError(f'{path}: has no features of regions, which an attention model looks at. Extract them with '
-                         '--regions windows into an .h5, and name that file with --features')
-    if not hdf5.looks_like_hdf5(path):
-        raise missing
+    """The regions of a feature file as an array-like (N, R, D'), and their boxes (R, 4) float32 or None."""
+    regions = boxes = None
     try:
-        described, boxes, kind = hdf5.in_child(lambda: _describe_regions(path))
-        if described is None:
-            raise missing
-        numbers = hdf5.Numbers(path, described)
-        shape = numbers.shape
-        if len(shape) != 3 or shape[0] != num_images or not 1 <= shape[1] <= MOST_REGIONS or not shape[2]:
-            raise InputError(f"{path}: its 'regions' have shape {shape!s:.60}; expected N x R x D with {num_images} "
-                             f'images and at most {MOST_REGIONS} regions. Extract the features again.')
-        boxes = None if boxes is None else np.array(boxes, np.float32)
-        if boxes is not None and not (boxes.shape == (shape[1], 4) and (boxes >= 0).all() and (boxes <= 1).all()):
-            raise InputError(f"{path}: its 'boxes' are not {shape[1]} x 4 numbers from 0 to 1, the corners of the "
-                             'regions. Extract the features again.')
+        if hdf5.looks_like_hdf5(path):
+            regions, boxes = (described and hdf5.Numbers(path, described)
+                              for described in hdf5.in_child(lambda: _describe_regions(path, num_images)))
+        if regions is None:
+            raise InputError(f'{path}: has no features of regions, which a model with attention needs. Extract '
+                             'them with --regions windows into an .h5, and name that file with --features.')
+        if boxes is not None:
+            with np.errstate(over='ignore'):
+                boxes = boxes.whole().astype(np.float32)
+            if not ((0 <= boxes).all() and (boxes[:, :2] < boxes[:, 2:]).all() and (boxes <= 1).all()):
+                raise _wrong_boxes(path, regions.shape[1])
+        return _Blocks(regions) if regions.chunks else regions.whole(), boxes
     except (InputError, MemoryError):
         raise
     except Exception as error:    # damage, as in open_features
         raise _unreadable(path, error) from None
-    return _Blocks(numbers) if numbers.chunks else numbers.whole(), boxes, kind
 
 
-def _describe_regions(path):
-    """What hdf5.Numbers needs to read `regions`, None if there are none; their boxes and kind. Runs in a child."""
+def _describe_regions(path, num_images):
+    """What hdf5.Numbers needs to read `regions` and `boxes`, None for one that is not there. Runs in a child process.
+    """
     with hdf5.opened(path) as file:
         regions, boxes = hdf5.member(file, 'regions'), hdf5.member(file, 'boxes')
         if not isinstance(regions, h5py.Dataset):
-            return None, None, ''
+            return None, None
         _require_real(path, regions.dtype)
-        if isinstance(boxes, h5py.Dataset) and boxes.shape is not None and boxes.size <= 4 * MOST_REGIONS:
-            boxes = np.asarray(boxes[()], float).tolist()
-        else:
-            boxes = None
-        kind = hdf5.small_attribute(file, ORIGIN_OF_REGIONS)
-        return hdf5.describe(regions), boxes, kind if isinstance(kind, str) else ''
+        shape = regions.shape or ()
+        if len(shape) != 3 or shape[0] != num_images or not 1 <= shape[1] <= MOST_REGIONS or not shape[2]:
+            raise InputError(f"{path}: its 'regions' have shape {shape!s:.60}; expected N x R x D, for the N = "
+                             f'{num_images} images that it has features of, and R from 1 to {MOST_REGIONS}. '
+                             'Extract the features again.')
+        if boxes is None:
+            return hdf5.describe(regions), None
+        if not isinstance(boxes, h5py.Dataset) or boxes.shape != (shape[1], 4) or boxes.dtype.kind not in 'fiu':
+            raise _wrong_boxes(path, shape[1])
+        return hdf5.describe(regions), hdf5.describe(boxes)
+
+
+def _wrong_boxes(path, num_regions):
+    return InputError(f"{path}: its 'boxes' are not those of its regions; expected {num_regions} rows x0, y0, x1, y1 "
+                      'with 0 <= x0 < x1 <= 1 and 0 <= y0 < y1 <= 1, shares of the width and height of the picture. '
+                      'Extract the features again.')
 
 
 def _list_in(file, name, read):
