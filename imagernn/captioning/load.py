@@ -34,8 +34,8 @@ def load_captioner(path, dtype=None):
 def load_ensemble(paths, checkpoint, path, dtype):
     """The (model, params) of further checkpoints.
 
-    InputError unless they have the vocabulary and the size of features of the checkpoint at path; a note where their
-    features are of another origin.
+    InputError unless they have the vocabulary and the sizes of features of the checkpoint at path, and attend to
+    regions only if that one does; a note where their features are of another origin.
     """
     members = []
     for other_path in paths:
@@ -48,10 +48,12 @@ def load_ensemble(paths, checkpoint, path, dtype):
                              f'on size {len(checkpoint["model"]["We"])}; an ensemble needs the same features')
         if looks_at_regions(other['params']):
             if not looks_at_regions(checkpoint['params']):
-                raise InputError(f'{other_path}: looks at regions, and {path} does not; name it before the others')
-            if len(other['model']['Wregion']) != len(checkpoint['model']['Wregion']):
-                raise InputError(f'{other_path}: was trained on other features of regions than {path}; an ensemble '
-                                 'needs the same features')
+                raise InputError(f'{other_path}: attends to regions, and {path} does not; name it first, as the '
+                                 'checkpoint, and the others with --ensemble')
+            sizes = [len(each['model']['Wregion']) for each in (other, checkpoint)]
+            if sizes[0] != sizes[1]:
+                raise InputError(f'{other_path}: was trained on features of regions of size {sizes[0]}, and {path} on '
+                                 f'size {sizes[1]}; an ensemble needs the same features')
         recorded = checkpoint.get('features')
         note_other_origin(other, recorded if isinstance(recorded, dict) else {}, other_path)
         members.append((other['model'], other['params']))
@@ -76,23 +78,25 @@ def trained_data(checkpoint, path, dataset, features):
 
 
 def check_feature_size(features, model):
-    """InputError unless the model was made for features of this size."""
-    for what, size, D in (('', features.whole_dim, len(model['We'])),
-                          (' of regions', features.region_dim, len(model.get('Wregion', ())) or features.region_dim)):
-        if size != D:
-            raise InputError(f'{features.path}: features{what} of size {size}, but the checkpoint was trained on '
-                             f'size {D}; name the right file with --features')
+    """InputError unless the model was made for features of these sizes, of the whole pictures and of any regions."""
+    sizes = [('features', features.whole_dim, 'We')]
+    if 'Wregion' in model:
+        sizes.append(('features of regions', features.region_dim, 'Wregion'))
+    for what, size, name in sizes:
+        if size != len(model[name]):
+            raise InputError(f'{features.path}: {what} of size {size}, but the checkpoint was trained on size '
+                             f'{len(model[name])}; name the right file with --features')
 
 
-def open_data(params, run, regions=None):
-    """The DataProvider of params' dataset, data_root, features and on_error.
+def open_data(params, run):
+    """The DataProvider of params' dataset, data_root, features and on_error; with features of regions if the generator
+    of run attends to them.
 
     run: the flags of a training run, params themselves or a checkpoint's. If it took its val split from the training
     images of this data set, with --val_share, the provider has the same val split, unless the data set has one by now.
-    regions: whether to read features of regions, too (default: if the generator of run looks at them).
     """
     provider = getDataProvider(params['dataset'], params['data_root'], params['features'], params['on_error'],
-                               looks_at_regions(run) if regions is None else regions)
+                               looks_at_regions(run))
     share, seed = run.get('val_share', 0), run.get('seed')
     if share and run.get('dataset') == params['dataset'] and (run is params or 'val' not in provider.getSplitSizes()):
         if not isinstance(share, float) or not 0 < share < 1 or not isinstance(seed, int) or seed < 0:

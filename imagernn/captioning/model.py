@@ -492,10 +492,7 @@ def make_ensemble_tick(members, workers=None, likeliest=False):
     if len(members) == 1:
         return make_tick(*members[0], workers, likeliest)
     ticks = [make_tick(model, params, workers) for model, params in members]
-    nothing = [np.zeros((0, len(model['We']) + len(model.get('Wregion', ''))), model['We'].dtype)
-               for model, _ in members]
-    sizes = [len(encode_images(none, *member)) for none, member in zip(nothing, members, strict=True)]
-    starts = np.cumsum([0, *sizes])
+    starts = np.cumsum([0, *(num_parts_of_state(model, params) for model, params in members)])
 
     def tick(words, state, scratch=None):
         states, total = (), 0.
@@ -508,6 +505,12 @@ def make_ensemble_tick(members, workers=None, likeliest=False):
         return (likeliest_words(y) if likeliest else y), states
 
     return tick
+
+
+def num_parts_of_state(model, params):
+    """The length of the tuple that encode_images gives."""
+    width = len(model['We']) + len(model.get('Wregion', ()))    # as with one region
+    return len(encode_images(np.zeros((0, width), model['We'].dtype), model, params))
 
 
 def ensemble_start(features, members):

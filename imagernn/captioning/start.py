@@ -112,7 +112,7 @@ def start(params, checkpoint, provider):
         wordtoix, ixtoword = checkpoint['wordtoix'], checkpoint['ixtoword']
         model = {name: array.astype(dtype) for name, array in checkpoint['model'].items()}
         check_feature_size(provider.features, model)
-    features = {'file': params['features'] or provider.features.path.name, 'dim': provider.features.dim,
+    features = {'file': params['features'] or provider.features.path.name, 'dim': provider.features.whole_dim,
                 **provider.features.origin}
     extra = {'kind': KIND, 'wordtoix': wordtoix, 'ixtoword': ixtoword, 'features': features,
              'fingerprint': provider.fingerprint()}
