@@ -69,13 +69,12 @@ with loading(__name__, build_parser):    # --help does not wait for these
 
     from imagernn.captioner import check_size, features_of, network_of, pretrained_path, regions_of
     from imagernn.captioning.evaluate import caption_images
-    from imagernn.captioning.load import check_feature_size, load_captioner, load_ensemble, note_other_origin
-    from imagernn.captioning.model import looks_at_regions
+    from imagernn.captioning.load import features_for, load_captioner, load_ensemble, note_other_origin
     from imagernn.captioning.results import result_blob
     from imagernn.convnet.classes import class_names, classifier_of, described
     from imagernn.convnet.extraction import boxes_of, extract, open_network
     from imagernn.convnet.sources import expanded, read_tasks
-    from imagernn.corpus.features import READERS, default_features, open_features
+    from imagernn.corpus.features import READERS, default_features
     from imagernn.formats.json_files import write_json
     from imagernn.formats.names import path_inside
     from imagernn.formats.pictures import SUFFIXES
@@ -117,14 +116,15 @@ def main(argv=None):
     checkpoint = load_captioner(params['checkpoint_path'], params['dtype'])
     ensemble = load_ensemble(params['ensemble'], checkpoint, params['checkpoint_path'], params['dtype'])
     root, names, paths = wanted_pictures(params)
-    features = feature_file(root, params['features']) if root else None
+    features_path = feature_file(root, params['features']) if root else None
     outputs = output_files(params, root)
-    inputs = [params['checkpoint_path'], params['weights'], features, *paths]
+    inputs = [params['checkpoint_path'], params['weights'], features_path, *paths]
     refuse_to_replace([path for path in inputs if path], outputs.values())
     for path in outputs.values():
         require_writable(path)
 
-    boxes = boxes_looked_at(features, checkpoint)
+    features = features_for(checkpoint, features_path) if features_path else None
+    boxes = features.boxes if features else boxes_of(regions_of(checkpoint, params['checkpoint_path']))
     workers = Workers(params['num_threads'])
     blobs = []
     with stop_signals() as stop:
@@ -133,7 +133,7 @@ def main(argv=None):
         else:
             batches = batches_of_pictures(names, paths, checkpoint, params, workers, stop)
         try:
-            for blob in captioned(batches, checkpoint, ensemble, params, workers, stop, bool(boxes)):
+            for blob in captioned(batches, checkpoint, ensemble, params, workers, stop, boxes is not None):
                 blobs.append(blob)
                 print_captions(blob, root, outputs)
                 if stop.signal and features:    # the single batch may be a long one
@@ -152,7 +152,7 @@ def captioned(batches, checkpoint, ensemble, params, workers, stop, attention):
     """Yields an entry of result_struct.json for each picture of batches, until a signal asks to stop after a batch.
 
     batches: of each the names of its n pictures; rows(i, j), which gives the features (j - i, D) of i to j; and n lists
-    of classes, as convnet.classes finds them, or None. attention: whether to say where the model looked.
+    of classes, as convnet.classes finds them, or None. attention: whether to add where the model looked.
     """
     for names, rows, classes in batches:
         captions = caption_images(rows, len(names), checkpoint['model'], checkpoint['params'], checkpoint['ixtoword'],
@@ -177,20 +177,13 @@ def print_captions(blob, root, outputs):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def boxes_looked_at(features, checkpoint):
-    """Where the regions are that the model looks at, as result_struct.json has them: {'regions': boxes}, or {}.
-
-    features: the path of the feature file, or None.
-    """
-    if not looks_at_regions(checkpoint['params']):
-        return {}
-    boxes = open_features(features).with_regions().boxes if features else boxes_of(regions_of(checkpoint))
-    return {} if boxes is None else {'regions': boxes.tolist()}
-
-
 def write_results(outputs, blobs, root, checkpoint, params, boxes):
-    """Write the files of outputs, and print their names and how to look at them. boxes: see boxes_looked_at."""
-    result = {'params': params, 'checkpoint_params': checkpoint['params'], **boxes, 'imgblobs': blobs}
+    """Write the files of outputs, and print their names and how to look at them.
+
+    boxes (R, 4): where the regions are that the model attended to; None for a model without attention.
+    """
+    regions = {} if boxes is None else {'regions': boxes.tolist()}
+    result = {'params': params, 'checkpoint_params': checkpoint['params'], **regions, 'imgblobs': blobs}
     if 'json' in outputs:
         write_json(outputs['json'], result)
     if 'html' in outputs:
@@ -237,21 +230,17 @@ def output_files(params, root):
     return outputs
 
 
-def rows_of_file(path, root, names, checkpoint, params):
-    """A batch for captioned, of the pictures that have features in the file at path.
+def rows_of_file(features, root, names, checkpoint, params):
+    """A batch for captioned, of the pictures that have features in a file, opened as Features.
 
     The file has a row for each picture: of that name where the file lists its pictures, else in the order of tasks.txt.
     A picture whose row is marked as not extracted is reported on stderr. Raises InputError instead with --on_error
-    stop, if no picture has features, and if the file has features of other pictures, or of another size than the
-    model's.
+    stop, if no picture has features, and if the file has features of other pictures.
     """
-    features, tasks = open_features(path), root / 'tasks.txt'
-    if looks_at_regions(checkpoint['params']):
-        features = features.with_regions()
+    tasks = root / 'tasks.txt'
     if features.pictures is None and features.num_images != len(names):
         raise InputError(f'{tasks} lists {len(names)} pictures, but {features.path} has features of '
                          f'{features.num_images}; expected a row for each line, in the same order')
-    check_feature_size(features, checkpoint['model'])
     note_other_origin(checkpoint, features.origin, features.path)
     rows = np.arange(len(names))
     if features.pictures is not None:
@@ -314,10 +303,11 @@ def batches_of_pictures(names, paths, checkpoint, params, workers, stop):
     except InputError as error:
         raise InputError(f'{error}; or give a folder with tasks.txt and a feature file with -r') from None
     classify = classifier(network, layer, checkpoint, params)
+    regions = regions_of(checkpoint, params['checkpoint_path'])
     good, found = [], []    # the names and the features of a batch
     any_good = False
     with tqdm(total=len(paths), desc='pictures', unit='picture', disable=None) as progress:
-        for numbers, arrays, broken in extract(paths, network, layer, workers, regions_of(checkpoint)):
+        for numbers, arrays, broken in extract(paths, network, layer, workers, regions):
             for _, error in broken:
                 if params['on_error'] == 'stop':
                     raise error

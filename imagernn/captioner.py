@@ -14,11 +14,12 @@ from PIL import Image
 from imagernn.captioning.evaluate import caption_images
 from imagernn.captioning.flags import MAX_BEAM_SIZE
 from imagernn.captioning.load import load_captioner, note_other_origin
-from imagernn.captioning.model import looks_at_regions
+from imagernn.captioning.model import attends_to_regions
 from imagernn.convnet.classes import classifier_of
 from imagernn.convnet.extraction import (
     BATCH_SIZE,
     NO_REGIONS,
+    boxes_of,
     chosen_layer,
     parse_regions,
     prepared_views,
@@ -50,9 +51,13 @@ class Captioner:
     A picture is the path of a file, a Pillow image, or an (h, w, 3) uint8 array of RGB pixels.
     """
 
-    def __init__(self, checkpoint, network, layer, num_threads=NUM_THREADS):
-        """checkpoint: what load_captioner returns; network and layer: the ones that its features came from."""
+    def __init__(self, checkpoint, network, layer, num_threads=NUM_THREADS, path='the checkpoint'):
+        """checkpoint: what load_captioner returns; network and layer: the ones that its features came from; path: of
+        the checkpoint, for messages. Raises InputError where a model with attention does not say which regions it
+        attends to.
+        """
         self.checkpoint, self.network, self.layer = checkpoint, network, layer
+        self.regions = regions_of(checkpoint, path)
         self.workers = Workers(num_threads)
 
     @classmethod
@@ -61,13 +66,13 @@ class Captioner:
 
         path: the checkpoint; None is the pretrained captioner that comes with the package. weights: the weight file of
         the convolutional network; None, for EfficientNet-Lite0, is the one that the extra [lite0] installs.
-        Raises InputError for a file that is missing or damaged, for features of an unknown network, and for weights
-        that are missing or belong to another network. A note on stderr reports weights or a preprocessing that are not
-        the ones of the training.
+        Raises InputError for a file that is missing or damaged, for features of an unknown network or of unknown
+        regions, and for weights that are missing or belong to another network. A note on stderr reports weights or a
+        preprocessing that are not the ones of the training.
         """
         path = pretrained_path() if path is None else path
         checkpoint = load_captioner(path, 'float32')
-        return cls(checkpoint, *network_of(checkpoint, path, weights), num_threads)
+        return cls(checkpoint, *network_of(checkpoint, path, weights), num_threads, path)
 
     def caption(self, picture, beam_size=1):
         """The text of the best caption that captions finds for a picture. Raises the same errors."""
@@ -103,20 +108,22 @@ class Captioner:
         return classify(self.features(pictures))
 
     def features(self, pictures):
-        """The features of pictures by the convolutional network, (n, D) in the dtype of the model; of a model that
-        looks at regions, those of the regions after them, (n, D + R·D').
+        """The features of pictures by the convolutional network, (n, D) in the dtype of the model. For a model with
+        attention, those of the R regions follow: (n, D + R·D').
 
         Raises InputError for a picture that cannot be read, and for features of another size than the model's.
         """
         model = self.checkpoint['model']
-        regions = regions_of(self.checkpoint)
-        prepared = self.workers.map(lambda picture: prepared_views(pixels(picture), self.network, regions), pictures)
-        found = [np.empty((0, len(model['We']) + len(model.get('Wregion', ()))), np.float32)]
+        prepared = self.workers.map(lambda picture: prepared_views(pixels(picture), self.network, self.regions),
+                                    pictures)
+        boxes = boxes_of(self.regions)
+        dim = len(model['We']) + (0 if boxes is None else len(boxes) * len(model['Wregion']))
+        found = [np.empty((0, dim), np.float32)]
         while batch := list(islice(prepared, BATCH_SIZE)):
-            arrays = through_network(np.stack(batch), self.network, self.layer, regions, self.workers)
+            arrays = through_network(np.stack(batch), self.network, self.layer, self.regions, self.workers)
             check_size(arrays, self.network, self.layer, model)
             found.append(features_of(arrays))
-        return np.concatenate(found if len(found) == 1 else found[1:]).astype(model['We'].dtype)
+        return np.concatenate(found).astype(model['We'].dtype)
 
 
 def pixels(picture):
@@ -173,20 +180,30 @@ def network_of(checkpoint, path, weights=None, load=load_network):
     return network, chosen_layer(network, layer)
 
 
-def regions_of(checkpoint):
-    """The Regions that a checkpoint's model looks at, as its features record them. InputError if they do not."""
-    if not looks_at_regions(checkpoint['params']):
+def regions_of(checkpoint, path):
+    """The Regions that the model of a checkpoint attends to, as its features record them.
+
+    path: of the checkpoint, for messages. Raises InputError for a model with attention that does not record them.
+    """
+    if not attends_to_regions(checkpoint['params']):
         return NO_REGIONS
     recorded = checkpoint.get('features')
-    recorded = recorded.get(ORIGIN_OF_REGIONS) if isinstance(recorded, dict) else None
-    if not isinstance(recorded, str) or not recorded:
-        raise InputError('the checkpoint looks at regions, and does not say which; pictures cannot be captioned with '
-                         'it, only data sets and folders with a feature file')
-    return parse_regions(recorded)
+    kind = recorded.get(ORIGIN_OF_REGIONS) if isinstance(recorded, dict) else None
+    try:
+        regions = parse_regions(kind if isinstance(kind, str) else '')
+    except InputError:
+        regions = NO_REGIONS
+    if regions == NO_REGIONS:
+        what = f'the regions {kind!r:.60}, which are not known' if kind else 'regions that it does not name'
+        raise InputError(f'{path}: attends to {what}; pictures cannot be captioned with it, only data sets and folders '
+                         'with a feature file')
+    return regions
 
 
 def features_of(arrays):
-    """What through_network gives for n pictures as rows: of the whole pictures, then of the regions (n, D + R·D')."""
+    """What through_network gives for n pictures, as rows: features of the whole pictures (n, D), or with those of their
+    regions after them (n, D + R·D').
+    """
     return np.concatenate([array.reshape(len(array), -1) for array in arrays.values()], axis=1)
 
 

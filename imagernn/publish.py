@@ -24,9 +24,7 @@ def build_parser():
 with loading(__name__, build_parser):    # --help does not wait for these
     import numpy as np
 
-    from imagernn.captioning.load import KIND, check_feature_size, load_captioner, origin_changes
-    from imagernn.captioning.model import looks_at_regions
-    from imagernn.corpus.features import open_features
+    from imagernn.captioning.load import KIND, features_for, load_captioner, origin_changes
     from imagernn.formats.names import without_folders
     from imagernn.formats.writing import refuse_to_replace
     from imagernn.runs.checkpoint_file import save_checkpoint
@@ -47,7 +45,7 @@ def main(argv=None):
     small['params'] = {name: value for name, value in checkpoint['params'].items() if name not in LOCAL_PARAMS}
     if args.features:
         recorded = checkpoint['features'] if isinstance(checkpoint.get('features'), dict) else {}
-        found = origin(args.features, checkpoint)
+        found = origin(checkpoint, args.features)
         if changes := origin_changes(recorded, found):
             raise InputError(f'{args.features}: was not made as the features of the training: {"; ".join(changes)}; '
                              'leave --features out, as the checkpoint names their network, or name the right file')
@@ -59,16 +57,13 @@ def main(argv=None):
     return 0
 
 
-def origin(path, checkpoint):
+def origin(checkpoint, path):
     """Where the features in a file come from. InputError where it does not say, or they do not fit the checkpoint."""
-    features = open_features(path)
-    if looks_at_regions(checkpoint['params']):
-        features = features.with_regions()
-    check_feature_size(features, checkpoint['model'])
-    if 'network' not in features.origin:
+    found = features_for(checkpoint, path).origin
+    if 'network' not in found:
         raise InputError(f'{path}: does not say which network its features came from; name a file that '
                          f'{command("extract")} wrote')
-    return features.origin
+    return found
 
 
 def to_float16(name, w):

@@ -251,12 +251,12 @@ def test_how_the_image_enters(rng, variant, batch_sizes):
     values = rng.normal(size=(batch_sizes[0], 3, params['image_encoding_size']))
 
     def hidden():
-        attended = values if generator.looks_at_regions else None
+        attended = values if generator.attends_to_regions else None
         return generator.forward(Xi, Xs, attended, batch_sizes, model, params, Scratch())
 
     _, attention_weights, cache = hidden()
     assert (None if attention_weights is None else attention_weights.shape) == (
-        (len(Xs), 3) if generator.looks_at_regions else None)
+        (len(Xs), 3) if generator.attends_to_regions else None)
     dXi, dXs, dvalues, grads = generator.backward(weights.copy(), cache)
     assert set(grads) == set(model) - {'We', 'be', 'Wregion', 'bregion', 'Ws', 'Wd', 'bd'}
     by_values = [] if dvalues is None else [dvalues.copy()]

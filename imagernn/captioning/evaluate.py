@@ -12,9 +12,9 @@ from tqdm import tqdm
 from imagernn.captioning.batch import batch_of_pairs, make_batch
 from imagernn.captioning.consensus import by_expected_cider, word_rarity
 from imagernn.captioning.model import (
+    attends_to_regions,
     ensemble_start,
     forward,
-    looks_at_regions,
     make_ensemble_tick,
     weights_of_regions,
 )
@@ -28,6 +28,7 @@ from imagernn.nn.workers import Workers
 
 LOG_TINY = float(np.log(1e-20))    # as in NeuralTalk: a word's probability counts as p + 1e-20 in a split's perplexity
 ROWS_AT_ONCE = 400    # beams that go through one tick: enough to keep the matrix products busy
+SENTENCES_AT_ONCE = 100    # that are read again for their attention: as many as a batch in training, which fits memory
 
 
 class Caption(NamedTuple):
@@ -36,7 +37,7 @@ class Caption(NamedTuple):
     logprob: float          # the sum of ln p over its words, and over END where it came to its end
     words: list             # without END
     word_logprobs: list     # ln p of each word, and last that of END where it came to its end
-    attention: list | None = None    # where the model looked before each of these: the weights of the R regions
+    attention: list | None = None    # before each of these, the weights of the regions that the model attended to
 
 
 def split_perplexity(provider, split, model, params, wordtoix, max_images=-1, batch_size=100, workers=None,
@@ -100,9 +101,9 @@ def caption_images(rows, num_images, model, params, ixtoword, options, workers=N
     one caption drawn at random, by seed), nbest; beam_kind ('neuraltalk' or 'pool'), length_penalty and mbr_samples,
     which may be left out: above 1, so many captions are drawn, by seed and temperature, and ordered by
     consensus.by_expected_cider. ensemble: further (model, params) with the same vocabulary and features, whose
-    probabilities are averaged with those of the first. attention: whether the Captions say where the model looked; for
-    an ensemble, that is where the first one looked. Each of the workers' threads searches a group of images at a time.
-    Raises InputError where the model's numbers overflow.
+    probabilities are averaged with those of the first. attention: whether to add to the Captions the attention of the
+    first model, if it attends to regions. Each of the workers' threads searches a group of images at a time. Raises
+    InputError where the model's numbers overflow.
     """
     workers, members = workers or Workers(), [(model, params), *ensemble]
     beam_size, temperature, samples = options['beam_size'], options['temperature'], options.get('mbr_samples', 0)
@@ -134,7 +135,9 @@ def caption_images(rows, num_images, model, params, ixtoword, options, workers=N
         with workers.scratch() as scratch:
             found = [sentences[:options['nbest']] for sentences in search(first_image, features, scratch)]
             captions = [as_captions(sentences, ixtoword) for sentences in found]
-            return with_attention(captions, found, features, model, params, scratch) if attention else captions
+            if attention and attends_to_regions(params):
+                captions = with_attention(captions, found, features, model, params, scratch)
+            return captions
 
     groups = ((start, rows(start, min(start + step, num_images))) for start in range(0, num_images, step))
     with tqdm(total=num_images, desc='captions', unit='image', leave=None, disable=None) as progress:
@@ -168,18 +171,21 @@ def best_of_beam(tick, state, options):
 
 
 def with_attention(captions, found, features, model, params, scratch):
-    """The same lists of Captions, which say where the model looked; unchanged if it looks at no regions.
+    """The same lists of Captions with their attention. The model reads the captions that it has found once more.
 
-    found: the search.Sentences of each image; features (n, D + R·D'). The model reads the captions once more.
+    captions, found: of each image, its Captions and the search.Sentences that they were; features (n, D + R·D').
     """
-    if not looks_at_regions(params):
-        return captions
+    images = np.repeat(np.arange(len(found)), list(map(len, found)))            # (K,), of each sentence
     sentences = [[word for word in sentence.words if word] for each in found for sentence in each]
-    lengths = np.array(list(map(len, sentences)))
-    batch = make_batch(features, np.repeat(np.arange(len(found)), list(map(len, found))),
-                       np.fromiter(chain.from_iterable(sentences), np.int64, lengths.sum()), lengths)
-    weights = iter(unpack(weights_of_regions(batch, model, params, scratch), batch.sentences))    # each (length + 1, R)
-    return [[caption._replace(attention=next(weights)[:len(caption.word_logprobs)].tolist()) for caption in each]
+    weights = []    # of each sentence, (length + 1, R)
+    for start in range(0, len(sentences), SENTENCES_AT_ONCE):
+        some = sentences[start:start + SENTENCES_AT_ONCE]
+        rows, image_rows = np.unique(images[start:start + SENTENCES_AT_ONCE], return_inverse=True)
+        batch = make_batch(features[rows], image_rows, np.array(list(chain.from_iterable(some)), np.int64),
+                           np.array(list(map(len, some))))
+        weights += unpack(weights_of_regions(batch, model, params, scratch), batch.sentences)
+    following = iter(weights)
+    return [[caption._replace(attention=next(following)[:len(caption.word_logprobs)].tolist()) for caption in each]
             for each in captions]
 
 

@@ -6,9 +6,9 @@ training data with the data at hand.
 
 import sys
 
-from imagernn.captioning.model import check_model, looks_at_regions
+from imagernn.captioning.model import attends_to_regions, check_model
 from imagernn.corpus.captioned_images import getDataProvider
-from imagernn.corpus.features import ORIGIN, ORIGIN_OF_REGIONS
+from imagernn.corpus.features import ORIGIN, ORIGIN_OF_REGIONS, open_features
 from imagernn.corpus.vocab import check_vocab
 from imagernn.errors import InputError
 from imagernn.runs.checkpoint_file import load_checkpoint
@@ -46,8 +46,8 @@ def load_ensemble(paths, checkpoint, path, dtype):
         if len(other['model']['We']) != len(checkpoint['model']['We']):
             raise InputError(f'{other_path}: was trained on features of size {len(other["model"]["We"])}, and {path} '
                              f'on size {len(checkpoint["model"]["We"])}; an ensemble needs the same features')
-        if looks_at_regions(other['params']):
-            if not looks_at_regions(checkpoint['params']):
+        if attends_to_regions(other['params']):
+            if not attends_to_regions(checkpoint['params']):
                 raise InputError(f'{other_path}: attends to regions, and {path} does not; name it first, as the '
                                  'checkpoint, and the others with --ensemble')
             sizes = [len(each['model']['Wregion']) for each in (other, checkpoint)]
@@ -88,6 +88,18 @@ def check_feature_size(features, model):
                              f'{len(model[name])}; name the right file with --features')
 
 
+def features_for(checkpoint, path):
+    """The Features in the file at path, with those of regions if the checkpoint's model attends to them.
+
+    InputError for a file that cannot be used, or whose features do not have the sizes that the model was made for.
+    """
+    features = open_features(path)
+    if attends_to_regions(checkpoint['params']):
+        features = features.with_regions()
+    check_feature_size(features, checkpoint['model'])
+    return features
+
+
 def open_data(params, run):
     """The DataProvider of params' dataset, data_root, features and on_error; with features of regions if the generator
     of run attends to them.
@@ -96,7 +108,7 @@ def open_data(params, run):
     images of this data set, with --val_share, the provider has the same val split, unless the data set has one by now.
     """
     provider = getDataProvider(params['dataset'], params['data_root'], params['features'], params['on_error'],
-                               looks_at_regions(run))
+                               attends_to_regions(run))
     share, seed = run.get('val_share', 0), run.get('seed')
     if share and run.get('dataset') == params['dataset'] and (run is params or 'val' not in provider.getSplitSizes()):
         if not isinstance(share, float) or not 0 < share < 1 or not isinstance(seed, int) or seed < 0:

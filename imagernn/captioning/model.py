@@ -2,8 +2,8 @@
 
 model is a flat dict of 2-D arrays, params the dict of the command line's flags. What differs between the generators
 because of the image stands here, under "How the image enters", and nowhere else. An image comes as one row of features:
-those of the whole picture and, for the generator that looks at regions, those of each region after them. Knows nothing
-of files, training loops or how search chooses words.
+those of the whole picture and, for the generator that attends to regions, those of each region after them. Knows
+nothing of files, training loops or how search chooses words.
 """
 
 from collections.abc import Callable
@@ -163,7 +163,7 @@ class Generator(NamedTuple):
     forward: Callable
     backward: Callable
     start: Callable
-    looks_at_regions: bool = False
+    attends_to_regions: bool = False
 
 
 GENERATORS = {
@@ -171,7 +171,7 @@ GENERATORS = {
     'rnn': Generator(rnn, ('image_encoding_size', 'hidden_size'), .1, rnn_forward, rnn_backward, rnn_start),
     # the LSTM with soft attention (Xu et al. 2015)
     'attention': Generator(lstm, ('image_encoding_size', 'word_encoding_size'), 1., lstm_forward, lstm_backward,
-                           lstm_start, looks_at_regions=True),
+                           lstm_start, attends_to_regions=True),
 }
 
 
@@ -192,7 +192,7 @@ def shapes(params, D, sizes, V, D_region=0):
     E, F, H = (sizes[name] for name in SIZES)
     image = {'Wimage': (E, 4 * H)} if has_image_rows(params) else {}
     regions = {}
-    if looks_at_regions(params):
+    if attends_to_regions(params):
         regions = {'Wregion': (D_region, E), 'bregion': (1, E),
                    **soft_attention.shapes(E, H, sizes['attention_size'], 4 * H)}
     return {'We': (D, E), 'be': (1, E), 'Ws': (V, F), **get_generator(params).layer.shapes(F, H), **image, **regions,
@@ -204,14 +204,14 @@ def has_image_rows(params):
     return get_generator(params).layer is lstm and sees_image(params)[1]
 
 
-def looks_at_regions(params):
+def attends_to_regions(params):
     """Whether the generator needs features of regions."""
-    return get_generator(params).looks_at_regions
+    return get_generator(params).attends_to_regions
 
 
 def sizes_of(params):
-    """The sizes that params give a model: SIZES and, where it looks at regions, attention_size."""
-    return {name: params[name] for name in (*SIZES, *(['attention_size'] if looks_at_regions(params) else []))}
+    """The sizes that params give a model: SIZES and, where it attends to regions, attention_size."""
+    return {name: params[name] for name in (*SIZES, *(['attention_size'] if attends_to_regions(params) else []))}
 
 
 def require_sizes(params, sizes):
@@ -244,7 +244,7 @@ def init_model(params, D, bias_init_vector, rng, dtype=np.float32, D_region=0):
     E, F, H = (sizes[name] for name in SIZES)
     V = len(bias_init_vector)
     regions = {}
-    if generator.looks_at_regions:
+    if generator.attends_to_regions:
         regions = {'Wregion': rng.uniform(-.1, .1, (D_region, E)), 'bregion': np.zeros((1, E)),
                    **soft_attention.init(E, H, sizes['attention_size'], 4 * H, rng)}
     model = {'We': rng.uniform(-.1, .1, (D, E)),
@@ -275,7 +275,7 @@ def check_model(model, params, V):
     D, E = model['We'].shape
     sizes = dict(zip(SIZES, (E, model['Ws'].shape[1], model['Wd'].shape[0]), strict=True))
     D_region = 0
-    if looks_at_regions(params):
+    if attends_to_regions(params):
         D_region, sizes['attention_size'] = len(model['Wregion']), model['Wkey'].shape[1]
     wrong = [name for name, shape in shapes(params, D, sizes, V, D_region).items() if model[name].shape != shape]
     one, other = equal_sizes(params)
@@ -287,7 +287,7 @@ def check_model(model, params, V):
 def regularized(params):
     """Names of the parameters that weight decay acts on."""
     image = ('Wimage',) if has_image_rows(params) else ()
-    regions = ('Wregion', *soft_attention.REGULARIZE) if looks_at_regions(params) else ()
+    regions = ('Wregion', *soft_attention.REGULARIZE) if attends_to_regions(params) else ()
     return ('We', 'Ws', *get_generator(params).layer.REGULARIZE, *image, *regions, 'Wd')
 
 
@@ -318,7 +318,7 @@ def draw_dropout(batch, model, params, rng):
     return Dropout(dropout_draw(N, model['We'].shape[1], encoder, rng),
                    dropout_draw(P, model['Ws'].shape[1], encoder, rng),
                    dropout_draw(P, model['Wd'].shape[0], decoder, rng),
-                   dropout_draw(N, model['We'].shape[1], encoder, rng) if looks_at_regions(params) else None)
+                   dropout_draw(N, model['We'].shape[1], encoder, rng) if attends_to_regions(params) else None)
 
 
 def forward(batch, model, params, dropout=EVERYTHING, scratch=None, smoothing=0.):
@@ -359,7 +359,7 @@ def hidden_forward(batch, model, params, dropout, scratch):
     Xs, word_cache = embedding_forward(model['Ws'], inputs)                                      # (P, F)
     Xs, word_mask = dropout_forward(Xs, dropout.words, drop_prob)
     values, region_cache = None, None
-    if looks_at_regions(params):    # values (N, R, E)
+    if attends_to_regions(params):    # values (N, R, E)
         values, region_cache = regions_forward(regions, batch.image_rows, dropout.regions, drop_prob, model)
 
     H, attention, recurrent_cache = get_generator(params).forward(Xi, Xs, values, batch_sizes, model, params, scratch)
@@ -458,7 +458,7 @@ def encode_images(features, model, params):
     features, regions = split_features(features, model)
     encoded, _ = affine_forward(features, model['We'], model['be'])
     sight = None
-    if looks_at_regions(params):
+    if attends_to_regions(params):
         values, _ = regions_forward(regions, slice(None), None, 0, model)
         sight = Sight(values, model)
     return get_generator(params).start(encoded, sight, model, params)
@@ -510,7 +510,7 @@ def make_ensemble_tick(members, workers=None, likeliest=False):
 def num_parts_of_state(model, params):
     """The length of the tuple that encode_images gives."""
     width = len(model['We']) + len(model.get('Wregion', ()))    # as with one region
-    return len(encode_images(np.zeros((0, width), model['We'].dtype), model, params))
+    return len(encode_images(np.zeros((1, width), model['We'].dtype), model, params))
 
 
 def ensemble_start(features, members):
