@@ -2,13 +2,13 @@
 
 import numpy as np
 import pytest
-from models import ROW, VARIANTS, V, flat, make_model, make_pairs, make_params, pack_pairs
+from models import D_REGION, ROW, VARIANTS, D, R, V, flat, make_model, make_pairs, make_params, pack_pairs
 
 from imagernn.captioning import evaluate
 from imagernn.captioning.batch import make_batch
 from imagernn.captioning.consensus import by_expected_cider, word_rarity
-from imagernn.captioning.evaluate import batches_perplexity, caption_images
-from imagernn.captioning.model import encode_images, forward, make_tick
+from imagernn.captioning.evaluate import SENTENCES_AT_ONCE, batches_perplexity, caption_images
+from imagernn.captioning.model import encode_images, forward, make_tick, sees_image
 from imagernn.corpus.vocab import decode
 from imagernn.nn.packing import unpack
 from imagernn.nn.search import Sentence, sample_search
@@ -19,10 +19,10 @@ FEATURES = np.random.default_rng(0).normal(size=(23, ROW))
 NUM_THREADS = [1, 2, 5]
 
 
-def captions(params, num_threads, **options):
+def captions(params, num_threads, attention=False, **options):
     options = {'beam_size': 1, 'temperature': 0, 'nbest': 1, 'seed': 0, **options}
     return list(caption_images(lambda i, j: FEATURES[i:j], len(FEATURES), make_model(params, seed=1), params, IXTOWORD,
-                               options, Workers(num_threads)))
+                               options, Workers(num_threads), attention=attention))
 
 
 MBR = {'temperature': 1., 'mbr_samples': 8, 'nbest': 3, 'seed': 4}
@@ -64,6 +64,43 @@ def test_the_words_log_probabilities_are_those_of_the_forward_pass_and_add_up(va
             assert sum(each.word_logprobs) == pytest.approx(each.logprob, rel=1e-12)
 
 
+def plain_attention(features, words, model, params):
+    """Where a model looks before each word and END, by the formulas, a step at a time: (len(words) + 1, R)."""
+    W = model
+    v = features[D:].reshape(R, D_REGION) @ W['Wregion'] + W['bregion']         # (R, E)
+    image, (first, every) = features[:D] @ W['We'] + W['be'][0], sees_image(params)
+    h = c = np.zeros(params['hidden_size'])
+    weights = []
+    for x in ([image] if first else []) + [W['Ws'][word] for word in [0, *words]]:
+        scores = np.tanh(v @ W['Wkey'] + W['bkey'] + h @ W['Wquery']) @ W['Wscore'][:, 0]
+        weights.append(np.exp(scores) / np.exp(scores).sum())
+        sums = np.concatenate([[1], x, h]) @ W['WLSTM'] + weights[-1] @ v @ W['Wcontext']
+        i, f, o, g = np.split(sums + image @ W['Wimage'] if every else sums, 4)
+        i, f, o = (1 / (1 + np.exp(-gate)) for gate in (i, f, o))
+        c = i * np.tanh(g) + f * c
+        h = o * (np.tanh(c) if params['tanhC_version'] else c)
+    return np.array(weights[1:] if first else weights)
+
+
+@pytest.mark.parametrize('options', [{}, {'beam_size': 6, 'nbest': 6}, {'temperature': 1.5}, MBR], ids=str)
+@pytest.mark.parametrize('variant', ['attention', 'attention_every'])
+def test_the_attention_of_a_caption_is_that_of_its_steps(variant, options):
+    params = make_params(variant, drop_prob_encoder=.5)
+    model, found = make_model(params, seed=1), captions(params, 1, **options, attention=True)
+    if 'nbest' in options and 'mbr_samples' not in options:
+        assert sum(map(len, found)) > SENTENCES_AT_ONCE
+    for features, some in zip(FEATURES, found, strict=True):
+        for each in some:
+            weights = plain_attention(features, [int(word[1:]) for word in each.words], model, params)
+            np.testing.assert_allclose(each.attention, weights[:len(each.word_logprobs)], rtol=1e-9)
+    without = captions(params, 1, **options)
+    assert without == [[each._replace(attention=None) for each in some] for some in found]
+
+
+def test_a_model_without_attention_has_none_to_show():
+    assert captions(make_params('lstm'), 1, attention=True) == captions(make_params('lstm'), 1)
+
+
 def test_the_search_is_told_how_many_captions_are_wanted(monkeypatch):
     asked = []
 
@@ -95,7 +132,7 @@ def ensemble_of(*variants):
                                      {'beam_size': 4, 'beam_kind': 'pool', 'length_penalty': 1.}], ids=str)
 def test_an_ensemble_averages_probabilities_at_each_word(options):
     options = {'beam_size': 1, 'temperature': 0, 'nbest': 1, 'seed': 0, **options}
-    members = ensemble_of('lstm', 'rnn', 'lstm_both')    # their states have two parts or three
+    members = ensemble_of('attention_every', 'lstm', 'rnn', 'lstm_both', 'attention')    # their states differ in length
     found = list(caption_images(lambda i, j: FEATURES[i:j], len(FEATURES), *members[0], IXTOWORD, options, Workers(2),
                                 members[1:]))
     for features, some in zip(FEATURES, found, strict=True):
