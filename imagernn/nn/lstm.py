@@ -4,8 +4,8 @@ Knows no image, no words and no decoder: vectors come in, hidden states go out. 
 written for one sentence, a step at a time; read that first. Both follow NeuralTalk (Vinyals et al., "Show and Tell",
 2015): c = i·g + f·c' and h = o·c, or h = o·tanh(c) with the flag tanhC_version.
 
-A state is (h, c), two arrays (N, H) whose rows are the sentences. It may go on with what is added to the sums of the
-gates at every step: a context (N, 4H), which stays the same, and vectors to look at, of which each step chooses (see
+A state is (h, c), two arrays (N, H) whose rows are the sentences. Two more parts may follow, which add to the sums of
+the gates at every step: a context (N, 4H), the same at all steps, and vectors for the step to attend to (see
 attention.py). WLSTM (1 + E + H, 4H) holds all weights: its rows are bias, input and hidden state, its columns the gates
 i, f, o, g.
 """
@@ -34,10 +34,12 @@ def init(E, H, rng):
 def forward(X, batch_sizes, model, params, start=None, scratch=None):
     """All steps of a packed batch.
 
-    X (P, E): inputs, packed time-major by batch_sizes (T,). start: the state before the first step; a part that is
-    None, or no start at all, is zeros. Its fourth part, where there is one, is an attention.Attention.
-    Returns H (P, H), the hidden state after each step; last, the state of each sentence after its last step; and the
-    cache for backward. H lives in scratch: it is valid until the next forward pass with the same scratch.
+    X (P, E): inputs, packed time-major by batch_sizes (T,). start: the state before the first step, (h, c, context,
+    attention) or the first of these; a part that is None, or no start at all, is zeros. The attention is an
+    attention.Attention, which the steps attend with.
+    Returns H (P, H), the hidden state after each step; last, the state of each sentence after its last step, without
+    the attention; and the cache for backward. H lives in scratch: it is valid until the next forward pass with the same
+    scratch.
     """
     scratch = scratch or Scratch()
     WLSTM, dtype = model['WLSTM'], X.dtype
@@ -82,9 +84,9 @@ def backward(dH, cache, dlast=None):
     """The mirror of forward.
 
     dH (P, H): the gradient by H. dlast: the gradient by last; a part that is None, or no dlast at all, is zeros.
-    Returns dX (P, E); dstart, the gradient by start, whose parts are None where those of start were zeros; and grads
-    {'WLSTM'}, and those of the attention. dX and the gradient live in scratch. The part of dstart that belongs to an
-    attention is the gradient by its vectors.
+    Returns dX (P, E); dstart, the gradient by start, whose parts are None where those of start were zeros, and whose
+    last part is the gradient by the attention's vectors (N, R, E) where there is an attention; and grads, {'WLSTM'} and
+    the attention's parameters. dX and the gradient by WLSTM live in scratch.
     """
     Xin, gates, C, tanhC, WLSTM, steps, no_h0, no_c0, no_context, attention, scratch = cache
     N, dtype = len(C) - len(Xin), dH.dtype
@@ -135,8 +137,8 @@ def project(X, model, params):
 def tick(sums, state, model, params):
     """One step, the very step that training takes.
 
-    sums (n, 4H): project() of the inputs; they are overwritten. state: as above, n rows.
-    Returns h (n, H) and the new state.
+    sums (n, 4H): project() of the inputs; they are overwritten. state: as above, n rows; what it attends to is an
+    attention.Sight. Returns h (n, H) and the new state.
     """
     h_before, c_before, *context = state
     H = h_before.shape[1]
