@@ -53,8 +53,8 @@ def add_model_flags(parser):
     add = parser.add_argument_group('model').add_argument
     add('--generator', choices=GENERATOR_NAMES, default='lstm',
         help='The recurrent layer: the LSTM of Vinyals et al. (2015), or, for comparison, the simpler ReLU network of '
-             'Karpathy & Fei-Fei (2015); "attention" is an LSTM that also looks at regions of the picture (Xu et al. '
-             '2015), and needs a feature file with regions.')
+             'Karpathy & Fei-Fei (2015). "attention" is the LSTM that also attends to regions of the picture (Xu et '
+             'al. 2015): try it if you have a feature file that extract wrote with --regions.')
     add('--image_encoding_size', type=int, default=256,
         help='The size of the encoded image. Change it along with the size that it must equal: word_encoding_size for '
              'the LSTM, hidden_size for the RNN.')
@@ -63,11 +63,12 @@ def add_model_flags(parser):
     add('--hidden_size', type=int, default=256,
         help='The size of the hidden state. Raise it to 512 for a model that learns better and takes longer.')
     add('--attention_size', type=int, default=256,
-        help='The size of the keys by which the attention generator chooses regions. Lower it if training takes too '
+        help='The size of the keys by which the attention generator weighs regions. Lower it if training takes too '
              'long.')
     add('--image_at', choices=('first', 'every', 'both'), default='first',
-        help='Where the LSTM sees the image: "first" as its first input, as in NeuralTalk; "every" at every step; '
-             '"both". Try both if captions have little to do with their pictures. For the RNN, see --rnn_feed_once.')
+        help='Where the LSTM, with attention or without, sees the whole image: "first" as its first input, as in '
+             'NeuralTalk; "every" at every step; "both". Try both if captions have little to do with their pictures. '
+             'For the RNN, see --rnn_feed_once.')
     add('--tanhC_version', type=int, default=0,
         help='With 1, the LSTM computes h = o·tanh(c), not o·c. Give 1 for the usual LSTM, 0 for NeuralTalk\'s.')
     add('--rnn_relu_encoders', type=int, default=0,
