@@ -240,9 +240,9 @@ def written(write, name='file'):
 
 def a_checkpoint(generator):
     params = {'generator': generator, 'image_encoding_size': 2, 'word_encoding_size': 2, 'hidden_size': 2,
-              'dataset': 'tiny', 'seed': 0}
+              'attention_size': 2, 'dataset': 'tiny', 'seed': 0}
     rng = np.random.default_rng(0)
-    model = init_model(params, 2, np.zeros(3), rng, np.float32)
+    model = init_model(params, 2, np.zeros(3), rng, np.float32, D_region=2)
     return {'model': model, 'params': params, 'wordtoix': {'#START#': 0, 'a': 1, 'dog': 2},
             'ixtoword': {0: '.', 1: 'a', 2: 'dog'}, 'it': 1, 'epoch': .5, 'history': [{'iter': [1, 2]}],
             'solver': {'step': 1, 'cache': {'We': model['We']}}, 'rng_state': rng.bit_generator.state}
@@ -266,7 +266,7 @@ def checkpoint_seeds():
     """As it is written, and in HDF5's oldest form, which has no checksums of its own; the seal put on afterwards."""
     with NO_CRC:
         new = [written(lambda path, kind=kind: save_checkpoint(path, a_checkpoint(kind)))[:-checkpoint_file.SEAL_BYTES]
-               for kind in ('lstm', 'rnn')]
+               for kind in ('lstm', 'rnn', 'attention')]
     old = rewritten(new[0], 'earliest')
     first = io.BytesIO(old)
     with h5py.File(first, 'r+') as file:
