@@ -8,7 +8,8 @@ from imagernn.captioning import evaluate
 from imagernn.captioning.batch import make_batch
 from imagernn.captioning.consensus import by_expected_cider, word_rarity
 from imagernn.captioning.evaluate import SENTENCES_AT_ONCE, batches_perplexity, caption_images
-from imagernn.captioning.model import encode_images, forward, make_tick, sees_image
+from imagernn.captioning.generators import sees_image
+from imagernn.captioning.model import encode_images, forward, make_tick
 from imagernn.corpus.vocab import decode
 from imagernn.nn.packing import unpack
 from imagernn.nn.search import Sentence, sample_search

@@ -8,7 +8,8 @@ import pytest
 from models import IMAGES, SENTENCES, VARIANTS, make_model, make_pairs, make_params, pack_pairs
 
 from imagernn.captioning import model
-from imagernn.captioning.model import GENERATORS, cost_and_grads, cost_of, draw_dropout, forward
+from imagernn.captioning.generators import GENERATORS
+from imagernn.captioning.model import cost_and_grads, cost_of, draw_dropout, forward
 from imagernn.nn import attention, layers, lstm, plain_lstm, rnn
 from imagernn.nn.attention import attend_backward, attend_forward
 from imagernn.nn.gradcheck import directional_error, element_errors
