@@ -6,7 +6,7 @@ A job is a kind of work at a size. First, both sides must compute the same. Then
 tried, and the fastest are kept. Then pairs are timed: each side runs once, and the side that goes first alternates. The
 ratio of a job is the median ratio of its pairs; above 1, ours is faster. PyTorch as it is usually written (nn.LSTM on a
 packed sequence, its default library) is timed too. A full run writes docs/benchmarks.md with two plots and
-benchmarks/results.json; a partial run only prints, unless --output names a folder.
+benchmarks/results.json; a partial run only prints, unless --output names a folder; report.py puts several together.
 """
 
 import argparse
@@ -29,9 +29,21 @@ import machine
 import numpy as np
 import report
 from machine import busy_loops, seconds_of
-from ours import Ours
-from work import SIZES, blended_features, random_batch, step_operations
+from ours import Ours, our_reward
+from python_reward import PythonReward
+from work import (
+    PICTURES,
+    REGIONS,
+    SIZES,
+    blended_features,
+    first_references,
+    random_batch,
+    random_images,
+    random_references,
+    step_operations,
+)
 
+from imagernn.captioning.self_critical import weighted_batch, weights_of
 from imagernn.errors import InputError, script
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -44,10 +56,20 @@ BATCHES = {'Flickr8K': 10, 'COCO': 4, 'larger': 2}
 IMAGES = {1: {'Flickr8K': 1600, 'COCO': 800, 'larger': 400},
           5: {'Flickr8K': 320, 'COCO': 160, 'larger': 160},
           20: {'Flickr8K': 120, 'COCO': 80, 'larger': 40}}
+# The flags of the jobs attention and self_critical. The second draws SAMPLES captions of each of DRAWN images; their
+# rewards are CIDEr-D plus BLEU-4 by its weight, with the references of a training split of Flickr8K's size.
+ATTENTION_FLAGS = {'solver': 'adam', 'image_at': 'first'}
+SELF_CRITICAL_FLAGS = {'solver': 'adam', 'image_at': 'both'}
+TRAINING_IMAGES, DRAWN, SAMPLES, BLEU_WEIGHT = 6000, 100, 5, 3.
 # What the sweeps vary. BEAM_SWEEP is {beam size: images}.
 SWEEPS = {'words': (1000, 2000, 4000, 8000, 16000), 'hidden': (128, 256, 512, 1024),
           'sentences': (10, 30, 100, 400)}
 BEAM_SWEEP = {1: 400, 2: 400, 5: 160, 10: 80, 20: 40, 50: 16}
+
+
+# the names of the ratios of a job's row: the time of which side is divided by ours
+RATIOS = {'ratio': 'torch', 'usual_ratio': 'usual', 'our_reward_ratio': 'our_reward'}
+PYTHON_REWARDS = {'Python reward': False, 'references kept': True}    # whether the PythonReward keeps them
 
 
 class Plan(NamedTuple):
@@ -81,6 +103,10 @@ def main(argv=None):
         if 'busy' in args.only and size != SIZES['large']:
             results['busy'].append(busy_job(size, args.plan))
             print(report.busy_line(results['busy'][-1]), flush=True)
+    for name in args.only:
+        if name in OF_ONE_SIZE:
+            results['jobs'].append({'job': name, **OF_ONE_SIZE[name](args.plan)})
+            print(report.job_line(results['jobs'][-1]), flush=True)
     if 'sweeps' in args.only:
         results['sweeps'] = sweeps(args.quick)
     print('\n' + report.markdown(results))
@@ -95,7 +121,7 @@ def parse(argv):
                         help=f'The jobs, separated by commas (default: all of {",".join(ALL)}).')
     parser.add_argument('--sizes',
                         help=f'The sizes, separated by commas (default: all of {",".join(SIZES)}; with --quick: '
-                             'flickr8k).')
+                             f'flickr8k). {" and ".join(OF_ONE_SIZE)} have one size of their own.')
     parser.add_argument('--pairs', type=int,
                         help=f'The number of timed pairs per job (default: {FULL.pairs}; with --quick: {QUICK.pairs}). '
                              'More give a steadier median.')
@@ -125,9 +151,10 @@ def chosen(flag, text, known):
     return names
 
 
-def training_job(generator, size, plan, products=None, choices=('recurrence', 'library', 'softmax', 'update')):
+def training_job(generator, size, plan, products=None, choices=('recurrence', 'library', 'softmax', 'update'),
+                 flags=None):
     """Time training steps: forward, backward and update, with dropout, in milliseconds."""
-    ours, peer, rng = contestants(size, generator)
+    ours, peer, rng = contestants(size, generator, flags)
     batches = [random_batch(size, rng) for _ in range(WARM_UP + plan.pairs)]
     checks = check_training(ours, peer, batches[0], choices)
     way = fastest_way(peer, choices, lambda: peer.train_step(batches[0]), plan.rounds)
@@ -174,6 +201,52 @@ def captions_job(beam_size, size, plan, products=None, images=None, choices=('li
             'length': statistics.mean(map(len, captions))}
 
 
+def attention_job(plan, size=REGIONS):
+    """Time the training step of the attention generator, in milliseconds."""
+    return training_job('attention', size, plan, choices=('attention', 'library', 'softmax', 'adam'),
+                        flags=ATTENTION_FLAGS)
+
+
+def self_critical_job(plan, size=PICTURES, training_images=TRAINING_IMAGES, drawn=DRAWN):
+    """Time steps of self-critical training: captions drawn, rewards, weighted gradients and update, in milliseconds.
+
+    'torch' and 'usual' compute the reward in plain Python, 'our_reward' is PyTorch's fastest way with our reward.
+    """
+    from torch_peer import CHOICES
+
+    ours, peer, rng = contestants(size, 'lstm', SELF_CRITICAL_FLAGS)
+    references, features = random_references(training_images, rng), random_images(size, drawn, rng)
+    ours.learn(first_references(references, size, features), PERPLEXITY)    # else a caption hardly ever ends
+    peer.load(ours.model)
+    rewards = {'ours': our_reward(references, size.words, BLEU_WEIGHT),
+               **{name: PythonReward(references, BLEU_WEIGHT, keep) for name, keep in PYTHON_REWARDS.items()}}
+    checks = check_self_critical(ours, peer, features, rewards)
+
+    parts = {'ours': [], 'torch': [], 'usual': [], 'our_reward': []}
+
+    def step(side, reward):
+        seconds, lengths = side.self_critical_step(np.arange(drawn), features, SAMPLES, rewards[reward])
+        return {**seconds, 'length': float(lengths.mean())}
+
+    def its_step(who, way, reward, i):
+        peer.use(way)
+        parts[who].append(step(peer, reward))
+
+    way = fastest_way(peer, ('ended', 'gradients', 'library', 'draw', 'reward', 'adam'),
+                      lambda: step(peer, peer.way['reward']), min(plan.rounds, 2))
+    runs = {'ours': lambda i: parts['ours'].append(step(ours, 'ours')),
+            'torch': functools.partial(its_step, 'torch', way, way['reward']),
+            'usual': functools.partial(its_step, 'usual', {}, CHOICES['reward'][0]),
+            'our_reward': functools.partial(its_step, 'our_reward', way, 'ours')}
+    seconds, _ = measure(runs, plan.pairs)
+    parts = {who: turns[WARM_UP:] for who, turns in parts.items()}
+    return {**job_row(size, seconds), 'way': way, 'checks': checks,
+            'parts': {who: {name: summary([(1 if name == 'length' else 1e3) * turn[name] for turn in turns])
+                            for name in turns[0]} for who, turns in parts.items()},
+            'reward_share': summary([turn['reward'] / second for turn, second
+                                     in zip(parts['ours'], seconds['ours'], strict=True)])}
+
+
 JOBS = {
     'step': functools.partial(training_job, 'lstm'),
     'rnn': functools.partial(training_job, 'rnn'),
@@ -182,7 +255,8 @@ JOBS = {
     'beam5': functools.partial(captions_job, 5),
     'beam20': functools.partial(captions_job, 20),
 }
-ALL = [*JOBS, 'busy', 'sweeps']
+OF_ONE_SIZE = {'attention': attention_job, 'self_critical': self_critical_job}
+ALL = [*JOBS, *OF_ONE_SIZE, 'busy', 'sweeps']
 
 
 def busy_job(size, plan):
@@ -226,12 +300,12 @@ def sweeps(quick):
     return found
 
 
-def contestants(size, generator):
+def contestants(size, generator, flags=None):
     """Our side and PyTorch's with the same initial weights, and a random number generator."""
     from torch_peer import Peer
 
     rng = np.random.default_rng(0)
-    ours = Ours(size, generator, rng)
+    ours = Ours(size, generator, rng, flags)
     return ours, Peer(ours.model, generator, ours.params), rng
 
 
@@ -262,6 +336,33 @@ def check_training(ours, peer, batch, choices):
             costs.append(relative(its_cost, cost))
             gradients += [relative(its_grads[name], g) for name, g in grads.items()]
     return {'cost': agree('cost', max(costs), 1e-4), 'gradients': agree('gradients', max(gradients), 1e-3)}
+
+
+def check_self_critical(ours, peer, features, rewards):
+    """Check PyTorch's rewards and weighted gradients against ours, on the same captions: the largest relative
+    differences. What both sides draw is random, so of that, only the captions' mean lengths are compared.
+    """
+    from torch_peer import CHOICES
+
+    (words, lengths), (_, its_lengths) = (who.sample(features, SAMPLES) for who in (ours, peer))
+    images = np.repeat(np.arange(len(features)), SAMPLES)
+    expected = rewards['ours'](images, words, lengths)
+    differences = [relative(reward(images, words, lengths), expected) for reward in rewards.values()]
+    batch, weights = weighted_batch(features, SAMPLES, words, lengths, weights_of(expected, SAMPLES, lengths))
+    weights = weights.astype(features.dtype)
+    grads, gradients = ours.weighted_grads(batch, weights), []
+    for option in CHOICES['recurrence']:
+        peer.use({'recurrence': option})
+        its_grads = peer.weighted_grads(batch, weights)
+        gradients += [relative(its_grads[name], g) for name, g in grads.items()]
+    for option in CHOICES['ended']:
+        peer.use({'ended': option})
+        words, lengths, its_grads = peer.drawn_grads(features, SAMPLES)
+        batch, weights = weighted_batch(features, SAMPLES, words, lengths, np.ones(len(words), features.dtype))
+        gradients += [relative(its_grads[name], g) for name, g in ours.weighted_grads(batch, weights).items()]
+    return {'rewards': agree('rewards', max(differences), 1e-6),
+            'gradients': agree('gradients', max(gradients), 1e-3),
+            'mean length of drawn captions': agree('lengths', relative(its_lengths.mean(), lengths.mean()), .1)}
 
 
 def relative(value, expected):
@@ -320,7 +421,7 @@ def job_row(size, seconds, units=None):
     """The row of a job: milliseconds of each side, or with units, units of work per second; and the ratios of speed."""
     values = {who: [units / second if units else 1e3 * second for second in some] for who, some in seconds.items()}
     ratios = {name: summary([b / a for a, b in zip(seconds['ours'], seconds[who], strict=True)])
-              for name, who in (('ratio', 'torch'), ('usual_ratio', 'usual'))}
+              for name, who in RATIOS.items() if who in seconds}
     return {'size': size.name, 'words': size.words, 'hidden': size.hidden, 'sentences': size.sentences,
             **{who: summary(some) for who, some in values.items()}, **ratios}
 

@@ -70,6 +70,17 @@ def seconds_of(run, times=1):
     return (time.perf_counter() - start) / times
 
 
+class Stopwatch:
+    """The seconds of the parts of some work: each lap is the time since the one before."""
+
+    def __init__(self):
+        self.seconds, self._last = {}, time.perf_counter()
+
+    def lap(self, name):
+        now = time.perf_counter()
+        self.seconds[name], self._last = now - self._last, now
+
+
 @contextmanager
 def busy_loops(count):
     """While the with-block runs, so do count processes that only spin. They end with this process, however it ends."""

@@ -1,8 +1,9 @@
 """The results of compare.py as text, as a Markdown page and as plots. Measures nothing.
 
-    python benchmarks/report.py benchmarks/results.json [more.json …] [--output docs]
+    python benchmarks/report.py benchmarks/results.json [more.json …] [--output docs] [--json benchmarks/results.json]
 
-Writes the page and the plots again from the results of one run, or of several runs that measured a part each.
+Writes the page and the plots again from the results of one run, or of several runs that measured a part each. What two
+runs measured, the later one in the list decides.
 """
 
 import argparse
@@ -22,9 +23,27 @@ from imagernn.formats.json_files import write_json
 from imagernn.formats.writing import require_writable, write_text
 
 TITLES = {'step': 'training step, LSTM', 'rnn': 'training step, RNN', 'perplexity': 'perplexity', 'greedy': 'greedy',
-          'beam5': 'beam 5', 'beam20': 'beam 20'}
+          'beam5': 'beam 5', 'beam20': 'beam 20', 'attention': 'training step, attention',
+          'self_critical': 'self-critical step'}
 UNITS = {'step': 'ms', 'rnn': 'ms', 'perplexity': 'sentences/s', 'greedy': 'captions/s', 'beam5': 'captions/s',
-         'beam20': 'captions/s'}
+         'beam20': 'captions/s', 'attention': 'ms', 'self_critical': 'ms'}
+# what the page says of the jobs that have one size of their own
+SETTINGS = {
+    'attention': """The step of the attention generator chooses from 26 regions of an image, each with 1,280 features
+        like the whole image, by keys of 256 numbers; the image is the first input, and the update is Adam's. PyTorch as
+        usual gives an LSTM cell the word and the context of each step. At its best it computes what all words add to
+        the gates in one product before the steps, and slices the regions only where sentences end. Both compute the
+        keys of the regions once for all steps.""",
+    'self_critical': """A self-critical step draws five captions of each of 100 images with 1,280 features, by an LSTM
+        that gets the image as its first input and at every step; it rewards each with CIDEr-D plus three times BLEU-4
+        against the image's five references, with the document frequencies of 6,000 images; and updates by Adam with the
+        gradients of the captions' advantages, without dropout. The images are always the same 100, a sentence of each
+        of which the model has overfitted; references are those of `coco_shaped.py`. PyTorch as usual draws with
+        gradients, carries captions that have ended along until all have, draws by `torch.multinomial` and computes the
+        reward in plain Python. At its best it may drop those captions, draw without gradients and make a second, packed
+        pass for them, draw from cumulative sums, and keep the n-grams of references. A turn is one
+        step.""",
+}
 STEPS = 3    # training steps that are timed in a turn, after one that is not
 PRODUCTS = {'one': 'numpy, one thread', 'two': 'numpy, two threads',
             'one_and_one': 'numpy, two products at once, one thread each', 'mkl': 'PyTorch, MKL, two threads',
@@ -50,18 +69,30 @@ def main(argv=None):
                         help='The results.json of one run, or of several that measured a part each.')
     parser.add_argument('--output', type=Path, default=Path('docs'),
                         help='The folder for the page and the plots (default: docs).')
+    parser.add_argument('--json', type=Path,
+                        help='A file for the results of all runs together, which can be read again like that of one '
+                             'run (default: none).')
     args = parser.parse_args(argv)
     require('matplotlib')
     runs = [json.loads(path.read_text(encoding='utf-8')) for path in args.results]
     write_tables(merged(runs), args.output)
+    if args.json:
+        write_json(args.json, merged(runs))
     return 0
 
 
 def merged(runs):
-    """The results of several runs that measured a part each, as one. Machine, date and pairs are those of the first."""
-    return {**runs[0], 'command': '; '.join(run['command'] for run in runs),
-            'jobs': [row for run in runs for row in run['jobs']], 'busy': [row for run in runs for row in run['busy']],
+    """The results of several runs that measured a part each, as one; of what is there twice, the last."""
+    jobs = {(row['job'], row['size']): row for run in runs for row in run['jobs']}
+    busy = {row['size']: row for run in runs for row in run['busy']}
+    return {'runs': [part for run in runs for part in parts_of(run)], 'jobs': list(jobs.values()),
+            'busy': list(busy.values()),
             'sweeps': {what: points for run in runs for what, points in run['sweeps'].items()}}
+
+
+def parts_of(results):
+    """The runs that results were measured in: their command, date, machine and pairs."""
+    return results.get('runs') or [{name: results[name] for name in ('command', 'date', 'machine', 'pairs')}]
 
 
 def require_writable_folders(pages, numbers):
@@ -133,6 +164,7 @@ def markdown(results):
     if results['jobs']:
         parts.append(_jobs(results['jobs']))
         parts.append(_checks(results['jobs']))
+    parts += [_self_critical(row) for row in results['jobs'] if row['job'] == 'self_critical']
     if trained := [row for row in results['jobs'] if 'share' in row]:
         parts.append(_shares(trained))
     if results['busy']:
@@ -153,13 +185,18 @@ def paragraph(text):
 
 
 def _heading(results):
-    it = results['machine']
+    places, runs = {}, parts_of(results)
+    for run in runs:
+        it = run['machine']
+        place = (f"on {run['date']}: {it['cpu']}, {it['cores']} cores; Python {it['python']}, numpy {it['numpy']} with "
+                 f"{it['blas']}; PyTorch {it['torch']}.")
+        places.setdefault(place, []).append(run['command'])
+    commands = ' '.join(f'`{"; ".join(some)}` {place}' for place, some in places.items())
+    pairs = ' or '.join(str(number) for number in sorted({run['pairs'] for run in runs}))
     return '# Benchmarks\n\n' + paragraph(f"""
-        `{results['command']}` on {results['date']}: {it['cpu']}, {it['cores']} cores; Python {it['python']}, numpy
-        {it['numpy']} with {it['blas']}; PyTorch {it['torch']}. Both sides have two threads and take turns in one
-        process, on the same batches, drawn with seed 0. Values are medians of {results['pairs']} turns, with the lowest
-        and the highest in parentheses. A turn of training is {STEPS} timed steps after one that is not timed.
-        `benchmarks/results.json` has all values.""")
+        {commands} Both sides have two threads and take turns in one process, on the same batches, drawn with seed 0.
+        Values are medians of {pairs} turns, with the lowest and the highest in parentheses. A turn of training is
+        {STEPS} timed steps after one that is not timed. `benchmarks/results.json` has all values.""")
 
 
 def _jobs(jobs):
@@ -167,6 +204,7 @@ def _jobs(jobs):
             'its best way')
     rows = [(f'{TITLES[row["job"]]}, {UNITS[row["job"]]}', row['size'], spread(row['ours']), spread(row['usual']),
              bold(row['usual_ratio']), spread(row['torch']), bold(row['ratio']), way(row)) for row in jobs]
+    alone = {row['job']: row for row in jobs if row['job'] in ('attention', 'self_critical')}
     sizes = {row['size']: f'{row["size"]}: {row["words"]:,} words, encodings and hidden state of {row["hidden"]}'
              for row in jobs}
     lengths = [row['length'] for row in jobs if 'length' in row]
@@ -176,6 +214,7 @@ def _jobs(jobs):
         {'; '.join(sizes.values())}. A batch has 100 sentences of random words, 10.5 on average, each with an image of
         its own, which has 4,096 features. {captions} "Times as fast" is the median over the pairs of PyTorch's time
         divided by ours.""")
+    setting += ''.join('\n\n' + paragraph(text) for job, text in SETTINGS.items() if job in alone)
     peer = paragraph("""
         Both sides compute the same. The LSTM gets the image, START and the words, with h = o·tanh(c); the RNN adds the
         image at every step. Dropout is one half on all inputs and on h before the decoder. The cost is the cross
@@ -202,6 +241,27 @@ def _jobs(jobs):
 {setting}
 
 {peer}"""
+
+
+def _self_critical(row):
+    head = ('', 'ours', 'PyTorch as usual', 'PyTorch at its best', 'the same with our reward')
+    sides = ('ours', 'usual', 'torch', 'our_reward')
+    names = [name for name in row['parts']['ours'] if name != 'length']
+    cells = [(f'{name}, ms', *(spread(row['parts'][who][name]) for who in sides)) for name in names]
+    cells += [('the whole step, ms', *(spread(row[who]) for who in sides)),
+              ("its time divided by that of ours", '', *(bold(row[name]) for name in
+                                                         ('usual_ratio', 'ratio', 'our_reward_ratio'))),
+              ('words and END in a caption', *(spread(row['parts'][who]['length']) for who in sides))]
+    text = paragraph(f"""
+        The reward takes {bold(row['reward_share'], '{:.1%}')} of our step. In plain Python it counts n-grams in dicts,
+        as the usual programs do: as usual those of an image's references again for each of its captions, at its best
+        once for all of training. Where PyTorch makes one pass, the drawing includes the forward pass whose gradients
+        are then computed; ours draws without it and makes a second pass over the drawn captions.""")
+    return f"""## Self-critical training, part by part
+
+{table(head, cells)}
+
+{text}"""
 
 
 def _checks(jobs):
@@ -283,25 +343,28 @@ def ratio_plot(jobs):
     """
     names = list(dict.fromkeys(row['job'] for row in jobs))
     sizes = list(dict.fromkeys(row['size'] for row in jobs))
-    width = .8 / len(sizes)
+    measured = {(row['job'], row['size']) for row in jobs}
+    width = .8 / max(sum(job == name for job, _ in measured) for name in names)
     top = 1.4 * max(1, *(row['ratio']['median'] for row in jobs))
     with _figure(9, 3.4) as (figure, save):
         axes = figure.subplots()
         for k, size in enumerate(sizes):
             rows = [row for row in jobs if row['size'] == size]
-            x = [names.index(row['job']) + (k - (len(sizes) - 1) / 2) * width for row in rows]
+            beside = [[one for one in sizes if (row['job'], one) in measured] for row in rows]
+            x = [names.index(row['job']) + (some.index(size) - (len(some) - 1) / 2) * width
+                 for row, some in zip(rows, beside, strict=True)]
             ratios = [row['ratio'] for row in rows]
             medians = [ratio['median'] for ratio in ratios]
             whiskers = [[ratio['median'] - ratio['low'] for ratio in ratios],
                         [ratio['high'] - ratio['median'] for ratio in ratios]]
-            axes.bar(x, medians, .92 * width, color=BLUE, alpha=(1., .7, .45)[k % 3], label=size, yerr=whiskers,
+            axes.bar(x, medians, .92 * width, color=BLUE, alpha=(1., .7, .45, .25)[k % 4], label=size, yerr=whiskers,
                      error_kw={'ecolor': GREY, 'elinewidth': .8, 'capsize': 2})
             for place, ratio in zip(x, ratios, strict=True):
                 axes.annotate(f'{ratio["median"]:.2f}', (place, min(ratio['high'], .93 * top)), (0, 3),
                               textcoords='offset points', ha='center', fontsize=8)
         axes.axhline(1, color=ORANGE, linewidth=1.5, label='PyTorch')
         axes.set_ylim(0, top)
-        axes.set_xticks(range(len(names)), [TITLES[name] for name in names])
+        axes.set_xticks(range(len(names)), [textwrap.fill(TITLES[name], 14) for name in names])
         axes.set_ylabel('times as fast as PyTorch')
         axes.legend(frameon=False, ncols=len(sizes) + 1, loc='upper left', bbox_to_anchor=(0, 1.15))
         return save()

@@ -6,6 +6,7 @@ Knows the shapes of the data; runs no model.
 from typing import NamedTuple
 
 import numpy as np
+from coco_shaped import SENTENCES, draw_sentences
 
 from imagernn.captioning.batch import make_batch
 
@@ -15,7 +16,9 @@ class Size(NamedTuple):
     words: int              # in the vocabulary, without END
     hidden: int             # size of the hidden state and of both encodings
     sentences: int = 100    # in a batch
-    features: int = 4096    # numbers per image
+    features: int = 4096    # numbers per image, and per region of an image
+    regions: int = 0        # of an image, at which attention looks
+    attention: int = 0      # size of the keys of attention
 
     @property
     def V(self):
@@ -27,6 +30,9 @@ SIZES = {
     'coco': Size('COCO', 8800, 512),
     'large': Size('larger', 8800, 1024),
 }
+# of the jobs attention and self_critical: the features of EfficientNet-Lite0
+PICTURES = Size('Flickr8K, 512', 2535, 512, features=1280)
+REGIONS = PICTURES._replace(regions=26, attention=256)
 
 
 def random_batch(size, rng):
@@ -37,8 +43,27 @@ def random_batch(size, rng):
     N = size.sentences
     lengths = np.clip(rng.normal(10.5, 2.4, N).round().astype(int), 5, 25)
     words = np.concatenate([_zipf_words(size.words, length, rng) for length in lengths])
-    batch = make_batch(_features(N, size.features, rng), np.arange(N), words, lengths)
+    batch = make_batch(random_images(size, N, rng), np.arange(N), words, lengths)
     return batch._replace(image_rows=np.arange(N))    # the longest sentence has the first image, and so on
+
+
+def random_references(images, rng):
+    """Five sentences of each image, as coco_shaped.py draws them: lists of word indices from 1, rare ones included."""
+    ranks, lengths = draw_sentences(np.repeat(rng.random(images), SENTENCES), rng)
+    sentences = [sentence.tolist() for sentence in np.split(ranks + 1, np.cumsum(lengths)[:-1])]
+    return [sentences[start:start + SENTENCES] for start in range(0, len(sentences), SENTENCES)]
+
+
+def random_images(size, n, rng):
+    """The features of n images of this size, (n, D)."""
+    return _features(n, (1 + size.regions) * size.features, rng)
+
+
+def first_references(references, size, features):
+    """The Batch of one sentence of each image, without its words outside the vocabulary."""
+    known = [[ix for ix in sentences[0] if ix <= size.words] for sentences in references[:len(features)]]
+    words, lengths = np.concatenate(known).astype(int), np.array(list(map(len, known)))
+    return make_batch(features, np.arange(len(features)), words, lengths)
 
 
 def _zipf_words(words, n, rng):

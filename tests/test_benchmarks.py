@@ -16,13 +16,13 @@ from imagernn.errors import InputError
 
 BENCHMARKS = str(Path(__file__).resolve().parents[1] / 'benchmarks')
 sys.path.append(BENCHMARKS)
-compare, report, work, ours, convnet = (importlib.import_module(name)
-                                        for name in ('compare', 'report', 'work', 'ours', 'convnet'))
+compare, report, work, ours, convnet, python_reward = (
+    importlib.import_module(name) for name in ('compare', 'report', 'work', 'ours', 'convnet', 'python_reward'))
 sys.path.remove(BENCHMARKS)
 
 pytestmark = pytest.mark.filterwarnings('ignore:.torch.jit.script. is deprecated')
 TINY = work.Size('tiny', words=40, hidden=16, sentences=6, features=40)
-
+TINY_REGIONS = TINY._replace(regions=3, attention=5)
 
 NETWORKS = {
     'VGG': vgg((1, 2, 1, 1, 1), (4, 16, 4, 4, 4), 9),
@@ -132,7 +132,8 @@ def test_a_missing_package_is_named_with_its_extra(monkeypatch, capsys):
 
 
 @pytest.mark.parametrize(('flags', 'message'), [
-    (['--only', 'step,walk'], '--only walk: unknown; choose from step, rnn, perplexity, greedy, beam5, beam20, busy'),
+    (['--only', 'step,walk'], '--only walk: unknown; choose from step, rnn, perplexity, greedy, beam5, beam20, '
+                               'attention, self_critical, busy, sweeps'),
     (['--sizes', 'huge'], '--sizes huge: unknown; choose from flickr8k, coco, large'),
     (['--pairs', '0'], '--pairs 0: must be at least 1'),
 ])
@@ -163,6 +164,39 @@ def test_the_page_shows_every_number(results):
     assert 'A CPU, 2 cores' in page and '2024-01-02' in page
 
 
+def test_the_page_shows_the_parts_of_a_self_critical_step(results):
+    parts = {'drawing': found(100.), 'reward': found(10.), 'gradients and update': found(190.), 'length': found(9.7)}
+    row = job('self_critical', our_reward=found(420.), our_reward_ratio=found(1.4), reward_share=found(.02),
+              parts={who: parts for who in ('ours', 'torch', 'usual', 'our_reward')})
+    page = ' '.join(report.markdown({**results, 'jobs': [row]}).split())
+    assert '| self-critical step, ms | COCO | 300 (270 to 330) |' in page
+    assert '| gradients and update, ms | 190 (171 to 209) |' in page
+    assert '| its time divided by that of ours | | **2.00** (1.80 to 2.20) | **1.50** (1.35 to 1.65) | **1.40**' in page
+    assert 'The reward takes **2.0%** (1.8% to 2.2%) of our step.' in page
+    assert 'five captions of each of 100 images' in page
+    assert 'five captions' not in report.markdown(results) and 'part by part' not in report.markdown(results)
+
+
+def test_results_of_several_runs_are_put_together(results, tmp_path):
+    pytest.importorskip('matplotlib', reason='matplotlib is not installed; it comes with the extra [bench]')
+    later = {'command': 'python benchmarks/compare.py --only step', 'date': '2024-02-03', 'pairs': 9, 'busy': [],
+             'machine': {**results['machine'], 'cpu': 'Another CPU'}, 'sweeps': {},
+             'jobs': [job('step', ratio=found(1.9)), job('attention', size='Flickr8K, 512')]}
+    paths = [tmp_path / 'one.json', tmp_path / 'two.json', tmp_path / 'both.json']
+    for path, run in zip(paths, (results, later), strict=False):
+        path.write_text(json.dumps(run), encoding='utf-8')
+    assert report.main([str(paths[0]), str(paths[1]), '--output', str(tmp_path), '--json', str(paths[2])]) == 0
+    both = json.loads(paths[2].read_text(encoding='utf-8'))
+    assert [(row['job'], row['ratio']['median']) for row in both['jobs']] == [
+        ('step', 1.9), ('beam5', 1.5), ('attention', 1.5)]
+    page = (tmp_path / 'benchmarks.md').read_text(encoding='utf-8')
+    assert report.markdown(both) == page == report.markdown(report.merged([both]))
+    heading = ' '.join(page.split())
+    assert '`python benchmarks/compare.py` on 2024-01-02: A CPU, 2 cores' in heading
+    assert '`python benchmarks/compare.py --only step` on 2024-02-03: Another CPU, 2 cores' in heading
+    assert 'medians of 7 or 9 turns' in heading
+
+
 def test_a_partial_run_makes_a_page_too(results):
     results['jobs'], results['sweeps'] = results['jobs'][1:], {}
     page = report.markdown(results)
@@ -190,6 +224,15 @@ def test_cost_and_gradients_equal_pytorchs(torch_peer, generator):
     assert max(checks.values()) < 1e-5
 
 
+def test_cost_and_gradients_of_attention_equal_pytorchs(torch_peer):
+    one, peer, rng = compare.contestants(TINY_REGIONS, 'attention', compare.ATTENTION_FLAGS)
+    one.model = large(one.model)
+    peer.load(one.model)
+    batch = work.random_batch(TINY_REGIONS, rng)
+    assert batch.features.shape == (6, 4 * 40)
+    assert max(compare.check_training(one, peer, batch, ('attention', 'library', 'softmax', 'adam')).values()) < 1e-5
+
+
 @pytest.mark.parametrize('generator', ['lstm', 'rnn'])
 def test_the_check_finds_a_wrong_gradient(torch_peer, generator, monkeypatch):
     one, peer, rng = compare.contestants(TINY, generator)
@@ -200,9 +243,10 @@ def test_the_check_finds_a_wrong_gradient(torch_peer, generator, monkeypatch):
         compare.check_training(one, peer, batch, ('update',))
 
 
-@pytest.mark.parametrize('generator', ['lstm', 'rnn'])
-def test_weights_survive_the_conversion_to_pytorch_and_back(torch_peer, generator):
-    weights = large(ours.Ours(TINY, generator, np.random.default_rng(0)).model)
+@pytest.mark.parametrize(('generator', 'image_at'), [
+    ('lstm', 'first'), ('lstm', 'both'), ('rnn', 'first'), ('attention', 'first')])
+def test_weights_survive_the_conversion_to_pytorch_and_back(torch_peer, generator, image_at):
+    weights = large(ours.Ours(TINY_REGIONS, generator, np.random.default_rng(0), {'image_at': image_at}).model)
     back = torch_peer.from_torch(torch_peer.to_torch(weights, generator), generator)
     assert set(back) == set(weights)
     for name, w in weights.items():
@@ -220,6 +264,23 @@ def test_pytorchs_steps_learn_and_decay_the_same_weights_as_ours(torch_peer):
     decayed = {names[id(parameter)] for parameter in peer.optimizer.param_groups[0]['params']}
     assert decayed == {'image.weight', 'word.weight', 'decoder.weight', 'recurrent.weight_ih_l0',
                        'recurrent.weight_hh_l0', 'recurrent.bias_ih_l0'}
+
+
+@pytest.mark.parametrize('way', ['foreach', 'for each', 'fused'])
+def test_pytorchs_adam_makes_our_update(torch_peer, way):
+    """The first step of Adam moves each weight by the learning rate, wherever the gradient is not tiny."""
+    one, peer, rng = compare.contestants(TINY_REGIONS, 'attention', {**compare.ATTENTION_FLAGS, 'learning_rate': .01,
+                                                                    'drop_prob_encoder': 0, 'drop_prob_decoder': 0})
+    peer.use({'adam': way})
+    batch = work.random_batch(TINY_REGIONS, rng)
+    _, grads = one.cost_and_grads(batch)
+    grads = {name: g.copy() for name, g in grads.items()}
+    for who in (one, peer):
+        who.train_step(batch)
+    its_model = torch_peer.from_torch({name: w.detach().numpy() for name, w in peer.named_parameters()}, 'attention')
+    for name, w in one.model.items():
+        sure = np.abs(grads[name]) > 1e-4
+        np.testing.assert_allclose(its_model[name][sure], w[sure], atol=1e-4)
 
 
 def test_perplexity_equals_pytorchs(torch_peer):
@@ -241,6 +302,109 @@ def test_captions_equal_pytorchs(torch_peer):
             assert (peer.greedy(features) if beam_size == 1 else peer.beam(features, beam_size)) == expected
         lengths = {len(caption) for caption in expected}
         assert 20 in lengths and len(lengths) > 5    # captions end at different steps, some never
+
+
+# ---- self-critical training
+
+def test_the_reward_in_plain_python_equals_ours():
+    references = work.random_references(30, np.random.default_rng(0))
+    assert {len(sentences) for sentences in references} == {5}
+    reward = ours.our_reward(references, TINY.words, 3.)
+    # a reference, one without END, one word again and again, only END
+    known = [[ix for ix in references[image][0] if ix <= TINY.words] for image in (4, 7)]
+    captions = [[*known[0], 0], known[1], [1] * 20, [0]]
+    images, words = np.array([4, 7, 4, 9]), np.concatenate(captions)
+    lengths = np.array(list(map(len, captions)))
+    expected = reward(images, words, lengths)
+    assert expected[0] > expected[1] > 0
+    for keep in (False, True):
+        in_python = python_reward.PythonReward(references, 3., keep)
+        for _ in range(2):
+            np.testing.assert_allclose(in_python(images, words, lengths), expected, rtol=1e-12)
+
+
+def drawers(seed=3):
+    """Both sides of a self-critical step with the same large weights, features of two images, their references."""
+    one, peer, rng = compare.contestants(TINY, 'lstm', compare.SELF_CRITICAL_FLAGS)
+    one.model = {name: 1.5 * w for name, w in large(one.model, seed).items()}
+    one.model['bd'][0, 0] += 4    # so that captions end
+    peer.load(one.model)
+    return one, peer, work.random_images(TINY, 2, rng), work.random_references(12, rng)
+
+
+def test_rewards_and_gradients_of_drawn_captions_equal_pytorchs(torch_peer):
+    one, peer, features, references = drawers()
+    rewards = {'ours': ours.our_reward(references, TINY.words, 3.),
+               'Python': python_reward.PythonReward(references, 3., False)}
+    features = np.tile(features, (100, 1))    # so that the mean length is a stable one
+    rewards = {name: lambda images, *captions, reward=reward: reward(images % 12, *captions)
+               for name, reward in rewards.items()}
+    checks = compare.check_self_critical(one, peer, features, rewards)
+    assert max(checks['rewards'], checks['gradients']) < 2e-5
+    rewards['Python'] = lambda *captions: 1.01 * rewards['ours'](*captions)
+    with pytest.raises(RuntimeError, match='rewards: ours and PyTorch differ'):
+        compare.check_self_critical(one, peer, features, rewards)
+
+
+@pytest.mark.parametrize('way', [{}, {'draw': 'cumulative sums'}, {'ended': 'ended dropped'}])
+def test_pytorch_draws_captions_with_the_probabilities_of_ours(torch_peer, way):
+    import torch
+
+    torch.manual_seed(0)
+    one, peer, features, _ = drawers()
+    peer.use(way)
+    found = []
+    for who in (one, peer):
+        words, lengths = who.sample(features, 10000)
+        assert len(lengths) == 20000 and lengths.sum() == len(words) and 2 < lengths.mean() < 19
+        starts = np.cumsum(lengths) - lengths
+        ends = starts + lengths - 1
+        assert (np.flatnonzero(words == 0) == ends[words[ends] == 0]).all() and (lengths[words[ends] > 0] == 20).all()
+        first, second = words[starts][:10000], words[np.minimum(starts + 1, ends)][10000:]
+        found.append(np.concatenate([np.bincount(first, minlength=41), np.bincount(second, minlength=41),
+                                     np.bincount(lengths[:10000], minlength=21)]) / 10000)
+    np.testing.assert_allclose(*found, atol=.025)    # five standard deviations of a difference
+
+
+@pytest.mark.parametrize('way', [{}, {'ended': 'ended dropped'}, {'gradients': 'second pass, nn packed'},
+                                 {'gradients': 'second pass, loop'}])
+def test_pytorchs_self_critical_step_makes_the_rewarded_word_likelier(torch_peer, way):
+    one, peer, features, _ = drawers()
+
+    def share_of_word_1(images, words, lengths):
+        sentence = np.repeat(np.arange(len(lengths)), lengths)
+        return np.bincount(sentence, words == 1, len(lengths)) / lengths
+
+    one.solver.params['learning_rate'] = .02
+    for group in peer.optimizer.param_groups:
+        group['lr'] = .02
+    peer.use(way)
+    for who in (one, peer):
+        means = []
+
+        def reward(*captions, means=means):
+            shares = share_of_word_1(*captions)
+            means.append(shares.mean())
+            return shares
+
+        for _ in range(30):
+            seconds, lengths = who.self_critical_step(np.arange(2), features, 40, reward)
+            assert list(seconds) == ['drawing', 'reward', 'gradients and update'] and len(lengths) == 80
+        assert np.mean(means[-5:]) > np.mean(means[:5]) + .2
+
+
+def test_the_jobs_of_one_size_give_a_row(torch_peer, monkeypatch):
+    plan = compare.Plan(2, 1, 1.)
+    # gradients near 0 and the lengths of a few captions differ by more than at the full size
+    monkeypatch.setattr(compare, 'agree', lambda what, difference, limit: difference)
+    row = compare.attention_job(plan, TINY_REGIONS)
+    assert row['way'].keys() == {'attention', 'library', 'softmax', 'adam'} and row['ratio']['low'] > 0
+    row = compare.self_critical_job(plan, TINY, training_images=20, drawn=6)
+    assert row['way'].keys() == {'ended', 'gradients', 'library', 'draw', 'reward', 'adam'}
+    assert {'ratio', 'usual_ratio', 'our_reward_ratio', 'ours', 'torch', 'usual', 'our_reward'} <= row.keys()
+    assert 0 < row['reward_share']['low'] <= row['reward_share']['high'] < 1
+    assert row['parts'].keys() == {'ours', 'torch', 'usual', 'our_reward'}
+    assert 'self-critical step, tiny: ours' in report.job_line({'job': 'self_critical', **row})
 
 
 def test_grouped_topk_finds_the_largest(torch_peer):
