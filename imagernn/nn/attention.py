@@ -64,8 +64,9 @@ def attend_backward(dcontext, values, model, cache):
     dkeys = np.multiply(units, units, out=units)    # by tanh: 1 - tanh²
     np.subtract(1, dkeys, out=dkeys)
     dkeys *= model['Wscore'][:, 0]
+    dquery = (dscores[:, None] @ dkeys)[:, 0]                                   # (n, K), summed over the vectors
     dkeys *= dscores[:, :, None]
-    return dkeys.sum(axis=1), dkeys, dWscore
+    return dquery, dkeys, dWscore
 
 
 class Attention:
@@ -106,14 +107,14 @@ class Attention:
 
     def backward(self, rows, dsums):
         """The mirror of forward: dsums (n, S) -> dh (n, H). The steps come in reverse order."""
-        n, dcontext = len(dsums), dsums @ self._model['Wcontext'].T
-        self._dcontexts[rows] = dcontext
+        n, dcontext = len(dsums), self._dcontexts[rows]
+        dcontext[:] = (self._model['Wcontext'] @ dsums.T).T                     # for few rows the fastest order
         dquery, dkeys, dWscore = attend_backward(dcontext, self._values[:n], self._model,
                                                  (self.weights[rows], self._units[rows]))
         self._dkeys[:n] += dkeys
         self._dqueries[rows] = dquery
         self._dWscore += dWscore
-        return dquery @ self._model['Wquery'].T
+        return (self._model['Wquery'] @ dquery.T).T
 
     def gradients(self, dsums):
         """After the last step, from dsums (P, S) of all steps: dvalues (N, R, E), and the parameters' gradients."""
