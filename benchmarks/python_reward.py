@@ -1,7 +1,7 @@
 """The reward of self-critical training in plain Python, as the usual programs compute it: CIDEr-D and BLEU-4.
 
 Captions are lists of word indices with END; n-grams are tuples, counted in dicts. The formulas are those of
-imagernn.captioning.self_critical, written by themselves, so the rewards are equal.
+imagernn.captioning.self_critical, written independently, so the rewards are equal.
 """
 
 import math

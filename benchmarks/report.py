@@ -204,7 +204,7 @@ def _jobs(jobs):
             'its best way')
     rows = [(f'{TITLES[row["job"]]}, {UNITS[row["job"]]}', row['size'], spread(row['ours']), spread(row['usual']),
              bold(row['usual_ratio']), spread(row['torch']), bold(row['ratio']), way(row)) for row in jobs]
-    alone = {row['job']: row for row in jobs if row['job'] in ('attention', 'self_critical')}
+    of_their_own = [paragraph(text) for job, text in SETTINGS.items() if any(row['job'] == job for row in jobs)]
     sizes = {row['size']: f'{row["size"]}: {row["words"]:,} words, encodings and hidden state of {row["hidden"]}'
              for row in jobs}
     lengths = [row['length'] for row in jobs if 'length' in row]
@@ -214,7 +214,6 @@ def _jobs(jobs):
         {'; '.join(sizes.values())}. A batch has 100 sentences of random words, 10.5 on average, each with an image of
         its own, which has 4,096 features. {captions} "Times as fast" is the median over the pairs of PyTorch's time
         divided by ours.""")
-    setting += ''.join('\n\n' + paragraph(text) for job, text in SETTINGS.items() if job in alone)
     peer = paragraph("""
         Both sides compute the same. The LSTM gets the image, START and the words, with h = o·tanh(c); the RNN adds the
         image at every step. Dropout is one half on all inputs and on h before the decoder. The cost is the cross
@@ -232,15 +231,14 @@ def _jobs(jobs):
         the best words of a beam are found by `topk`, either among all words or within the groups with the largest
         maxima. nn.RNN cannot add an image at every step, so it gets the sum through input weights that are the
         identity, which costs one more product.""")
+    paragraphs = '\n\n'.join([setting, peer, *of_their_own])
     return f"""## Ours against PyTorch
 
 ![How much faster ours is, by job and size](benchmarks.svg)
 
 {table(head, rows)}
 
-{setting}
-
-{peer}"""
+{paragraphs}"""
 
 
 def _self_critical(row):
@@ -249,7 +247,7 @@ def _self_critical(row):
     names = [name for name in row['parts']['ours'] if name != 'length']
     cells = [(f'{name}, ms', *(spread(row['parts'][who][name]) for who in sides)) for name in names]
     cells += [('the whole step, ms', *(spread(row[who]) for who in sides)),
-              ("its time divided by that of ours", '', *(bold(row[name]) for name in
+              ('times as long as ours', '', *(bold(row[name]) for name in
                                                          ('usual_ratio', 'ratio', 'our_reward_ratio'))),
               ('words and END in a caption', *(spread(row['parts'][who]['length']) for who in sides))]
     text = paragraph(f"""

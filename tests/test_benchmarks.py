@@ -171,7 +171,7 @@ def test_the_page_shows_the_parts_of_a_self_critical_step(results):
     page = ' '.join(report.markdown({**results, 'jobs': [row]}).split())
     assert '| self-critical step, ms | COCO | 300 (270 to 330) |' in page
     assert '| gradients and update, ms | 190 (171 to 209) |' in page
-    assert '| its time divided by that of ours | | **2.00** (1.80 to 2.20) | **1.50** (1.35 to 1.65) | **1.40**' in page
+    assert '| times as long as ours | | **2.00** (1.80 to 2.20) | **1.50** (1.35 to 1.65) | **1.40**' in page
     assert 'The reward takes **2.0%** (1.8% to 2.2%) of our step.' in page
     assert 'five captions of each of 100 images' in page
     assert 'five captions' not in report.markdown(results) and 'part by part' not in report.markdown(results)
