@@ -40,7 +40,7 @@ soak: .venv/installed
 	$(BIN)/python -m pip install --quiet --editable '.[demo]'
 	touch $@
 
-CAPTION = $(BIN)/python predict_on_images.py cv/flickr8k_lstm_lite0.h5 -b 4
+CAPTION = $(BIN)/python predict_on_images.py cv/captioner_lite0.h5 -b 4
 caption: .venv/lite0
 	@test -n "$(strip $(IMAGES))" || { echo 'error: no pictures; name them: make caption IMAGES="a.jpg b.png"'; exit 2; }
 	$(CAPTION) $(IMAGES)

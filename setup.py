@@ -48,7 +48,7 @@ setup(
     packages=[*find_packages(include=['imagernn', 'imagernn.*']), *OUTSIDE],
     package_dir=OUTSIDE,
     package_data={'imagernn.vis': ['*.html', '*.css', '*.js', 'vendor/*'], 'imagernn.convnet': ['*.txt'],
-                  'imagernn.pretrained': ['flickr8k_lstm_lite0.h5', 'README.md']},
+                  'imagernn.pretrained': ['captioner_lite0.h5', 'README.md']},
     entry_points={'console_scripts': ['imagernn = imagernn.__main__:main']},
     python_requires='>=3.10',
     install_requires=['numpy>=1.24', 'scipy>=1.10', 'h5py>=3.12.1', 'pillow>=9.5', 'tqdm>=4.64'],

@@ -33,7 +33,7 @@ from imagernn.formats.pictures import load_picture, pixels_of
 from imagernn.nn.blas import NUM_THREADS
 from imagernn.nn.workers import Workers
 
-PRETRAINED = 'flickr8k_lstm_lite0.h5'
+PRETRAINED = 'captioner_lite0.h5'
 GUESSES = {1280: ('lite0', 'features'), 4096: ('vgg16', 'fc7')}    # size of the features -> their probable network
 
 

@@ -338,7 +338,7 @@ def test_a_checkpoint_of_another_kind_names_the_commands_that_take_it(tmp_path, 
 
 
 def test_the_checkpoint_that_is_given_away_loads():
-    assert load_checkpoint(REPOSITORY / 'cv/flickr8k_lstm_lite0.h5')['model']['Wd'].dtype == np.float16
+    assert load_checkpoint(REPOSITORY / 'cv/captioner_lite0.h5')['model']['Wd'].dtype == np.float16
 
 
 def damaged(data, count, seed):
