@@ -9,6 +9,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from imagernn.nn.layers import row_blocks
+
 MAX_LENGTH = 20    # words and END, as in NeuralTalk
 
 
@@ -33,15 +35,33 @@ def greedy_search(tick, state, max_length=MAX_LENGTH):
 
 
 def sample_search(tick, state, rng, temperature=1., max_length=MAX_LENGTH):
-    """Words drawn from p^(1/temperature), renormalised; temperature > 0. The logprobs are the model's own, at 1.
-
-    (The Gumbel-max trick: the largest of ln p / temperature plus Gumbel noise falls on a word with its probability.)
-    """
+    """Words drawn from p^(1/temperature), renormalised; temperature > 0. The logprobs are the model's own, at 1."""
 
     def draw(logprobs):
-        return _with_logprobs((logprobs / temperature + rng.gumbel(size=logprobs.shape)).argmax(axis=1), logprobs)
+        words = np.empty(len(logprobs), np.int64)
+        for rows in row_blocks(logprobs):
+            words[rows] = _draw_words(logprobs[rows] / temperature, rng)
+        return _with_logprobs(words, logprobs)
 
     return _single_path_search(tick, state, max_length, draw)
+
+
+def _draw_words(y, rng):
+    """A word of each row of y (R, V), drawn from softmax(y); uses up y.
+
+    With p = exp(y), the largest p / e falls on a word with its probability where the e are exponentially distributed,
+    e = -ln(1 - u) for uniform u. (This is the Gumbel-max trick without logarithms.) Only few e are computed: since
+    e >= u, a word whose p / u is below some p / e cannot be the largest.
+    """
+    y -= y.max(axis=1, keepdims=True)
+    p, u, row = np.exp(y, out=y), rng.random(y.shape), np.arange(len(y))
+    with np.errstate(divide='ignore', invalid='ignore'):    # u may be 0, which is the largest p / e
+        bounds = p / u                                                          # (R, V)
+        best = bounds.argmax(axis=1)
+        reached = p[row, best] / -np.log1p(-u[row, best])                       # (R,)
+        reached *= 1 - 1e-9                                                     # a hair below, because of rounding
+        row, word = np.divmod(np.flatnonzero(bounds >= reached[:, None]), y.shape[1])
+        return word[_first_of_each(row, (p[row, word] / np.log1p(-u[row, word]),), 1)]
 
 
 def _with_logprobs(words, logprobs):
