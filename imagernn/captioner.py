@@ -51,13 +51,12 @@ class Captioner:
     A picture is the path of a file, a Pillow image, or an (h, w, 3) uint8 array of RGB pixels.
     """
 
-    def __init__(self, checkpoint, network, layer, num_threads=NUM_THREADS, path='the checkpoint'):
-        """checkpoint: what load_captioner returns; network and layer: the ones that its features came from; path: of
-        the checkpoint, for messages. Raises InputError where a model with attention does not say which regions it
-        attends to.
+    def __init__(self, checkpoint, network, layer, num_threads=NUM_THREADS):
+        """checkpoint: what load_captioner returns; network and layer: the ones that its features came from. Raises
+        InputError where a model with attention does not say which regions it attends to.
         """
         self.checkpoint, self.network, self.layer = checkpoint, network, layer
-        self.regions = regions_of(checkpoint, path)
+        self.regions = regions_of(checkpoint, 'the checkpoint')
         self.workers = Workers(num_threads)
 
     @classmethod
@@ -72,7 +71,8 @@ class Captioner:
         """
         path = pretrained_path() if path is None else path
         checkpoint = load_captioner(path, 'float32')
-        return cls(checkpoint, *network_of(checkpoint, path, weights), num_threads, path)
+        regions_of(checkpoint, path)    # what is wrong with the checkpoint is reported before what is missing beside it
+        return cls(checkpoint, *network_of(checkpoint, path, weights), num_threads)
 
     def caption(self, picture, beam_size=1):
         """The text of the best caption that captions finds for a picture. Raises the same errors."""
