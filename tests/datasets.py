@@ -5,6 +5,8 @@ from pathlib import Path
 
 import numpy as np
 
+from imagernn.runs.checkpoint_file import load_checkpoint
+
 TINY = json.loads((Path(__file__).parent / 'tiny' / 'golden.json').read_text(encoding='utf-8'))
 SMALL = ['--image_encoding_size', '6', '--word_encoding_size', '6', '--hidden_size', '6', '--batch_size', '10',
          '--word_count_threshold', '2']
@@ -35,3 +37,8 @@ def checkpoint_named(root, which):
     """The one checkpoint of a run under root whose name ends so: 'last', or '' for the best."""
     paths = sorted((root / 'cv').glob(f'*{which}.h5'), key=lambda path: path.stat().st_mtime_ns)
     return [path for path in paths if which or 'last' not in path.name][-1]
+
+
+def last_of(root):
+    """What the last checkpoint of a run under root holds."""
+    return load_checkpoint(checkpoint_named(root, 'last'))

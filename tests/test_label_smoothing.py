@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from datasets import checkpoint_named, train_flags, write_tiny_dataset
+from datasets import checkpoint_named, last_of, train_flags, write_tiny_dataset
 from driving import at, drive
 from models import VARIANTS, make_model, make_pairs, make_params, pack_pairs
 
@@ -18,10 +18,6 @@ SMOOTHED = ['--label_smoothing', '.2']
 def root(tmp_path):
     write_tiny_dataset(tmp_path)
     return tmp_path
-
-
-def last_of(root):
-    return load_checkpoint(checkpoint_named(root, 'last'))
 
 
 def assert_same_model(one, other):

@@ -3,13 +3,13 @@
 
 import numpy as np
 import pytest
-from datasets import checkpoint_named, train_flags, write_tiny_dataset
+from datasets import last_of, train_flags, write_tiny_dataset
 from driving import Stepper, at, drive, nothing
 
 import driver
 from imagernn.nn.solver import BLOCK, SOLVERS, Solver
 from imagernn.nn.workers import Workers
-from imagernn.runs.checkpoint_file import load_checkpoint, save_checkpoint
+from imagernn.runs.checkpoint_file import save_checkpoint
 from imagernn.runs.divergence import RISE, cost_not_finite, perplexity_rose, state_not_finite
 from imagernn.runs.state import MOST_ROLLBACKS, PERPLEXITY, RunState
 from imagernn.runs.terminal import say, warn
@@ -19,10 +19,6 @@ from imagernn.runs.terminal import say, warn
 def root(tmp_path):
     write_tiny_dataset(tmp_path)
     return tmp_path
-
-
-def last_of(root):
-    return load_checkpoint(checkpoint_named(root, 'last'))
 
 
 # ---- the parts

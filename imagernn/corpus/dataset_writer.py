@@ -27,8 +27,8 @@ def make_dataset(name, images, tokenizer='karpathy', first_imgid=0, first_sentid
     """Build the contents of a dataset.json from a pair (fields, captions) for each image.
 
     fields: a dict with filename, split and anything else to keep; captions: a list of strings. tokenizer: a key of
-    TOKENIZERS. imgid and sentid count in the given order, from the numbers given. Captions without a word are left out,
-    and so are images without captions.
+    TOKENIZERS. Images and sentences are numbered in the given order, with imgid from first_imgid and sentid from
+    first_sentid. Captions without a word are left out, and so are images without captions.
     Returns the dict, and a list of notes on what was left out or lost.
     Raises InputError if the tokenizer loses most letters of all captions, as karpathy does with Chinese, and if no
     caption has a word.

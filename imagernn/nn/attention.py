@@ -34,7 +34,7 @@ def keys_of(values, model):
     N, R, E = values.shape
     keys = values.reshape(N * R, E) @ model['Wkey']
     keys += model['bkey']
-    return keys.reshape(N, R, -1)
+    return keys.reshape(N, R, keys.shape[1])
 
 
 def attend_forward(h, keys, values, model, out=None):

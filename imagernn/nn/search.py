@@ -1,8 +1,8 @@
 """Finding a sentence: greedy search, beam search, sampling. Knows only tick().
 
-tick(words (n,), state) -> logprobs (n, V), state; state is a tuple of arrays with n rows, one for each item (an image)
-or beam. Many items are searched at once; an item that is finished leaves. Every search returns, for each item, a list
-of Sentence, best first.
+tick(words (n,), state) -> logprobs (n, V), state; state is a tuple with n rows in each part, one for each item (an
+image) or beam: arrays, or what is indexed by rows as they are, such as attention.Sight. Many items are searched at
+once; an item that is finished leaves. Every search returns, for each item, a list of Sentence, best first.
 """
 
 from typing import NamedTuple
