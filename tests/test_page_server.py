@@ -12,7 +12,7 @@ import pytest
 
 from imagernn.errors import InputError
 from imagernn.web import server
-from imagernn.web.server import page_routes, real_file, serve, serving
+from imagernn.web.server import BadRequest, page_routes, real_file, serve, serving
 
 SECRET = b'nobody may read this'
 
@@ -262,6 +262,42 @@ def test_routes_may_grow_while_they_are_served(routes):
         assert answer(address, b'GET /later HTTP/1.1')[0] == 404
         routes['/later'] = lambda: ('text/plain', b'now')
         assert answer(address, b'GET /later HTTP/1.1')[2] == b'now'
+
+
+@pytest.fixture(scope='module')
+def asking():
+    """The address of a server whose route takes parameters."""
+    def search(parameters):
+        if 'absent' in parameters:
+            raise FileNotFoundError('absent')
+        if 'photo' in parameters:
+            raise BadRequest('photo is not a number')
+        return 'text/plain', repr(parameters).encode()
+
+    with serving({'/search?': search, '/': ('text/plain', Path('/absent'))}) as address:
+        yield address
+
+
+@pytest.mark.parametrize('query, parameters', [
+    (b'', {}), (b'?', {}), (b'?q=', {'q': ''}), (b'?q=a+dog%20runs&n=3', {'q': 'a dog runs', 'n': '3'}),
+    (b'?q=a&q=b', {'q': 'a'}), (b'?q=?/../x', {'q': '?/../x'}), (b'?q=%C3%A9%00%3Cscript%3E', {'q': 'é\0<script>'}),
+    (b'?q=%zz', {'q': '%zz'})])
+def test_a_route_with_parameters_gets_them_as_text(asking, query, parameters):
+    assert answer(asking, b'GET /search' + query + b' HTTP/1.1')[::2] == (200, repr(parameters).encode())
+
+
+@pytest.mark.parametrize('query', [b'q', b'&', b'q=a&b', b'q=%ff', b'q=\xc3\xa9', b'q=' + b'&q=' * 20, b'photo=x'])
+def test_malformed_parameters_are_a_bad_request(asking, query):
+    status, headers, body = answer(asking, b'GET /search?' + query + b' HTTP/1.1')
+    assert status == 400 and headers['Content-Type'].startswith('text/plain') and len(body) < 100
+
+
+def test_what_parameters_do_not_lead_to_is_not_found(asking, capsys):
+    assert answer(asking, b'GET /search?absent=%1b\x1b HTTP/1.1')[0] == 404
+    assert answer(asking, b'GET /search?absent=%1b HTTP/1.1')[0] == 404
+    for url in b'/?q=a', b'/search/?q=a', b'/other?q=a':
+        assert answer(asking, b'GET ' + url + b' HTTP/1.1')[0] == 404
+    assert '\x1b' not in capsys.readouterr().err
 
 
 def test_it_is_on_this_machines_own_address_and_a_taken_port_is_passed_over(routes):

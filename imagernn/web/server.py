@@ -15,8 +15,9 @@ import webbrowser
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
+from urllib.parse import parse_qs
 
-from imagernn.errors import InputError
+from imagernn.errors import InputError, shown
 from imagernn.formats.names import stays_inside
 
 PACKAGE = Path(__file__).resolve().parents[1]
@@ -24,7 +25,8 @@ VIS = PACKAGE / 'vis' if (PACKAGE / 'vis').is_dir() else PACKAGE.parent / 'vis' 
 MOST_HEAD_BYTES = 2 ** 15     # of a request; includes the cookies that other servers on this host have set
 HEAD_SECONDS = 10             # for a request to arrive
 ANSWER_SECONDS = 120          # for the browser to receive the response
-MOST_THREADS = 64
+MOST_THREADS = 256
+MOST_PARAMETERS = 10          # of a URL, after ?
 PORTS_TRIED = 100
 CHUNK = 2 ** 20               # bytes of a response that are sent at once
 TYPES = {'.html': 'text/html; charset=utf-8', '.css': 'text/css; charset=utf-8',
@@ -39,6 +41,10 @@ HEADERS = {
     'Cache-Control': 'no-cache',
     'Connection': 'close',
 }
+
+
+class BadRequest(Exception):
+    """That a URL asks for something impossible, such as photo number "x"; the message is sent with status 400."""
 
 
 def serve(routes, port=0, open_browser=True, first='/'):
@@ -64,9 +70,11 @@ def serving(routes, port=0):
     """Serve in the background during the with-block. Yields the address, http://127.0.0.1:PORT, without a slash.
 
     routes: URL path, exactly as a browser sends it -> function() returning (content type, bytes), or the pair
-    (content type, Path). Routes may be added and removed while they are served. A Path must be resolved, as real_file
-    returns it; if it is not a regular file, or has become a link, the response is 404. port: 0 for any free one; if it
-    is taken, the next free one is used. Raises InputError if none of PORTS_TRIED ports is available.
+    (content type, Path). A path that ends in ?, such as '/search?', stands for all URLs that go on from there, and its
+    function gets their parameters, a dict of str; it may raise BadRequest, and FileNotFoundError for 404. Routes may be
+    added and removed while they are served. A Path must be resolved, as real_file returns it; if it is not a regular
+    file, or has become a link, the response is 404. port: 0 for any free one; if it is taken, the next free one is
+    used. Raises InputError if none of PORTS_TRIED ports is available.
     """
     server = _bind(routes, port)
     thread = threading.Thread(target=server.serve_forever, kwargs={'poll_interval': .1}, daemon=True)
@@ -91,6 +99,18 @@ def real_file(path, folder):
         return real if real.is_file() and stays_inside(real, folder) else None
     except (OSError, ValueError, RuntimeError):          # absent or forbidden; a zero byte; a circle of links
         return None
+
+
+def parameters_of(query):
+    """The part of a URL after ? as a dict of str: of each parameter the first value. Raises BadRequest."""
+    try:
+        if not query.isascii():
+            raise ValueError('other characters are sent as %XX')
+        return {name: values[0] for name, values in parse_qs(
+            query, keep_blank_values=True, strict_parsing=bool(query), errors='strict',
+            max_num_fields=MOST_PARAMETERS).items()}
+    except ValueError:
+        raise BadRequest('the part of the address after ? is malformed') from None
 
 
 def _has_screen():
@@ -118,7 +138,7 @@ class _Server(socketserver.ThreadingTCPServer):
     daemon_threads = True
     block_on_close = False
     allow_reuse_address = os.name == 'posix'             # on other systems it would share a port that is taken
-    request_queue_size = 128
+    request_queue_size = MOST_THREADS
 
     def __init__(self, address, routes):
         super().__init__(address, _Handler)
@@ -187,7 +207,9 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _answer(self):
         """Send what the route of the path gives, or an error."""
-        route = self.server.routes.get(self.path)
+        path, _, query = self.path.partition('?')
+        asked = self.server.routes.get(f'{path}?')
+        route = self.server.routes.get(self.path) if asked is None else lambda: asked(parameters_of(query))
         if route is None:
             return self.send_error(404, 'there is nothing at this address')
         try:
@@ -199,8 +221,10 @@ class _Handler(BaseHTTPRequestHandler):
             else:
                 size = len(content)
                 file = io.BytesIO(content)
+        except BadRequest as error:
+            return self.send_error(400, str(error))
         except OSError as error:
-            print(f'warning: {self.path} cannot be served: {error}', file=sys.stderr)
+            print(f'warning: {shown(self.path)} cannot be served: {error}', file=sys.stderr)
             return self.send_error(404, 'the file cannot be read')
         except Exception:
             self.send_error(500, 'an internal error; the terminal of the server shows it')
