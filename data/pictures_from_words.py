@@ -7,6 +7,7 @@ A captioner that is trained on the result knows more words and more kinds of thi
 files of captions may be COCO's annotations, a dataset.json (its splits train and restval), a table with the columns
 image and caption, or plain text with a caption on each line. imagernn/convnet/imagined.py has the formula. The images
 made in this way are marked "imagined": true in dataset.json; no picture of them exists, and they are for training only.
+If the feature file has regions, as with extract --regions windows, those of the new images are imagined, too.
 """
 
 import argparse
@@ -95,10 +96,10 @@ with loading(__name__, build_parser):    # --help does not wait for these
 
     from imagernn.convnet import imagined
     from imagernn.convnet.classes import class_names
-    from imagernn.convnet.extraction import open_network
+    from imagernn.convnet.extraction import boxes_of, open_network, parse_regions
     from imagernn.corpus.captioned_images import getDataProvider
     from imagernn.corpus.feature_writer import create_file, write_rows
-    from imagernn.corpus.features import ORIGIN
+    from imagernn.corpus.features import ORIGIN, ORIGIN_OF_REGIONS
     from imagernn.formats.caption_files import REFERENCES, RESULTS, coco_number, parse
     from imagernn.formats.json_files import load_json
     from imagernn.formats.names import parts_of, picture_name
@@ -111,6 +112,7 @@ KNOWN = 'that the data set has, by COCO id or file name'
 TRAINING_SPLITS = ('train', 'restval')    # of a dataset.json with captions
 FEWEST_TERMS, LEAST_AGREEMENT = 10, .75    # below which features seem to be of another network
 SHOWN = 20               # the most frequent words with a class that are printed
+PLACING = 1              # after --seed, the seed of the classes' places
 
 
 @script
@@ -127,7 +129,7 @@ def main(argv=None):
     added, left_out = make_dataset(args.output.resolve().name, entries, args.tokenizer, *data.next_numbers())
     for image in added['images']:
         image['filename'] = f"imagined-{image['imgid']}"    # of no picture
-    notes += left_out
+    notes += [*left_out, data.note]
 
     # what the pictures teach: the regression, and which words need a class
     require_writable(features_path)
@@ -153,6 +155,8 @@ class Real(NamedTuple):
     images: list        # as they are in dataset.json
     provider: object    # a DataProvider
     there: dict         # imgid -> image, of the images that have features
+    features: object    # a Features, with regions if those of imagined images can be imagined
+    note: str           # on whether they can
 
     def next_numbers(self):
         """The first imgid and the first sentid that are free."""
@@ -171,6 +175,14 @@ class World(NamedTuple):
     agrees: np.ndarray         # (T,) bool, see imagined.agreement
     directions: np.ndarray     # (classes, D)
     strength: float
+    regions: object            # a Regions, or None
+
+
+class Regions(NamedTuple):
+    """What is known of the R regions of a picture."""
+
+    means: np.ndarray       # (R, D), of the training images
+    presence: np.ndarray    # (R, P), see imagined.presence_in, for each place that a class can have
 
 
 def checked(args):
@@ -203,7 +215,21 @@ def read_real(args):
         raise InputError(f'{args.dataset / "dataset.json"}: its imgids are up to '
                          f'{max(image["imgid"] for image in images)} for {len(images)} images, and each imgid is a row '
                          'of the feature file; number the images from 0')
-    return Real(contents, images, provider, there)
+    return Real(contents, images, provider, there, *with_regions(provider.features))
+
+
+def with_regions(features):
+    """The same features with those of regions, if these can be imagined for other images, and a note for the report."""
+    try:
+        found = features.with_regions()
+    except InputError as error:
+        return features, f'without regions: {error}'
+    if found.boxes is None:
+        return features, f'without regions: {features.path} does not say where they are, as it has no boxes'
+    if found.region_dim != features.dim:
+        return features, (f'without regions: those in {features.path} have {found.region_dim} numbers each, and whole '
+                          f'pictures {features.dim}, so that they come from another layer than the classifier reads')
+    return found, f'with features of {found.num_regions} regions of each image'
 
 
 def classifier_directions(weights, features):
@@ -349,7 +375,30 @@ def learn(args, data, table, directions):
     frequency = Counter(term for each in counts for term in each)
     rare = {term: classes for term, classes in table.items() if frequency[term] < RARE * len(training)}
     strength = STRENGTH * regression.deviation if args.strength is None else args.strength
-    return World(regression, X, imgids, rare, agrees, directions, strength)
+    return World(regression, X, imgids, rare, agrees, directions, strength, learn_regions(data.features, imgids))
+
+
+def learn_regions(features, imgids):
+    """What the training images imgids (n,) show of regions: Regions, or None if there are none."""
+    if not features.num_regions:
+        return None
+    total, size = 0, block_size(features)
+    for start in range(0, len(imgids), size):
+        total = total + read_rows(features, imgids[start:start + size], np.float64)['regions'].sum(axis=0)
+    windows = boxes_of(parse_regions('windows'))                                # (26, 4)
+    places = windows[imagined.areas(windows) >= imagined.SMALLEST_PLACE]        # (P, 4)
+    return Regions(total / len(imgids), imagined.presence_in(features.boxes, places))
+
+
+def block_size(features):
+    """How many images have their features in memory at once."""
+    return max(1, imagined.BLOCK // (1 + features.num_regions))
+
+
+def read_rows(features, imgids, dtype):
+    """The features of n images as write_rows takes them: 'feats' (n, D) and, if there are any, 'regions' (n, R, D)."""
+    rows = features.rows(imgids, dtype).reshape(len(imgids), 1 + features.num_regions, -1)    # the whole picture first
+    return {'feats': rows[:, 0]} | ({'regions': rows[:, 1:]} if features.num_regions else {})
 
 
 def require_common_words(captions, world):
@@ -365,38 +414,49 @@ def write_features(path, args, data, world, added, captions, terms):
 
     added: the n imagined images; captions, terms: a list for each of them.
     """
-    features = data.provider.features
+    features = data.features
     names = [''] * (added[-1]['imgid'] + 1)
     for image in [*data.images, *added]:
         names[image['imgid']] = picture_name(image)
-    settings = {**{key: features.origin[key] for key in ORIGIN if key in features.origin}, 'format': FORMAT}
+    settings = {**{key: features.origin[key] for key in (*ORIGIN, ORIGIN_OF_REGIONS) if key in features.origin},
+                'format': FORMAT}
 
     def write(file):
-        imgids = sorted(data.there)
-        for start in range(0, len(imgids), imagined.BLOCK):
-            block = imgids[start:start + imagined.BLOCK]
-            write_rows(file, block, {'feats': features.rows(block, features.dtype)}, names)
+        imgids, size = sorted(data.there), block_size(features)
+        for start in range(0, len(imgids), size):
+            block = imgids[start:start + size]
+            write_rows(file, block, read_rows(features, block, features.dtype), names)
         with tqdm(total=len(added), unit='image', disable=None) as progress:
-            for numbers, F in imagined_rows(args, features, world, captions, terms):
-                write_rows(file, [added[number]['imgid'] for number in numbers], {'feats': F}, names)
+            for numbers, arrays in imagined_rows(args, features, world, captions, terms):
+                write_rows(file, [added[number]['imgid'] for number in numbers], arrays, names)
                 progress.update(len(numbers))
 
-    create_file(path, settings, names, args.dtype, {'feats': np.empty((1, features.dim))}, copy_into=write)
+    example = read_rows(features, world.imgids[:1], features.dtype)
+    create_file(path, settings, names, args.dtype, example, features.boxes, write)
 
 
 def imagined_rows(args, features, world, captions, terms):
-    """Yield (numbers of k images, their features (k, D)), a block at a time. The block's size changes nothing."""
+    """Yield (numbers of k images, their features as of read_rows), a block at a time. Its size changes nothing."""
+    regression, regions, size = world.regression, world.regions, block_size(features)
     rng = np.random.default_rng(args.seed)
-    for start in range(0, len(captions), imagined.BLOCK):
-        numbers = range(start, min(start + imagined.BLOCK, len(captions)))
+    place_rng = np.random.default_rng([args.seed, PLACING])    # of its own: regions do not change whole pictures
+    for start in range(0, len(captions), size):
+        numbers = range(start, min(start + size, len(captions)))
         weights, donors = [], []
         for number in numbers:
             weights.append(imagined.draw_classes(terms[number], world.table, rng))
             donors.append(rng.integers(len(world.imgids)))
-        X = imagined.shares_of([captions[number] for number in numbers], world.regression.column_of)    # (k, W)
-        residuals = features.rows(world.imgids[donors], np.float64) - world.regression.predict(world.X[donors])
-        yield numbers, imagined.imagine(world.regression, X, weights, world.directions, args.residual * residuals,
-                                        world.strength)
+        X = imagined.shares_of([captions[number] for number in numbers], regression.column_of)    # (k, W)
+        real, X_real = read_rows(features, world.imgids[donors], np.float64), world.X[donors]
+        residuals = args.residual * (real['feats'] - regression.predict(X_real))                    # (k, D)
+        made = {'feats': imagined.imagine(regression, X, weights, world.directions, residuals, world.strength)}
+        if regions:
+            presence = [regions.presence[:, place_rng.integers(regions.presence.shape[1], size=len(pairs))]
+                        for pairs in weights]                                   # of each image: (R, its classes)
+            residuals = args.residual * (real['regions'] - regression.predict_regions(X_real, regions.means))
+            made['regions'] = imagined.imagine_regions(regression, regions.means, X, weights, presence,
+                                                       world.directions, residuals, world.strength)
+        yield numbers, made
 
 
 # ---- what is printed

@@ -4,7 +4,9 @@
 
 x holds, for each word, the share of the image's captions that have it; B is a ridge regression from x to the features
 of real pictures, whose means are x̄ and μ; d_w is the direction of an ImageNet class that the word w names; r is the
-regression's residual of a real picture, drawn at random. Knows words and arrays; opens no file but the table of words.
+regression's residual of a real picture, drawn at random. The features of a region have the same formula, with the mean
+and the residual of that region, and with directions that are stronger or weaker than in the whole picture: each class
+has a place in it. Knows words and arrays; opens no file but the table of words.
 """
 
 from collections import Counter
@@ -22,6 +24,8 @@ BLOCK = 1000           # images whose features are in memory at once
 MOST_CLASSES = 3       # of one image: those of the words that most of its captions have
 SEVERAL = 1.3          # by which the directions of an image are divided if there is more than one
 MENTIONS = 2           # captions of an image that must have a word before its class counts; fewer if it has fewer
+SMALLEST_PLACE = .25   # of a class, as a share of the picture's area
+MOST_PRESENCE = 2.5    # of a class in a region
 
 
 # ---- the table: {term: numbers of classes}, where a term is a word or several words in a row, joined by spaces -----
@@ -104,6 +108,10 @@ class Regression(NamedTuple):
     def predict(self, X):
         """Features for shares X (n, W): (n, D)."""
         return self.f_mean + X @ self.B - self.x_mean @ self.B
+
+    def predict_regions(self, X, means):
+        """Features of regions for shares X (n, W): (n, R, D). means (R, D): of each region's features."""
+        return means + (self.predict(X) - self.f_mean)[:, None]
 
 
 def frequent_words(images, least):
@@ -217,3 +225,35 @@ def imagine(regression, X, weights, directions, residuals, strength):
     ends = np.cumsum([0, *map(len, weights)])
     classes = sparse.csr_matrix((values, columns, ends), (len(weights), len(directions)))
     return np.maximum(regression.predict(X) + strength * (classes @ directions) + residuals, 0)
+
+
+# ---- regions: their boxes are x0, y0, x1, y1, as shares of the picture's width and height ---------------------------
+
+def areas(boxes):
+    """The areas of boxes (..., 4), as shares of the picture's: (...)."""
+    return (boxes[..., 2] - boxes[..., 0]) * (boxes[..., 3] - boxes[..., 1])
+
+
+def presence_in(boxes, places):
+    """How present a thing at each place is in each region: (R, P). In the whole picture it is 1.
+
+    It is the share of the region that the place covers, divided by the same share of the whole picture, and at most
+    MOST_PRESENCE. boxes (R, 4): of the regions; places (P, 4).
+    """
+    one, other = boxes[:, None], places[None]
+    corners = np.maximum(one[..., :2], other[..., :2]), np.minimum(one[..., 2:], other[..., 2:])
+    overlap = np.prod(np.maximum(corners[1] - corners[0], 0), axis=-1)          # (R, P)
+    return np.minimum(overlap / areas(one) / areas(other), MOST_PRESENCE)
+
+
+def imagine_regions(regression, means, X, weights, presence, directions, residuals, strength):
+    """Imagined features of regions (n, R, D); arguments that are not named here are those of imagine.
+
+    means (R, D): of each region's features; presence: for each image, an array (R, its number of classes), how present
+    each class is in each region; residuals: (n, R, D).
+    """
+    out = regression.predict_regions(X, means) + residuals                      # (n, R, D)
+    for rows, pairs, factors in zip(out, weights, presence, strict=True):
+        for (number, weight), factor in zip(pairs, factors.T, strict=True):
+            rows += strength * weight * np.outer(factor, directions[number])
+    return np.maximum(out, 0)
