@@ -84,7 +84,8 @@ def main(argv=None):
     images = list(provider.iterImages(params['split'], params['max_images']))
     paths, pictures = [provider.image_path(image) for image in images], provider.folder / 'imgs'
     dumped = copies(paths, pictures, params['dump_folder']) if params['dump_folder'] else {}
-    inputs = [params['checkpoint_path'], provider.folder / 'dataset.json', provider.features.path, *dumped.values()]
+    inputs = [params['checkpoint_path'], *params['ensemble'], provider.folder / 'dataset.json', provider.features.path,
+              *dumped.values()]
     refuse_to_replace(inputs, outputs)
     refuse_to_replace([*inputs, *outputs], dumped)
     note_refused(paths)

@@ -118,7 +118,7 @@ def main(argv=None):
     root, names, paths = wanted_pictures(params)
     features_path = feature_file(root, params['features']) if root else None
     outputs = output_files(params, root)
-    inputs = [params['checkpoint_path'], params['weights'], features_path, *paths]
+    inputs = [params['checkpoint_path'], *params['ensemble'], params['weights'], features_path, *paths]
     refuse_to_replace([path for path in inputs if path], outputs.values())
     for path in outputs.values():
         require_writable(path)

@@ -154,6 +154,34 @@ def test_an_ensemble_of_one_model_twice_is_that_model():
         batches_perplexity(batches, *member, Workers()))
 
 
+@pytest.mark.parametrize('options', [{}, {'beam_size': 3, 'nbest': 3}, {'temperature': 1.}, MBR], ids=str)
+def test_an_ensemble_of_models_that_are_sure_of_a_word_has_finite_log_probabilities(options):
+    """Probabilities of e^-300 are 0 in float32."""
+    options = {'beam_size': 1, 'temperature': 0, 'nbest': 1, 'seed': 0, **options}
+    members = [({**model, 'bd': model['bd'] - 300 * (np.arange(V) > 0)}, params) for model, params in ensemble_of(
+        'lstm', 'rnn')]
+    members = [({name: w.astype(np.float32) for name, w in model.items()}, params) for model, params in members]
+    with np.errstate(all='raise', under='ignore'):
+        found = list(caption_images(lambda i, j: np.float32(FEATURES[i:j]), 5, *members[0], IXTOWORD, options,
+                                    ensemble=members[1:]))
+    assert [some[0].words for some in found] == [[]] * 5
+    assert all(-400 < each.logprob <= 0 for some in found for each in some)
+
+
+def test_a_pool_of_one_beam_is_no_greedy_search():
+    """It goes on beyond END while that may give a better rank."""
+    params, options = make_params('rnn'), {'beam_size': 1, 'temperature': 0, 'nbest': 1, 'seed': 0}
+    model = make_model(params, seed=1)
+    model['bd'][0, 0] += 2    # END is often the likeliest
+    greedy, pooled = (list(caption_images(lambda i, j: FEATURES[i:j], len(FEATURES), model, params, IXTOWORD,
+                                          {**options, **more}))
+                      for more in ({}, {'beam_kind': 'pool', 'length_penalty': 1.}))
+    assert greedy != pooled
+    for one, other in zip(greedy, pooled, strict=True):
+        assert one == other or one[0].logprob / len(one[0].word_logprobs) < other[0].logprob / len(
+            other[0].word_logprobs)
+
+
 @pytest.mark.parametrize('beam_kind', ['neuraltalk', 'pool'])
 def test_captions_are_ranked_by_the_length_penalty(beam_kind):
     params = make_params('lstm')

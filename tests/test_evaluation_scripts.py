@@ -253,6 +253,8 @@ def test_a_dump_folder_that_cannot_be_is_said_before_the_work(trained, checkpoin
     (['--mbr_samples', '1'], ['--mbr_samples 1', 'from 2 to 1000']),
     (['--mbr_samples', '20', '-b', '3'], ['--mbr_samples 20', '--beam_size 3']),
     (['--mbr_samples', '4', '--nbest', '5'], ['--nbest 5', 'raise --mbr_samples']),
+    (['--mbr_samples', '4', '--beam_kind', 'pool'], ['--beam_kind pool', 'drawn at random']),
+    (['--temperature', '1', '--length_penalty', '.5'], ['--length_penalty 0.5', 'drawn at random']),
 ])
 def test_a_mistake_is_a_message_and_exit_code_2(trained, checkpoint, tmp_path, monkeypatch, flags, words, capsys):
     (tmp_path / 'checkpoint').touch()
@@ -280,9 +282,12 @@ def test_a_checkpoint_that_cannot_be_used_is_said(trained, checkpoint, tmp_path,
 
 
 def test_a_result_never_replaces_what_is_read(trained, checkpoint, capsys):
-    for path in checkpoint, trained / 'tiny' / 'dataset.json', trained / 'tiny' / 'vgg_feats.npy':
+    member = trained / 'member.h5'
+    shutil.copy(checkpoint, member)
+    for path in checkpoint, member, trained / 'tiny' / 'dataset.json', trained / 'tiny' / 'vgg_feats.npy':
         before = path.read_bytes()
-        assert eval_sentence_predictions.main([str(checkpoint), '--data_root', str(trained), '--html', str(path)]) == 2
+        assert eval_sentence_predictions.main([str(checkpoint), '--ensemble', str(member), '--data_root', str(trained),
+                                               '--html', str(path)]) == 2
         assert str(path) in capsys.readouterr().err and path.read_bytes() == before
 
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import sys
 from pathlib import Path
@@ -289,6 +290,14 @@ def test_a_result_never_replaces_a_picture(photos, checkpoint, predict, capsys):
     before = photos[0].read_bytes()
     assert predict(checkpoint(), *photos, '--html', photos[0]) == 2
     assert str(photos[0]) in capsys.readouterr().err and photos[0].read_bytes() == before
+
+
+def test_a_result_never_replaces_a_checkpoint_of_the_ensemble(photos, checkpoint, predict, tmp_path, capsys):
+    member = tmp_path / 'member.h5'
+    shutil.copy(checkpoint(), member)
+    before = member.read_bytes()
+    assert predict(checkpoint(), *photos, '--ensemble', member, '--result_struct_filename', member) == 2
+    assert str(member) in capsys.readouterr().err and member.read_bytes() == before
 
 
 def test_pictures_or_a_folder_with_tasks_not_both(photos, checkpoint, predict, tmp_path, capsys):

@@ -217,6 +217,15 @@ def test_a_self_critical_run_resumes_exactly_and_is_judged_by_cider(tmp_path):
         np.testing.assert_array_equal(resumed['model'][name], w, err_msg=name)
 
 
+@pytest.mark.parametrize(('flag', 'value'), [('self_critical_after', '-.5'), ('self_critical_after', 'nan'),
+                                             ('self_critical_samples', '1'), ('bleu_weight', '-1')])
+def test_a_flag_that_cannot_be_is_refused(tmp_path, flag, value, capsys):
+    write_tiny_dataset(tmp_path)
+    assert driver.main(train_flags(tmp_path, '--self_critical_after', '0', f'--{flag}={value}')) == 2
+    err = capsys.readouterr().err
+    assert err.startswith(f'error: --{flag} ') and 'must be ' in err and not (tmp_path / 'cv').exists()
+
+
 def test_words_first_and_rewards_later_in_one_run(tmp_path, capsys):
     write_tiny_dataset(tmp_path)
     assert driver.main(train_flags(tmp_path, '--self_critical_after', '1', '--self_critical_images', '6')) == 0

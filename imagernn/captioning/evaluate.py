@@ -107,7 +107,7 @@ def caption_images(rows, num_images, model, params, ixtoword, options, workers=N
     """
     workers, members = workers or Workers(), [(model, params), *ensemble]
     beam_size, temperature, samples = options['beam_size'], options['temperature'], options.get('mbr_samples', 0)
-    greedy = beam_size == 1 and temperature == 0
+    greedy = beam_size == 1 and temperature == 0 and options.get('beam_kind') != 'pool'
     tick = make_ensemble_tick(members, workers, likeliest=greedy)
     step = max(1, ROWS_AT_ONCE // beam_size)
     if temperature == 0:    # else the draws depend on the groups, and these must not depend on the number of threads

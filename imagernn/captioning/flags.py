@@ -152,6 +152,9 @@ def check_training_flags(params):
     require_above_zero(params, ('eval_period',))
     if params['eval_max_images'] == 0:
         raise InputError('--eval_max_images 0: nothing to evaluate on; give a number, or -1 for all')
+    if params['self_critical_after'] < 0 and params['self_critical_after'] != -1:
+        raise InputError(f'--self_critical_after {params["self_critical_after"]}: must be an epoch from 0, or -1 for '
+                         'none')
     require_between(params, {'self_critical_images': BATCH_LIMITS, 'self_critical_samples': (2, 1000),
                              'bleu_weight': (0, math.inf)})
     if params['generator'] == 'rnn' and params['image_at'] != 'first':
@@ -224,5 +227,10 @@ def check_search_flags(params):
     if params['temperature'] > 0 and params['beam_size'] > 1:
         raise InputError(f'--temperature {params["temperature"]} draws a single caption, --beam_size '
                          f'{params["beam_size"]} searches for the best: use one of them')
+    if params['temperature'] or params['mbr_samples']:
+        for name in ('beam_kind', 'length_penalty'):
+            if params[name] not in ('neuraltalk', 0):
+                raise InputError(f'--{name} {params[name]}: is a flag of the beam search, but captions are drawn at '
+                                 'random; leave it out, or --temperature and --mbr_samples')
     if params['mbr_samples'] and not params['temperature']:
         params['temperature'] = 1.

@@ -347,13 +347,14 @@ def make_ensemble_tick(members, workers=None, likeliest=False):
     starts = np.cumsum([0, *(num_parts_of_state(model, params) for model, params in members)])
 
     def tick(words, state, scratch=None):
-        states, total = (), 0.
+        states, found = (), []
         for number, one in enumerate(ticks):
             own = state[starts[number]:starts[number + 1]]
             logprobs, own = one(words, own, scratch and scratch.part(f'member {number}'))
-            total = total + np.exp(logprobs)                                                     # (n, V)
+            found.append(logprobs)                                                               # (n, V)
             states += own
-        y = np.log(total / len(ticks))
+        largest = np.maximum.reduce(found)    # relative to it, as probabilities may be too small for their dtype
+        y = largest + np.log(sum(np.exp(logprobs - largest) for logprobs in found) / len(found))
         return (likeliest_words(y) if likeliest else y), states
 
     return tick

@@ -155,8 +155,9 @@ def weights_of(rewards, num_samples, lengths):
 def self_critical_cost_and_grads(images, features, reward, num_samples, model, params, rng, workers=None):
     """One step of self-critical training on M images: the cost, its gradients and stats.
 
-    images (M,): their numbers, for the reward; features (M, D). The cost is minus the mean reward, and the gradients
-    are an unbiased estimate of its gradients, each word counted once in the batch's mean.
+    images (M,): their numbers, for the reward; features (M, D). The cost is minus the mean reward. The gradients
+    estimate its gradients, but are divided by the number of drawn words, not of captions, as in Luo's program; those of
+    the regularization are added.
     """
     words, lengths = draw_captions(features, num_samples, model, params, rng, workers)
     rewards = reward(np.repeat(images, num_samples), words, lengths)
