@@ -9,12 +9,12 @@ import sys
 from shlex import quote
 
 from imagernn.captioning.flags import (
-    add_data_flags,
     add_evaluation_flags,
     add_model_flags,
     add_self_critical_flags,
     add_training_flags,
 )
+from imagernn.corpus.flags import add_data_flags
 from imagernn.errors import command, loading, script
 from imagernn.runs.flags import HelpWithDefaults, add_optimizer_flags, add_output_flags, add_system_flags
 
@@ -41,13 +41,14 @@ with loading(__name__, build_parser):    # --help does not wait for these
     from imagernn.captioning.grad_check import grad_check
     from imagernn.captioning.model import cost_and_grads, cost_of, forward
     from imagernn.captioning.self_critical import SelfCritical
-    from imagernn.captioning.start import perplexity_limits, prepare, report_words
+    from imagernn.captioning.start import perplexity_limits, prepare
+    from imagernn.corpus.known_words import words_report
     from imagernn.corpus.vocab import lookup_table
     from imagernn.nn.schedules import schedule_of
     from imagernn.nn.workers import Workers
     from imagernn.runs.divergence import cost_doubled, perplexity_rose
     from imagernn.runs.run import Run
-    from imagernn.runs.terminal import say
+    from imagernn.runs.terminal import report, say
 
 
 @script
@@ -66,7 +67,7 @@ def train(state, solver, rng, provider, params):
     num_sentences = provider.getSplitSize('train', 'sentences')
     say(f'{num_sentences} training sentences, {len(ixtoword)} words with END, '
         f'{sum(w.size for w in state.model.values()):,} parameters')
-    report_words(provider, lookup, params)
+    report(*words_report(provider, lookup, params))
 
     def probe():
         """As in the loop, on a batch drawn apart and without dropout: whether the cost has exploded."""

@@ -8,7 +8,8 @@ import os
 import sys
 from pathlib import Path
 
-from imagernn.captioning.flags import add_on_error_flag, add_search_flags, check_search_flags
+from imagernn.captioning.flags import add_search_flags, check_search_flags
+from imagernn.corpus.flags import add_on_error_flag
 from imagernn.errors import InputError, loading, script, unreadable
 from imagernn.runs.flags import HelpWithDefaults
 
@@ -47,16 +48,11 @@ def build_parser():
 
 
 with loading(__name__, build_parser):    # --help does not wait for these
-    from imagernn.captioning.evaluate import caption_images, known_words, split_perplexity
-    from imagernn.captioning.load import (
-        check_feature_size,
-        load_captioner,
-        load_ensemble,
-        note_other_origin,
-        open_data,
-        trained_data,
-    )
+    from imagernn.captioning.evaluate import caption_images, split_perplexity
+    from imagernn.captioning.load import check_feature_size, load_captioner, load_ensemble, open_data
     from imagernn.captioning.results import result_blob
+    from imagernn.corpus.known_words import known_words
+    from imagernn.corpus.trained_on import note_other_origin, trained_data
     from imagernn.corpus.vocab import MOST_DROPPED, lookup_table
     from imagernn.formats.json_files import write_json
     from imagernn.formats.names import NOT_OPENED, Refused, parts_of, stays_inside

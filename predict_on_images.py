@@ -69,12 +69,13 @@ with loading(__name__, build_parser):    # --help does not wait for these
 
     from imagernn.captioner import check_size, features_of, network_of, pretrained_path, regions_of
     from imagernn.captioning.evaluate import caption_images
-    from imagernn.captioning.load import features_for, load_captioner, load_ensemble, note_other_origin
+    from imagernn.captioning.load import features_for, load_captioner, load_ensemble
     from imagernn.captioning.results import result_blob
     from imagernn.convnet.classes import class_names, classifier_of, described
     from imagernn.convnet.extraction import boxes_of, extract, open_network
     from imagernn.convnet.sources import expanded, read_tasks
     from imagernn.corpus.features import READERS, default_features
+    from imagernn.corpus.trained_on import note_other_origin
     from imagernn.formats.json_files import write_json
     from imagernn.formats.names import path_inside
     from imagernn.formats.pictures import SUFFIXES

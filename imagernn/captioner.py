@@ -13,7 +13,7 @@ from PIL import Image
 
 from imagernn.captioning.evaluate import caption_images
 from imagernn.captioning.flags import MAX_BEAM_SIZE
-from imagernn.captioning.load import load_captioner, note_other_origin
+from imagernn.captioning.load import load_captioner
 from imagernn.captioning.model import attends_to_regions
 from imagernn.convnet.classes import classifier_of
 from imagernn.convnet.extraction import (
@@ -28,6 +28,7 @@ from imagernn.convnet.extraction import (
 from imagernn.convnet.preprocess import PREPROCESSING, description
 from imagernn.convnet.weights import load_network
 from imagernn.corpus.features import ORIGIN_OF_REGIONS
+from imagernn.corpus.trained_on import note_other_origin
 from imagernn.errors import PACKAGE, InputError
 from imagernn.formats.pictures import load_picture, pixels_of
 from imagernn.nn.blas import NUM_THREADS

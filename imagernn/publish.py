@@ -24,7 +24,8 @@ def build_parser():
 with loading(__name__, build_parser):    # --help does not wait for these
     import numpy as np
 
-    from imagernn.captioning.load import KIND, features_for, load_captioner, origin_changes
+    from imagernn.captioning.load import KIND, features_for, load_captioner
+    from imagernn.corpus.trained_on import origin_changes
     from imagernn.formats.names import without_folders
     from imagernn.formats.writing import refuse_to_replace
     from imagernn.runs.checkpoint_file import save_checkpoint

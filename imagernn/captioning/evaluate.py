@@ -18,7 +18,8 @@ from imagernn.captioning.model import (
     make_ensemble_tick,
     weights_of_regions,
 )
-from imagernn.corpus.vocab import coverage, decode, lookup_table
+from imagernn.corpus.known_words import known_words
+from imagernn.corpus.vocab import decode, lookup_table
 from imagernn.errors import InputError
 from imagernn.metrics.cider import cider
 from imagernn.metrics.perplexity import perplexity
@@ -55,15 +56,6 @@ def split_perplexity(provider, split, model, params, wordtoix, max_images=-1, ba
     found = batches_perplexity(batches, model, params, workers or Workers(), ensemble)
     if found is None:
         raise InputError(f'of the {split} split {max_images} images are to be evaluated: allow more, or -1 for all')
-    return found
-
-
-def known_words(provider, split, lookup, max_images=None):
-    """How much of a split's text a vocabulary knows, by its lookup_table: a Coverage. InputError if no word at all."""
-    found = coverage(provider.word_counts(split, max_images), lookup)
-    if found.num_tokens and found.unknown_tokens == found.num_tokens:
-        raise InputError(f'{provider.folder}: the vocabulary has none of the {found.num_words} different words of the '
-                         f'{split} split; expected sentences in the language and tokenization of the training')
     return found
 
 

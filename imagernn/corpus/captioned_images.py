@@ -91,22 +91,36 @@ class DataProvider:
             raise ValueError(f"ofwhat is '{ofwhat}'; expected one of {', '.join(sizes)}")
         return sizes[ofwhat]()
 
-    def sample_pairs(self, split, n, rng):
-        """n Pairs, with replacement: uniform over images, then over that image's sentences."""
+    def image_numbers(self, split, max_images=None):
+        """The numbers of the images of a split, (n,), in the order of dataset.json."""
+        return self._first(split, max_images)
+
+    def sample_pairs(self, split, n, rng, distinct=False):
+        """n Pairs, with replacement: uniform over images, then over that image's sentences.
+
+        distinct: images without replacement, so that all are different; fewer pairs if there are fewer images.
+        """
         images = self._split(split)
-        chosen = images[rng.integers(len(images), size=n)]                      # (n,)
+        if distinct:
+            chosen = rng.choice(images, min(n, len(images)), replace=False)
+        else:
+            chosen = images[rng.integers(len(images), size=n)]                  # (n,)
         sentences = self._store.image_starts[chosen] + rng.integers(self._store.num_sentences(chosen))
         return Pairs(chosen, sentences)
 
     def iter_pairs(self, split, max_images=None, batch_size=100):
         """An iterator over Pairs of at most batch_size: a split image by image, each image's sentences in order."""
         images = self._first(split, max_images)
-        counts = self._store.num_sentences(images)
-        sentences = np.repeat(self._store.image_starts[images] - (np.cumsum(counts) - counts), counts)
-        sentences += np.arange(counts.sum())
-        images = np.repeat(images, counts)
+        places, sentences = self.sentences_of(images)
+        images = images[places]
         return (Pairs(images[start:start + batch_size], sentences[start:start + batch_size])
                 for start in range(0, len(images), batch_size))
+
+    def sentences_of(self, images):
+        """All sentences of images, by number (n,): of each its place among the images, and its number; two (N,)."""
+        counts = self._store.num_sentences(images)
+        sentences = np.repeat(self._store.image_starts[images] - (np.cumsum(counts) - counts), counts)
+        return np.repeat(np.arange(len(images)), counts), sentences + np.arange(counts.sum())
 
     def hold_out_val(self, share, seed):
         """Move a share of the training images to the split val, chosen by the seed; at least one each way.

@@ -48,6 +48,19 @@ def relu_backward(dout, out):
     return dout * (out > 0)
 
 
+def normalize_forward(x):
+    """Rows of x (N, D) divided by their lengths. A row of zeros stays one. Returns the result, cache."""
+    norms = np.sqrt((x * x).sum(axis=1, keepdims=True) + 1e-16)                 # (N, 1)
+    out = x / norms
+    return out, (out, norms)
+
+
+def normalize_backward(dout, cache):
+    """dout (N, D) -> dx (N, D)."""
+    out, norms = cache
+    return (dout - out * (out * dout).sum(axis=1, keepdims=True)) / norms
+
+
 def dropout_draw(num_rows, num_columns, drop_prob, rng):
     """Draws which elements stay: bits, each row's packed into bytes, (num_rows, ⌈num_columns / 8⌉) uint8.
 

@@ -85,3 +85,29 @@ def last_rows(batch_sizes):
     columns = np.arange(batch_sizes[0])
     last_step = (batch_sizes[:, None] > columns).sum(axis=0) - 1                # (N,)
     return (np.cumsum(batch_sizes) - batch_sizes)[last_step] + columns
+
+
+def reversing(batch_sizes):
+    """The rows that turn each sentence of a packed batch round: batch_sizes (T,) -> (P,).
+
+    X[rows] has every sentence's steps in reverse order, packed by the same batch_sizes; applied twice it changes
+    nothing.
+    """
+    batch_sizes = np.asarray(batch_sizes)
+    columns = np.concatenate([np.arange(alive) for alive in batch_sizes])       # (P,), each row's sentence
+    steps = np.repeat(np.arange(len(batch_sizes)), batch_sizes)                 # (P,)
+    lengths = (batch_sizes[:, None] > np.arange(batch_sizes[0])).sum(axis=0)    # (N,)
+    starts = np.cumsum(batch_sizes) - batch_sizes                               # (T,)
+    return starts[lengths[columns] - 1 - steps] + columns
+
+
+def by_sentence(batch_sizes):
+    """The packed rows sentence by sentence: batch_sizes (T,) -> rows (P,), starts (N + 1,).
+
+    X[rows] has the steps of the first packed sentence, then those of the second, …; sentence i's are at starts[i] to
+    starts[i + 1].
+    """
+    alive = np.arange(batch_sizes[0]) < np.asarray(batch_sizes)[:, None]        # (T, N)
+    places = np.zeros(alive.shape, np.int64)
+    places[alive] = np.arange(alive.sum())
+    return places.T[alive.T], np.concatenate([[0], np.cumsum(alive.sum(axis=0))])

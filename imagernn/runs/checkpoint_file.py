@@ -49,6 +49,7 @@ SEAL_BYTES = len(SEAL % 0)
 KINDS = {    # what writes a checkpoint -> the subcommands of imagernn that take it
     'captioning': ('train', 'caption', 'evaluate', 'publish'),
     'convnet': ('train-convnet',),
+    'ranking': ('train-ranker', 'evaluate-ranker', 'publish', 'album', 'find'),
 }
 FLOATS = (np.float16, np.float32, np.float64)
 MOST_AXES = 4    # of a parameter: a convolution's filters

@@ -19,3 +19,10 @@ def warn(text):
     """A line on stderr; control characters in it are shown as escapes."""
     with suppress(OSError):
         tqdm.write(f'warning: {shown(text)}', file=sys.stderr)
+
+
+def report(line, warnings):
+    """A line on stdout, and warnings on stderr."""
+    say(line)
+    for warning in warnings:
+        warn(warning)
