@@ -92,9 +92,12 @@ def parsed(argv):
     if not 0 <= params['classes'] <= len(class_names()):
         raise InputError(f'--classes {params["classes"]}: must be from 0 to {len(class_names())}')
     first = params['checkpoint_path']
-    if first and (Path(first).suffix.lower() in SUFFIXES or Path(first).is_dir()):    # not a checkpoint
+    if first and is_picture(first):
         params['pictures'].insert(0, first)
         first = None
+    if pictures := [name for name in params['ensemble'] if is_picture(name)]:
+        raise InputError(f'{pictures[0]}: stands among the checkpoints of --ensemble, which takes all names up to the '
+                         'next flag; name pictures before it')
     if not first:
         require_pictures(params)
         params['checkpoint_path'] = str(pretrained_path())
@@ -103,6 +106,11 @@ def parsed(argv):
     if params['pictures'] and (params['root_path'] != ROOT or params['features']):
         raise InputError('pictures are named, and --root_path or --features too: give one or the other')
     return params
+
+
+def is_picture(name):
+    """Whether an argument that may be a checkpoint is a picture, or a folder of pictures."""
+    return Path(name).suffix.lower() in SUFFIXES or Path(name).is_dir()
 
 
 def require_pictures(params):

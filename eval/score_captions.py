@@ -72,7 +72,7 @@ def build_parser():
 
 
 with loading(__name__, build_parser):    # --help does not wait for these
-    from imagernn.formats.caption_files import align, read_captions, read_training
+    from imagernn.formats.caption_files import align, parse, read_captions, read_training
     from imagernn.formats.json_files import write_json
     from imagernn.formats.writing import refuse_to_replace, require_writable, write_text
     from imagernn.metrics import MeteorUnavailable, caption_statistics, compare, intervals, per_image, scores_of
@@ -95,12 +95,14 @@ def main(argv=None):
                               [tokens for some in [*candidates, *reference_tokens] for tokens in some], args.tokenizer)
     training = {' '.join(tokens) for tokens in tokenize(read_training(args.training), args.tokenizer)}
     statistics = [statistics_of(some, reference_tokens, args.meteor) for some in candidates]
+    made_by = [flags_of(some.path) if args.json else {} for some in results]
 
     report = {'references': references.path, 'images': len(ids), 'tokenizer': args.tokenizer, 'notes': notes,
               'level': args.level, 'draws': args.draws, 'seed': args.seed,
               'reference_captions': facts([tokens for image in reference_tokens for tokens in image], training),
-              'results': [{'file': some.path, **facts(tokens, training), 'scores': scores_of(counted)}
-                          for some, tokens, counted in zip(results, candidates, statistics, strict=True)]}
+              'results': [{'file': some.path, **flags, **facts(tokens, training), 'scores': scores_of(counted)}
+                          for some, flags, tokens, counted in zip(results, made_by, candidates, statistics,
+                                                                  strict=True)]}
     if args.draws:
         add_intervals(report, statistics, (args.level, args.draws, args.seed))
     if args.json:
@@ -144,6 +146,12 @@ def statistics_of(candidates, references, with_meteor):
         return caption_statistics(candidates, references, with_meteor)
     except MeteorUnavailable as reason:
         raise InputError(f'--meteor: {reason}') from None
+
+
+def flags_of(path):
+    """{'params': the flags of the command that wrote a result_struct.json, with those of its search}; else {}."""
+    kind, contents = parse(path) if Path(path).is_file() else (None, None)    # a pipe cannot be read again
+    return {'params': contents['params']} if kind == 'result_struct' and 'params' in contents else {}
 
 
 def facts(captions, training):

@@ -26,7 +26,8 @@ LONG = 'ü' * 150    # of 300 bytes
 USES = [    # every path that a command takes: {} in the place of one
     'caption {}', f'caption {CHECKPOINT} {{}}', f'caption {CHECKPOINT} -r {{}}',
     f'caption {CHECKPOINT} a.jpg --html {{}}', f'caption {CHECKPOINT} a.jpg --result_struct_filename {{}}',
-    f'caption {CHECKPOINT} a.jpg --weights {{}}', f'caption {CHECKPOINT} -r . --features {{}}.h5', 'evaluate {}',
+    f'caption {CHECKPOINT} a.jpg --weights {{}}', f'caption {CHECKPOINT} a.jpg --ensemble {{}}',
+    f'caption {CHECKPOINT} -r . --features {{}}.h5', 'evaluate {}',
     f'evaluate {CHECKPOINT} --dataset {{}}', f'evaluate {CHECKPOINT} --dataset tiny --features {{}}.npy',
     f'evaluate {CHECKPOINT} --data_root {{}}', 'train -d {}', 'train -d tiny --data_root {}',
     'train -d tiny --features {}.h5', 'train -d tiny -o {}', 'train -d tiny --resume {}',

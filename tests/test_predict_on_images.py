@@ -300,6 +300,12 @@ def test_a_result_never_replaces_a_checkpoint_of_the_ensemble(photos, checkpoint
     assert str(member) in capsys.readouterr().err and member.read_bytes() == before
 
 
+def test_pictures_after_the_checkpoints_of_an_ensemble_are_named_as_such(photos, checkpoint, predict, capsys):
+    for picture in photos[1], photos[1].parent:
+        assert predict(checkpoint(), '--ensemble', checkpoint(), picture) == 2
+        assert f'error: {picture}: stands among the checkpoints of --ensemble' in capsys.readouterr().err
+
+
 def test_pictures_or_a_folder_with_tasks_not_both(photos, checkpoint, predict, tmp_path, capsys):
     assert predict(checkpoint(), *photos, '-r', tmp_path) == 2
     assert 'one or the other' in capsys.readouterr().err

@@ -96,6 +96,15 @@ def test_all_forms_of_the_same_captions_score_the_same(folder):
         assert scores == pytest.approx(found[0], rel=1e-12)
 
 
+def test_the_report_says_by_which_search_the_captions_were_found(folder):
+    params = {'beam_size': 5, 'beam_kind': 'pool', 'length_penalty': .5, 'ensemble': ['other.h5'], 'mbr_samples': 0}
+    blobs = [{'img_path': f'{number}.jpg', 'candidate': {'text': said}} for number, said in enumerate(SAID)]
+    write('with.json', {'params': params, 'imgblobs': blobs})
+    write('without.json', {'imgblobs': blobs})
+    found = report('with.json', 'without.json', 'captions.txt', '--references', 'ref0.txt', 'ref1.txt')['results']
+    assert found[0]['params'] == params and not any('params' in some for some in found[1:])
+
+
 def test_the_tokenizer_can_be_chosen(folder):
     Path('captions.txt').write_text("A dog's, run\nx\n")
     Path('ref0.txt').write_text("A DOG's run.\ny\n")
