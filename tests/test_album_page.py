@@ -2,7 +2,6 @@
 
 import io
 import json
-import re
 import time
 from contextlib import contextmanager
 
@@ -11,7 +10,8 @@ from browser import chromium_or_skip, watched_page
 from PIL import Image
 from test_results_page import CONTRASTS
 
-from imagernn.web.server import VIS, page_routes, serving
+from imagernn.gallery.pages import FILES
+from imagernn.web.server import page_routes, serving
 
 EVIL = '<script>document.title="x"</script><img src=x onerror=alert(1)> "q" \'q\' & größer 🙂 שלום'
 PHONE, WIDE = {'width': 360, 'height': 740}, {'width': 1300, 'height': 800}
@@ -57,11 +57,10 @@ def explained(text):
 
 
 def album_routes(captions=CAPTIONS, problems=(f'{EVIL}: cannot be read',)):
-    files = re.findall(r'(?:src|href)="(\w+\.\w+)"', (VIS / 'album.html').read_text(encoding='utf-8'))
     photos = [{'name': f'{i} {EVIL}.jpg' if i == 2 else f'{i}.jpg', 'caption': caption,
                'width': 600 if i % 2 == 0 else 200, 'height': 200 if i % 2 == 0 else 600}
               for i, caption in enumerate(captions)]
-    return {**page_routes('album.html', *files),
+    return {**page_routes('album.html', *FILES),
             '/album.json': lambda: as_json({'folder': f'Holidays {EVIL}', 'photos': photos, 'problems': [*problems]}),
             '/thumbnail?': lambda parameters: picture(int(parameters['photo']), 30),
             '/picture?': lambda parameters: picture(int(parameters['photo']), 600),
