@@ -42,3 +42,10 @@ def checkpoint_named(root, which):
 def last_of(root):
     """What the last checkpoint of a run under root holds."""
     return load_checkpoint(checkpoint_named(root, 'last'))
+
+
+def assert_same_model(one, other):
+    """The same parameters, in the same order, to the last bit."""
+    assert list(one) == list(other)
+    for name in one:
+        np.testing.assert_array_equal(one[name], other[name], err_msg=name)

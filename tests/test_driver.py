@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from datasets import SMALL, checkpoint_named, train_flags, write_tiny_dataset
+from datasets import SMALL, assert_same_model, checkpoint_named, train_flags, write_tiny_dataset
 from driving import at, drive, signalling
 
 import driver
@@ -31,12 +31,6 @@ DEFAULTS = {  # those of the original's driver.py
 def root(tmp_path):
     write_tiny_dataset(tmp_path)
     return tmp_path
-
-
-def assert_same_model(one, other):
-    assert list(one) == list(other)
-    for name in one:
-        np.testing.assert_array_equal(one[name], other[name], err_msg=name)
 
 
 def test_flags_have_the_originals_defaults():

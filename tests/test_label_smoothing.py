@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from datasets import checkpoint_named, last_of, train_flags, write_tiny_dataset
+from datasets import assert_same_model, checkpoint_named, last_of, train_flags, write_tiny_dataset
 from driving import at, drive
 from models import VARIANTS, make_model, make_pairs, make_params, pack_pairs
 
@@ -18,11 +18,6 @@ SMOOTHED = ['--label_smoothing', '.2']
 def root(tmp_path):
     write_tiny_dataset(tmp_path)
     return tmp_path
-
-
-def assert_same_model(one, other):
-    for name in one:
-        np.testing.assert_array_equal(one[name], other[name], err_msg=name)
 
 
 @pytest.mark.parametrize('num_threads', [1, 3])

@@ -6,7 +6,7 @@ import shutil
 import kill_driver
 import numpy as np
 import pytest
-from datasets import checkpoint_named, last_of, train_flags, write_tiny_dataset
+from datasets import assert_same_model, checkpoint_named, last_of, train_flags, write_tiny_dataset
 from driving import at, drive, signalling, stop
 
 import driver
@@ -28,12 +28,6 @@ DIVERGING = [*kill_driver.DIVERGING, '--weight_average', '.9']
 def root(tmp_path):
     write_tiny_dataset(tmp_path)
     return tmp_path
-
-
-def assert_same_model(one, other):
-    assert list(one) == list(other)
-    for name in one:
-        np.testing.assert_array_equal(one[name], other[name], err_msg=name)
 
 
 def plain_average(models, decay):
