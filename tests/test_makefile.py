@@ -30,7 +30,7 @@ def test_the_photos_of_the_demo_are_found_in_any_folder(tmp_path, name):
         (folder / made).touch()
     site, = (folder / '.venv').glob('lib/*/site-packages')
     photos = subprocess.run(['make', '-s', '-p', '-n', 'help'], cwd=folder, capture_output=True, text=True).stdout
-    photos = next(line for line in photos.splitlines() if line.startswith('PHOTOS = ')).split()[2:]
+    photos = next(line for line in photos.splitlines() if line.startswith('SAMPLES = ')).split()[2:]
     for photo in photos:
         (site / photo).parent.mkdir(parents=True, exist_ok=True)
         (site / photo).touch()
