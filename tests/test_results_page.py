@@ -157,11 +157,11 @@ def test_a_search_finds_by_regular_expression_and_marks(browser, results, tmp_pa
 def shown_with_short_searches(browser, results, late=0.):
     """A watched page where a search may take half a second; its script comes that many seconds late."""
     routes = view.routes([read_result(results)], default_places(results))
-    (kind, path), script = routes['/results.js'], routes['/search.js']
+    (kind, path), script = routes['/feed.js'], routes['/search.js']
     text = path.read_text(encoding='utf-8')
     assert 'SEARCH_ENDS = 2000;' in text
     short = text.replace('SEARCH_ENDS = 2000;', 'SEARCH_ENDS = 500;').encode()
-    routes['/results.js'] = lambda: (kind, short)
+    routes['/feed.js'] = lambda: (kind, short)
     routes['/search.js'] = lambda: time.sleep(late) or script
     with serving(routes) as address, watched_page(browser) as page:
         page.goto(address)

@@ -89,9 +89,17 @@ function drawDark(canvas, light, strength = 1) {
   context.drawImage(small, 0, 0, canvas.width, canvas.height);
 }
 
-// Outline a box, with a label at its upper edge. unit: pixels of the canvas in one of the page.
-function drawBox(canvas, [x0, y0, x1, y1], label, unit) {
-  const context = canvas.getContext('2d'), {width, height} = canvas, {color, fontFamily} = getComputedStyle(canvas);
+// Give a canvas the size of a picture as its parent shows it. Returns the pixels of the canvas in one of the page.
+function fit(canvas, {naturalWidth, naturalHeight}) {
+  const unit = Math.min(devicePixelRatio, 3), {clientWidth, clientHeight} = canvas.parentElement;
+  const scale = unit * Math.min(clientWidth / naturalWidth, clientHeight / naturalHeight);
+  Object.assign(canvas, {width: Math.ceil(scale * naturalWidth), height: Math.ceil(scale * naturalHeight)});
+  return unit;
+}
+
+// Outline a box. unit: pixels of the canvas in one of the page. Returns the width of the line, and its left and top.
+function outline(canvas, [x0, y0, x1, y1], unit) {
+  const context = canvas.getContext('2d'), {width, height} = canvas, {color} = getComputedStyle(canvas);
   const line = 1.5 * unit, left = x0 * width + line, top = y0 * height + line;
   context.beginPath();
   context.roundRect(left, top, (x1 - x0) * width - 2 * line, (y1 - y0) * height - 2 * line, 3 * unit);
@@ -99,6 +107,13 @@ function drawBox(canvas, [x0, y0, x1, y1], label, unit) {
     Object.assign(context, {strokeStyle, lineWidth});
     context.stroke();
   }
+  return [line, left, top];
+}
+
+// Outline a box, with a label at its upper edge.
+function drawBox(canvas, box, label, unit) {
+  const context = canvas.getContext('2d'), {width} = canvas, {color, fontFamily} = getComputedStyle(canvas);
+  const [line, left, top] = outline(canvas, box, unit);
   context.font = `600 ${13 * unit}px ${fontFamily}`;
   const [w, h] = [Math.min(context.measureText(label).width + 12 * unit, width - 2 * line), 20 * unit];
   const x = Math.min(left - line / 2, width - w - line / 2), y = top > h ? top - h + line / 2 : top - line / 2;
@@ -115,8 +130,8 @@ function drawBox(canvas, [x0, y0, x1, y1], label, unit) {
 // The element of the word, the canvas over the picture, and what is drawn there; see shine.
 const shining = {word: null, canvas: null, look: null, label: '', light: null, strength: 0, frame: 0};
 
-// Show where a word looked, or clear the picture if word is null. word.looked() gives {look: from lookOf, light: from
-// lightOf, word: its label, name: what sentences call it, file: '' or 'A' or 'B'}.
+// Show where a word looked, or clear the picture if word is null. word.looked() gives {look: as lookOf, light: from
+// lightOf, word and figure: its label, said: a sentence for screen readers, file: '' or 'A' or 'B'}.
 function shine(word) {
   if (word === shining.word) return;
   shining.word?.classList.remove('looking');
@@ -127,9 +142,9 @@ function shine(word) {
     return glide(shining.light, 0);
   }
   word.classList.add('looking');
-  const {look, light, word: text, name, file} = word.looked();
+  const {look, light, word: text, figure, said: sentence, file} = word.looked();
   const picture = word.closest('article').querySelector('.picture');
-  said.textContent = lookText(name, look);
+  said.textContent = sentence;
   if (shining.canvas?.parentElement !== picture) {
     shining.canvas?.remove();
     shining.canvas = element('canvas', {class: `light ${file}`, 'aria-hidden': 'true'});
@@ -138,7 +153,7 @@ function shine(word) {
   }
   shining.canvas.className = `light ${file}`;
   shining.look = look;
-  shining.label = `\u2068${text.slice(0, LONGEST_LABEL)}\u2069 ${share.format(look.most)}`;
+  shining.label = `\u2068${text.slice(0, LONGEST_LABEL)}\u2069 ${figure}`;
   glide(light, 1);
 }
 
@@ -169,9 +184,7 @@ function drawShining() {
     img.addEventListener('load', () => shining.canvas === canvas && drawShining(), {once: true});
     return;
   }
-  const unit = Math.min(devicePixelRatio, 3);
-  const scale = unit * Math.min(picture.clientWidth / img.naturalWidth, picture.clientHeight / img.naturalHeight);
-  Object.assign(canvas, {width: Math.ceil(scale * img.naturalWidth), height: Math.ceil(scale * img.naturalHeight)});
+  const unit = fit(canvas, img);
   drawDark(canvas, light, strength);
   canvas.getContext('2d').globalAlpha = strength;
   drawBox(canvas, look.box, label, unit);

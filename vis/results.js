@@ -2,9 +2,6 @@
 'use strict';
 
 const CHUNK = 12;                    // cards created and removed together: a multiple of 1, 2, 3, 4 and 6 columns
-const NEAR = '1200px 0px';           // distance from the window within which cards exist
-const SEARCH_WAITS = 200;            // ms after the last key
-const SEARCH_ENDS = 2000;            // ms that a search may take once its worker runs
 const LONGEST_TO_COMPARE = 1000;     // words of a caption
 const SURE = [.5, .2, .05, .01];     // probabilities at which the shade of a word changes
 const SHADES = ['over 50%', '20–50%', '5–20%', '1–5%', 'under 1%'];
@@ -12,16 +9,11 @@ const NAMES = 'AB';                  // of the files
 const FEW_WORDS = ['Bleu_1', 'Bleu_2', 'Bleu_3'];    // a card shows these scores only when ordered by them
 const MEASURES = ['perplexity', ...FEW_WORDS, 'Bleu_4', 'METEOR', 'ROUGE_L', 'CIDEr'];    // over all images
 
-const byId = id => document.getElementById(id);
-const percent = new Intl.NumberFormat('en', {style: 'percent', maximumSignificantDigits: 2});
-const whole = new Intl.NumberFormat('en');
-
-let data, tools;
+let data, tools, feed;
 const view = {hits: null, open: new Set(), references: false};
 
 async function start() {
-  data = byId('data') ? JSON.parse(byId('data').textContent) : await (await fetch('results.json')).json();
-  byId('data')?.remove();                                      // may be megabytes, and is not needed any more
+  data = await loadData();
   document.title = `${data.title} – captions`;
   byId('title').textContent = data.title;
   byId('manners').append(schemeButton());
@@ -29,7 +21,8 @@ async function start() {
   tools = makeTools();
   byId('keys').textContent = 'Keys: / to search, j and k for the next and the previous card, Tab to a card\'s details' +
     (attentive() ? ', ← and → from word to word, Esc to see the picture as it is.' : '.');
-  document.addEventListener('keydown', onKey);
+  feed = makeFeed(CHUNK, card);
+  watchKeys(tools.search, feed);
   watchLooks(byId('cards'));
   showCards();
 }
@@ -43,7 +36,6 @@ const timesHundred = name => /^(Bleu|METEOR|ROUGE|CIDEr)/.test(name) ? 100 : 1;
 const scoreText = (name, value) => (value * timesHundred(name)).toFixed(1);
 const logText = value => value === null || value === undefined ? 'unknown' : value.toFixed(2).replace('-', '−');
 const gainText = (name, gain) => (gain < 0 ? '−' : '+') + scoreText(name, Math.abs(gain));
-const numberOf = (n, thing) => `${whole.format(n)} ${thing}${n === 1 ? '' : 's'}`;
 const wordsOf = text => text ? text.split(' ') : [];
 
 // A caption's mean log probability per word, END included, to compare captions of different lengths.
@@ -66,7 +58,7 @@ function showHeader() {
     element('dt', {}, scoreName(name)), ...data.files.map(file => element('dd', {class: 'number'},
       name in file.measures ? scoreText(name, file.measures[name]) : '–')), gainOf(name))));
   byId('measures').hidden = !names.length;
-  showSettings();
+  showSettings(data.files, NAMES);
   const problems = data.images.filter(image => image.problem);
   if (problems.length) notice(`${numberOf(problems.length, 'picture')} of ${whole.format(data.images.length)} cannot ` +
     `be shown; the cards say why. The first: ${problems[0].problem}`);
@@ -84,47 +76,16 @@ function gainOf(name) {
     element('dd', {class: 'gain soft number', title: `${NAMES[1]} minus ${NAMES[0]}`}, gainText(name, other - one));
 }
 
-const notice = text => byId('notices').append(element('p', {class: 'notice text'}, text));
-
-function showSettings() {
-  const rows = new Map();
-  data.files.forEach((file, i) => file.settings.forEach(([part, name, value]) => {
-    const key = `${part} ${name}`;
-    rows.set(key, rows.get(key) ?? {part, name, values: data.files.map(() => '')});
-    rows.get(key).values[i] = value;
-  }));
-  if (!rows.size) return;
-  const table = element('table', {}, comparing() ? element('tr', {}, element('th', {}), element('th', {}),
-    ...data.files.map((_, i) => element('th', {scope: 'col'}, NAMES[i]))) : null);
-  for (const {part, name, values} of rows.values()) {
-    table.append(element('tr', {class: new Set(values).size > 1 ? 'differs' : ''}, element('td', {class: 'soft'}, part),
-      element('th', {scope: 'row'}, name), ...values.map(value => element('td', {class: 'text'}, value))));
-  }
-  byId('settings').append(element('div', {class: 'card wide'}, table));
-  byId('settings').hidden = false;
-}
-
 // ---- search and order
 
 function makeTools() {
-  const select = (label, options, onchange) => {
-    const made = element('select', {'aria-label': label, onchange});
-    made.append(...options.map(([value, text]) => element('option', {value}, text)));
-    return made;
-  };
-  const press = (text, onclick, pressed) => {
-    const button = element('button', {type: 'button', 'aria-pressed': String(pressed), onclick() {
-      button.setAttribute('aria-pressed', String(button.getAttribute('aria-pressed') !== 'true'));
-      onclick(button.getAttribute('aria-pressed') === 'true');
-    }}, text);
-    return button;
-  };
   const made = {
-    search: element('input', {type: 'search', placeholder: 'Search: a word or a regular expression',
-      'aria-label': 'Search in captions and references, a word or a regular expression', 'aria-describedby': 'count',
-      spellcheck: 'false', oninput: () => search(SEARCH_WAITS)}),
+    search: searchField('Search in captions and references', () => data.images.map(textsOf), hits => {
+      view.hits = hits;
+      showCards(true);
+    }),
     where: select('Where to search', [['both', 'in all captions'], ['captions', "in the model's"],
-      ['references', 'in references'], ['name', 'in file names']], () => search(0)),
+      ['references', 'in references'], ['name', 'in file names']], () => made.search.search(0)),
     order: select('Order', orders(), () => showCards(true)),
     rising: element('button', {type: 'button', onclick() {
       made.rising.value = made.rising.value ? '' : 'rising';
@@ -215,123 +176,22 @@ function textsOf(image) {
   ];
 }
 
-// Search in a worker, after wait ms unless called again before. Sets view.hits to null if the search field is empty, or
-// to a Map: index in data.images -> Map: which text -> [[start, end], ...].
-function search(wait) {
-  search.end?.();
-  byId('cards').setAttribute('aria-busy', 'true');
-  const timer = setTimeout(() => {
-    const source = tools.search.value, texts = source ? data.images.map(textsOf) : [];
-    tools.search.removeAttribute('aria-invalid');
-    if (!source) return found(null);
-    const worker = new Worker(searchAddress());
-    const say = text => {
-      search.end();
-      byId('cards').removeAttribute('aria-busy');
-      tools.search.setAttribute('aria-invalid', 'true');
-      byId('count').textContent = text;
-    };
-    let limit;
-    search.end = () => { clearTimeout(limit); worker.terminate(); };
-    worker.onerror = () => say('The search does not run in this browser.');
-    worker.onmessage = ({data: {runs, error, hits}}) => {
-      if (runs) {    // the time counts from here, since the script may load late, after many pictures
-        limit = setTimeout(() => say('This expression takes too long; simplify it.'), SEARCH_ENDS);
-        return;
-      }
-      if (error) return say(`Not a regular expression: ${error.split(': ').pop()}`);
-      search.end();
-      const byImage = new Map();
-      for (let i = 0; i < hits.length; i += 4) {
-        const {of} = texts[hits[i]][hits[i + 1]];
-        if (!byImage.has(hits[i])) byImage.set(hits[i], new Map());
-        const ranges = byImage.get(hits[i]);
-        ranges.set(of, [...ranges.get(of) ?? [], [hits[i + 2], hits[i + 3]]]);
-      }
-      found(byImage);
-    };
-    worker.postMessage({source, texts: texts.map(list => list.map(({text}) => text))});
-  }, wait);
-  search.end = () => clearTimeout(timer);
-}
-
-function found(hits) {
-  byId('cards').removeAttribute('aria-busy');
-  view.hits = hits;
-  showCards(true);
-}
-
-// The URL of the worker's script: a file, or made from the text inside an exported page.
-function searchAddress() {
-  const inside = byId('search.js');
-  return inside ? searchAddress.made ??= URL.createObjectURL(new Blob([inside.textContent])) : 'search.js';
-}
-
-// ---- cards: there is an empty chunk for each CHUNK of them; chunks near the window are filled, one per frame
-
-const wanted = new Set();
-const nearing = new IntersectionObserver(entries => {
-  for (const {isIntersecting, target} of entries) {
-    if (isIntersecting) wanted.add(target);
-    else {
-      wanted.delete(target);
-      empty(target);
-    }
-  }
-  requestAnimationFrame(fillNearest);
-}, {rootMargin: NEAR});
-
-function fillNearest() {
-  const distance = chunk => Math.abs(chunk.getBoundingClientRect().top);
-  const nearest = [...wanted].reduce((one, other) => one && distance(one) <= distance(other) ? one : other, null);
-  if (!nearest) return;
-  wanted.delete(nearest);
-  fill(nearest);
-  requestAnimationFrame(fillNearest);
-}
+// ---- cards
 
 // fromTop: scroll back to the first card, because the order or the selection has changed.
 function showCards(fromTop = false) {
-  const places = ordered(), feed = byId('cards'), order = tools.order.value;
+  const places = ordered(), order = tools.order.value;
   const directions = order === 'file' ? ['First to last', 'Last to first'] : ['Highest first', 'Lowest first'];
   tools.rising.textContent = directions[tools.rising.value ? 1 : 0];
   tools.rising.hidden = order === 'shuffle';
   tools.seedLabel.hidden = order !== 'shuffle';
   shine(null);
-  nearing.disconnect();
-  wanted.clear();
-  const chunks = [];
-  for (let i = 0; i < places.length; i += CHUNK) {
-    const chunk = element('div', {class: 'chunk'});
-    chunk.places = places.slice(i, i + CHUNK);
-    chunk.first = i + 1;
-    chunks.push(chunk);
-  }
-  feed.replaceChildren(...chunks);
-  feed.total = places.length;
-  if (chunks.length) fill(chunks[0]);
-  if (chunks.length > 1) feed.style.setProperty('--chunk', `${chunks[0].offsetHeight}px`);
-  chunks.forEach(chunk => nearing.observe(chunk));
+  feed.show(places, fromTop);
   if (!tools.search.hasAttribute('aria-invalid')) {    // otherwise it shows what is wrong with the search
     byId('count').textContent = places.length === data.images.length ? numberOf(places.length, 'image') :
       places.length ? `${whole.format(places.length)} of ${numberOf(data.images.length, 'image')}` :
         'No image matches; change or clear the search.';
   }
-  const top = byId('legend').offsetTop - byId('tools').offsetHeight;    // where the sticky tools begin
-  if (fromTop && scrollY > top) scrollTo(0, top);
-}
-
-function fill(chunk) {
-  if (chunk.childElementCount) return;
-  chunk.style.height = '';
-  chunk.append(...chunk.places.map((place, i) => card(place, chunk.first + i)));
-}
-
-// Remove the cards of a chunk, unless one of them has the focus. The chunk keeps its height.
-function empty(chunk) {
-  if (!chunk.childElementCount || chunk.contains(document.activeElement)) return;
-  chunk.style.height = `${chunk.offsetHeight}px`;
-  chunk.replaceChildren();
 }
 
 function card(place, position) {
@@ -341,26 +201,16 @@ function card(place, position) {
     element('ul', {}, ...image.references.map((text, i) =>
       element('li', {class: 'text', dir: 'auto'}, ...marked(text, hits?.get(`reference ${i}`)))))],
     view.references || [...hits?.keys() ?? []].some(of => of.startsWith('reference'))) : null;
-  const parts = comparing() ? differences(image.captions) : [null], shown = picture(image);
+  const parts = comparing() ? differences(image.captions) : [null];
+  const shown = element('div', {class: 'picture'}, pictureOf(image, image.captions[0].text, image.picture,
+    {loading: 'lazy'}));
   return element('article', {class: 'card', tabindex: '-1', 'aria-label': image.captions[0].text || 'no words',
-    'aria-posinset': position, 'aria-setsize': byId('cards').total},
+    'aria-posinset': position, 'aria-setsize': feed.places.length},
   shown,
   ...image.captions.map((caption, i) =>
     captionPart(caption, i, place, shown.querySelector('img'), parts[i], hits?.get(`caption ${i}`))),
   references,
   element('p', {class: 'name soft text', dir: 'auto'}, ...marked(image.name, hits?.get('name'))));
-}
-
-function picture(image) {
-  const problem = text => element('p', {class: 'problem text'}, text);
-  if (image.problem) return element('div', {class: 'picture'}, problem(image.problem));
-  const img = element('img', {src: image.picture, alt: image.captions[0].text, loading: 'lazy', decoding: 'async',
-    async onerror() {
-      let reason = `${image.name}: cannot be shown`;
-      try { reason = await (await fetch(image.picture)).text(); } catch { /* the server was stopped */ }
-      img.replaceWith(problem(reason));
-    }});
-  return element('div', {class: 'picture'}, img);
 }
 
 // A caption with its scores and the details below it. img: the picture's element, or null.
@@ -403,7 +253,7 @@ const regions = i => data.files[i].smooth ??= regionsOf(data.files[i].regions);
 function looked(caption, i, j) {
   const look = lookOf(regions(i), caption, j), word = wordsOf(caption.text)[j];
   return {look, light: lightOf(regions(i), look.weights), word: word ?? '(end)', file: comparing() ? NAMES[i] : '',
-    name: word === undefined ? 'The end' : `‘${word}’`};
+    figure: share.format(look.most), said: lookText(word === undefined ? 'The end' : `‘${word}’`, look)};
 }
 
 // The words as spans, shaded by probability. Marked are those that a search found (ranges: [[start, end], ...]) and
@@ -443,17 +293,6 @@ function wordTable(caption) {
     return element('tr', {}, element('th', {scope: 'row', class: 'text', dir: 'auto'}, word),
       element('td', {}, bar), element('td', {class: 'number'}, p === null ? 'unknown' : percent.format(p)));
   }));
-}
-
-// The text in pieces, with what a search found in <mark>.
-function marked(text, ranges) {
-  const made = [];
-  let at = 0;
-  for (const [start, end] of ranges ?? []) {
-    made.push(text.slice(at, start), element('mark', {}, text.slice(start, end)));
-    at = end;
-  }
-  return [...made, text.slice(at)];
 }
 
 // A <details> element whose body is built when it is first opened. It stays open when the cards are reordered.
@@ -498,29 +337,4 @@ function showLegend() {
     ...attentive() ? [element('p', {}, 'Point at a word or tap it to see where the model looked.')] : []);
 }
 
-// ---- keys
-
-function onKey(event) {
-  if (event.target.matches('input, select, textarea') || event.ctrlKey || event.metaKey || event.altKey) return;
-  if (event.key === '/') {
-    event.preventDefault();
-    tools.search.focus();
-  } else if (event.key === 'j' || event.key === 'k') {
-    neighbour(document.activeElement.closest('article'), event.key === 'j')?.focus();
-  }
-}
-
-function neighbour(article, next) {
-  if (!article) return byId('cards').querySelector('article');
-  const beside = next ? article.nextElementSibling : article.previousElementSibling;
-  if (beside) return beside;
-  const chunk = next ? article.parentElement.nextElementSibling : article.parentElement.previousElementSibling;
-  if (!chunk) return article;
-  fill(chunk);
-  return next ? chunk.firstElementChild : chunk.lastElementChild;
-}
-
-start().catch(error => {
-  notice(`The page cannot be shown: ${error.message}. Reload it; if it was served, start imagernn.view again.`);
-  throw error;
-});
+startPage(start);

@@ -31,7 +31,7 @@ from imagernn.web import THUMBNAIL
 from imagernn.web.server import VIS
 
 PAGE = 'results.html'
-FILES = ('common.css', 'results.css', 'common.js', 'attention.js', 'results.js', 'search.js')    # what it loads
+FILES = ('common.css', 'feed.css', 'results.css', 'common.js', 'feed.js', 'attention.js', 'results.js', 'search.js')
 JPEG_QUALITY = 75
 MOST_REGIONS = 1000
 
@@ -44,7 +44,7 @@ class Result(NamedTuple):
     trained: dict     # how the model was trained: checkpoint_params
     measures: dict    # name -> perplexity or score over all images
     images: list      # of {'img_path', 'references': [str], 'caption'}; see _image
-    regions: list = []    # the boxes [x0, y0, x1, y1] that the words looked at; see _regions
+    regions: list = []    # the boxes [x0, y0, x1, y1] that the words looked at; see checked_boxes
 
 
 class Places(NamedTuple):
@@ -75,8 +75,8 @@ def checked_result(name, data):
     """Validate the contents of a result_struct.json -> Result; see read_result. name: for messages and the page."""
     groups = {key: data[key] if isinstance(data.get(key), dict) else {}
               for key in ('params', 'checkpoint_params', 'scores')}
-    measures = {'perplexity': _number(data.get('gtppl')), **_numbers(groups['scores'])}
-    regions = _regions(name, data.get('regions'))
+    measures = {'perplexity': number(data.get('gtppl')), **numbers(groups['scores'])}
+    regions = checked_boxes(name, data.get('regions'))
     images = [_image(name, f'imgblobs[{i}]', blob, len(regions))
               for i, blob in enumerate(nonempty(name, 'imgblobs', data['imgblobs']))]
     return Result(str(name), groups['params'], groups['checkpoint_params'],
@@ -86,11 +86,11 @@ def checked_result(name, data):
 def _image(name, place, blob, num_regions):
     """An entry of imgblobs, validated. 'caption' is from _caption, with 'nbest' (a list of such) and 'scores'."""
     candidate = field(name, place, blob, 'candidate', dict)
-    caption = {**_caption(name, f'{place}.candidate', candidate, num_regions), 'scores': _numbers(blob.get('scores'))}
+    caption = {**_caption(name, f'{place}.candidate', candidate, num_regions), 'scores': numbers(blob.get('scores'))}
     caption['nbest'] = [_caption(name, f'{place}.nbest[{i}]', found, num_regions)
-                        for i, found in enumerate(_optional_list(name, f'{place}.nbest', blob.get('nbest')))]
+                        for i, found in enumerate(optional_list(name, f'{place}.nbest', blob.get('nbest')))]
     references = [field(name, f'{place}.references[{i}]', reference, 'text', str)
-                  for i, reference in enumerate(_optional_list(name, f'{place}.references', blob.get('references')))]
+                  for i, reference in enumerate(optional_list(name, f'{place}.references', blob.get('references')))]
     return {'img_path': field(name, place, blob, 'img_path', str), 'references': references, 'caption': caption}
 
 
@@ -100,9 +100,9 @@ def _caption(name, place, found, num_regions):
     With 'attention', as packed_attention gives it, if the file says where the words looked.
     """
     text = field(name, place, found, 'text', str)
-    words = [_number(one) for one in _optional_list(name, f'{place}.word_logprobs', found.get('word_logprobs'))]
-    caption = {'text': text, 'logprob': _number(found.get('logprob')), 'words': words}
-    rows = _optional_list(name, f'{place}.attention', found.get('attention'))
+    words = [number(one) for one in optional_list(name, f'{place}.word_logprobs', found.get('word_logprobs'))]
+    caption = {'text': text, 'logprob': number(found.get('logprob')), 'words': words}
+    rows = optional_list(name, f'{place}.attention', found.get('attention'))
     if rows:
         num_words = len(text.split(' ')) if text else 0
         if len(rows) not in (num_words, num_words + 1) or words and len(words) != len(rows):
@@ -113,9 +113,9 @@ def _caption(name, place, found, num_regions):
     return caption
 
 
-def _regions(name, value):
+def checked_boxes(name, value):
     """The boxes of the regions, validated: [] or lists x0, y0, x1, y1, as shares of the picture's width and height."""
-    boxes = _optional_list(name, 'regions', value)
+    boxes = optional_list(name, 'regions', value)
     if len(boxes) > MOST_REGIONS:
         raise InputError(f'{name}: regions has {len(boxes):,} boxes; at most {MOST_REGIONS:,} can be shown')
     for i, box in enumerate(boxes):
@@ -155,20 +155,20 @@ def packed_attention(weights):
     return base64.b64encode(np.hstack([heads, levels]).tobytes()).decode()
 
 
-def _optional_list(name, place, value):
+def optional_list(name, place, value):
     """A list that may be absent or empty. Raises InputError for anything else."""
     return nonempty(name, place, value) if value else []
 
 
-def _number(value):
+def number(value):
     """A finite number, rounded to the four decimals that the page shows and sorts by; None for anything else."""
     valid = isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < 1e9
     return round(value, 4) if valid and math.isfinite(value) else None
 
 
-def _numbers(values):
+def numbers(values):
     """The finite numbers in a dict; empty for anything else."""
-    found = {name: _number(value) for name, value in values.items()} if isinstance(values, dict) else {}
+    found = {name: number(value) for name, value in values.items()} if isinstance(values, dict) else {}
     return {name: value for name, value in found.items() if value is not None}
 
 
@@ -319,7 +319,7 @@ def page_data(results, pictures):
     return {'title': title_of(first), 'files': [
         {'name': result.name, 'about': about(result), 'measures': result.measures,
          **({'regions': result.regions} if result.regions else {}),
-         'settings': [[part, name, _shown(value)] for part, values in (
+         'settings': [[part, name, as_text(value)] for part, values in (
              ('all images', result.measures), ('captions', result.params), ('training', result.trained))
              for name, value in values.items()]} for result in results],
         'left_out': [len(other.images) - sum(twin is not None for twin in twins) for other in others],
@@ -354,7 +354,7 @@ def title_of(result):
     n = len(result.images)
     dataset = result.params.get('dataset') or result.trained.get('dataset')
     if any(image['references'] for image in result.images) and isinstance(dataset, str):
-        return f'{dataset} {_shown(result.params.get("split", ""))}'.strip() + f': {n:,} image{"s" * (n != 1)}'
+        return f'{dataset} {as_text(result.params.get("split", ""))}'.strip() + f': {n:,} image{"s" * (n != 1)}'
     return f'{n:,} picture{"s" * (n != 1)}'
 
 
@@ -364,26 +364,33 @@ def about(result):
     size = trained.get('hidden_size')
     beam = params.get('beam_size')
     checkpoint = params.get('checkpoint_path')
-    known = [f'{_shown(trained["generator"])} {_shown(size or "")}'.strip().upper() if 'generator' in trained else None,
-             f'beam {_shown(beam)}' if beam else None, _shown(checkpoint) if checkpoint else None]
+    generator = f'{as_text(trained["generator"])} {as_text(size or "")}' if 'generator' in trained else ''
+    known = [generator.strip().upper(), f'beam {as_text(beam)}' if beam else '',
+             as_text(checkpoint) if checkpoint else '']
     return ' · '.join(filter(None, known))
 
 
-def _shown(value):
+def as_text(value):
     """A setting as text, at most 300 characters of it."""
     return f'{value if isinstance(value, str) else json.dumps(value):.300}'
 
 
 def write_page(path, results, places, size=THUMBNAIL):
     """Write the page of one Result or of two as a single file, with thumbnails of at most `size` pixels inside."""
-    found = find_pictures([image['img_path'] for image in results[0].images], places)
-    pictures = [_embedded(path, problem, size)
-                for path, problem in tqdm(found, desc='thumbnails', unit='picture', disable=None, leave=False)]
-    note_problems([problem for _, problem in pictures])
+    pictures = embedded_pictures([image['img_path'] for image in results[0].images], places, size)
     # the page may be given to others: it names no folders of this computer
     shared = [result._replace(params=without_folders(result.params, ()), trained=without_folders(result.trained, ()))
               for result in results]
     write_text(path, single_file(page_data(shared, pictures)))
+
+
+def embedded_pictures(img_paths, places, size):
+    """For each of several pictures a data URL with its thumbnail, None; or None, what is wrong with it."""
+    found = find_pictures(img_paths, places)
+    pictures = [_embedded(path, problem, size)
+                for path, problem in tqdm(found, desc='thumbnails', unit='picture', disable=None, leave=False)]
+    note_problems([problem for _, problem in pictures])
+    return pictures
 
 
 def _embedded(picture, problem, size):
@@ -396,11 +403,14 @@ def _embedded(picture, problem, size):
         return None, str(error)
 
 
-def single_file(data):
-    """The page as HTML with its styles, scripts and data inside. It runs no other script and loads nothing."""
-    text = {name: (VIS / name).read_text(encoding='utf-8') for name in (PAGE, *FILES)}
-    styles = [f'\n{text[name]}' for name in FILES if name.endswith('.css')]
-    scripts = [f'\n{text[name]}' for name in ('common.js', 'attention.js', 'results.js')]
+def single_file(data, page=PAGE, files=FILES):
+    """A page as HTML with its styles, scripts and data inside. It runs no other script and loads nothing.
+
+    page: its file in vis/; files: those that it loads, the last of which is search.js, the script of a worker.
+    """
+    text = {name: (VIS / name).read_text(encoding='utf-8') for name in (page, *files)}
+    styles = [f'\n{text[name]}' for name in files if name.endswith('.css')]
+    scripts = [f'\n{text[name]}' for name in files[:-1] if name.endswith('.js')]
     # a "<" in the data could end the script element; as an escape it means the same in JSON
     embedded = json.dumps(data, separators=(',', ':')).replace('<', '\\u003c')
     policy = (f"default-src 'none'; img-src data:; worker-src blob:; style-src {_hashes(styles)}; "
@@ -410,9 +420,9 @@ def single_file(data):
     body = [f'<script type="application/json" id="data">{embedded}</script>',
             f'<script type="text/plain" id="search.js">\n{text["search.js"]}</script>',
             *(f'<script>{script}</script>' for script in scripts)]
-    page = re.sub(r'<link rel="stylesheet".*\n', '', text[PAGE])
-    page = re.sub(r'<script src=.*\n', '', page)
-    return page.replace('</head>', '\n'.join([*head, '</head>'])).replace('</body>', '\n'.join([*body, '</body>']))
+    html = re.sub(r'<link rel="stylesheet".*\n', '', text[page])
+    html = re.sub(r'<script src=.*\n', '', html)
+    return html.replace('</head>', '\n'.join([*head, '</head>'])).replace('</body>', '\n'.join([*body, '</body>']))
 
 
 def _hashes(texts):
