@@ -11,6 +11,25 @@ from imagernn.errors import InputError
 NAMES = ('chromium', 'chromium-browser', 'google-chrome')
 FLAGS = ('--no-sandbox', '--disable-gpu')    # for machines without a user of its own or a screen
 OURS = ('127.0.0.1', 'localhost')
+# [[contrast, the start of the text, classes], ...] of every text, over the nearest background that is not transparent
+CONTRASTS = '''() => {
+  const canvas = new OffscreenCanvas(1, 1).getContext('2d', {willReadFrequently: true});
+  const rgb = colour => { canvas.clearRect(0, 0, 1, 1); canvas.fillStyle = colour; canvas.fillRect(0, 0, 1, 1);
+                          return [...canvas.getImageData(0, 0, 1, 1).data]; };
+  const linear = c => (c /= 255) <= .04045 ? c / 12.92 : ((c + .055) / 1.055) ** 2.4;
+  const light = colour => rgb(colour).slice(0, 3).reduce((sum, c, i) => sum + linear(c) * [.2126, .7152, .0722][i], 0);
+  const ground = node => getComputedStyle(node).backgroundColor;
+  const under = node => { while (node.parentElement && rgb(ground(node))[3] < 255) node = node.parentElement;
+                          return ground(node); };
+  const found = [];
+  const walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
+  for (let text; text = walker.nextNode();) {
+    const node = text.parentElement;
+    if (!text.textContent.trim() || !node.checkVisibility() || ['SCRIPT', 'OPTION'].includes(node.tagName)) continue;
+    const [a, b] = [light(getComputedStyle(node).color), light(under(node))].sort((x, y) => y - x);
+    found.push([(a + .05) / (b + .05), text.textContent.slice(0, 40), node.className]);
+  }
+  return found; }'''
 
 
 @contextmanager

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 
 import numpy as np
 import pytest
-from browser import chromium_or_skip, watched_page
+from browser import CONTRASTS, chromium_or_skip, watched_page
 from PIL import Image
 
 from imagernn import view
@@ -363,3 +363,19 @@ def test_of_five_thousand_rows_only_those_near_the_window_are_there(browser, tmp
         page.wait_for_function('() => document.activeElement.closest("article")?.ariaLabel === "s4998"')
         page.select_option('[aria-label=Order]', 'worst')
         assert 0 < page.locator('#cards article').first.bounding_box()['y'] < WIDE['height']
+
+
+def test_every_text_has_the_contrast_that_aa_asks_for(browser, tmp_path):
+    levels = np.array([.9, .6, .4, .1])
+    with shown(browser, tmp_path, struct(lambda i, s: (np.arange(4) % 3, levels if s % 2 else levels - .2))) as page:
+        search(page, 'w|cat')
+        for at in 0, 5:
+            page.locator('.shot').nth(at).click()
+            for scheme in 'light', 'dark':
+                page.emulate_media(color_scheme=scheme)
+                page.locator('.look').nth(at % 3).focus()
+                found = page.evaluate(CONTRASTS)
+                assert any('looking' in classes for *_, classes in found)
+                assert len(found) > 40 and min(found)[0] >= 4.5, (scheme, min(found))
+            page.keyboard.press('Escape')
+            page.wait_for_selector('dialog:not([open])', state='attached')

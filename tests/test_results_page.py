@@ -6,7 +6,7 @@ import time
 from contextlib import contextmanager
 
 import pytest
-from browser import chromium_or_skip, watched_page
+from browser import CONTRASTS, chromium_or_skip, watched_page
 from PIL import Image
 
 from imagernn import view
@@ -589,25 +589,6 @@ def test_nothing_is_wider_than_the_window(browser, results, tmp_path):
             page.set_viewport_size({'width': width, 'height': 800})
             assert page.evaluate('document.documentElement.scrollWidth - innerWidth') <= 0, width
 
-
-CONTRASTS = '''() => {    // of every text, over the nearest background that is not transparent
-  const canvas = new OffscreenCanvas(1, 1).getContext('2d', {willReadFrequently: true});
-  const rgb = colour => { canvas.clearRect(0, 0, 1, 1); canvas.fillStyle = colour; canvas.fillRect(0, 0, 1, 1);
-                          return [...canvas.getImageData(0, 0, 1, 1).data]; };
-  const linear = c => (c /= 255) <= .04045 ? c / 12.92 : ((c + .055) / 1.055) ** 2.4;
-  const light = colour => rgb(colour).slice(0, 3).reduce((sum, c, i) => sum + linear(c) * [.2126, .7152, .0722][i], 0);
-  const ground = node => getComputedStyle(node).backgroundColor;
-  const under = node => { while (node.parentElement && rgb(ground(node))[3] < 255) node = node.parentElement;
-                          return ground(node); };
-  const found = [];
-  const walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
-  for (let text; text = walker.nextNode();) {
-    const node = text.parentElement;
-    if (!text.textContent.trim() || !node.checkVisibility() || ['SCRIPT', 'OPTION'].includes(node.tagName)) continue;
-    const [a, b] = [light(getComputedStyle(node).color), light(under(node))].sort((x, y) => y - x);
-    found.push([(a + .05) / (b + .05), text.textContent.slice(0, 40), node.className]);
-  }
-  return found; }'''
 
 
 def test_every_text_has_the_contrast_that_aa_asks_for(browser, tmp_path):
