@@ -1,6 +1,6 @@
 """The ranker's backward passes against finite differences, in float64, dropout on with its masks fixed; planted errors.
 
-The random stream of the dropout masks starts anew at every call, so that the cost is one and the same function.
+The random stream of the dropout masks restarts at every call, so that the cost is one and the same function.
 """
 
 import numpy as np
