@@ -33,7 +33,7 @@ async function start() {
   watchKeys(tools.search, feed);
   byId('cards').addEventListener('click', event => {
     const shot = event.target.closest('.shot');
-    if (shot) open(...placeOfShot(shot));
+    if (shot) openPanel(...placeOfShot(shot));
   });
   byId('cards').addEventListener('keydown', onArrow);
   byId('cards').addEventListener('focusin', event => {
@@ -171,8 +171,8 @@ function watchPanel() {
     focusShot(shown.at, shown.i);
   });
   panel.addEventListener('keydown', event => {
-    if (event.ctrlKey || event.metaKey || event.altKey || event.target.closest('.look') && /Left|Right/.test(event.key))
-      return;    // from word to word: see attention.js
+    if (event.ctrlKey || event.metaKey || event.altKey) return;
+    if (event.target.closest('.look') && /Left|Right/.test(event.key)) return;    // to a word beside: see attention.js
     const [row, image] = {ArrowLeft: [0, -1], ArrowRight: [0, 1], ArrowUp: [-1, 0], ArrowDown: [1, 0]}[event.key] ?? [];
     if (row === undefined) return;
     event.preventDefault();
@@ -182,7 +182,7 @@ function watchPanel() {
 }
 
 // Show image i of the row at an index, and which region each word of the row's sentence fits.
-function open(at, i) {
+function openPanel(at, i) {
   Object.assign(shown, {at, i, sentence: feed.places[at]});
   fillPanel();
   byId('panel').showModal();
