@@ -91,8 +91,8 @@ function marked(text, ranges) {
 
 // ---- search
 
-// A search field. texts() gives for each item a list of {of, text}, where of says which text it is. found is called with
-// null if the field is empty, or with a Map: index of an item -> Map: which text -> [[start, end], ...].
+// A search field. texts() gives for each item a list of {of, text}, where of says which text it is. found is called
+// with null if the field is empty, or with a Map: index of an item -> Map: which text -> [[start, end], ...].
 // field.search(wait) searches in a worker, after wait ms unless it is called again before.
 function searchField(label, texts, found) {
   const busy = on => byId('cards')[on ? 'setAttribute' : 'removeAttribute']('aria-busy', 'true');
@@ -157,8 +157,8 @@ function searchAddress() {
 
 // ---- articles: there is an empty chunk for each few of them; chunks near the window are filled, one per frame
 
-// The list in the element 'cards'. size: articles created and removed together; make(place, position): the article of an
-// item, the position-th one from 1.
+// The list in the element 'cards'. size: articles created and removed together; make(place, position): the article of
+// an item, the position-th one from 1.
 function makeFeed(size, make) {
   const cards = byId('cards'), wanted = new Set();
   let places = [];

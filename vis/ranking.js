@@ -27,8 +27,8 @@ async function start() {
   byId('legend').append(...[['right', 'the right image'], ['wrong', 'a wrong one'],
     ['true', 'the right image if it is not among the best']].map(([kind, what]) =>
     element('span', {}, element('i', {class: kind}), what)));
-  byId('keys').textContent = 'Keys: / to search, j and k for the next and the previous sentence, arrows from image to ' +
-    'image, Enter to open one, Esc to close it.';
+  byId('keys').textContent = 'Keys: / to search, j and k for the next and the previous sentence, arrows from image ' +
+    'to image, Enter to open one, Esc to close it.';
   feed = makeFeed(CHUNK, row);
   watchKeys(tools.search, feed);
   byId('cards').addEventListener('click', event => {
@@ -246,7 +246,8 @@ function showWords(place, pair) {
   const {tokens, known} = data.sentences[place], scores = pair.scores ?? [];
   const words = tokens.map((word, i) => ({word, i: known.indexOf(i)}));
   if (scores.length > known.length) words.push({word: '(end)', i: known.length});
-  const line = element('p', {class: 'words text', dir: 'auto'}, ...words.map(({word, i}) => wordSpan(word, scores[i], i)));
+  const line = element('p', {class: 'words text', dir: 'auto'},
+    ...words.map(({word, i}) => wordSpan(word, scores[i], i)));
   const controls = [...line.children].filter((_, j) => pair.regions?.[words[j].i] !== undefined);
   if (controls.length) lookControls(line, controls, j => {
     const {word, i} = words.filter(one => pair.regions[one.i] !== undefined)[j];
