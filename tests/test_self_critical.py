@@ -218,6 +218,7 @@ def test_a_self_critical_run_resumes_exactly_and_is_judged_by_cider(tmp_path):
 
 
 @pytest.mark.parametrize(('flag', 'value'), [('self_critical_after', '-.5'), ('self_critical_after', 'nan'),
+                                             ('self_critical_after', '2'),
                                              ('self_critical_samples', '1'), ('bleu_weight', '-1')])
 def test_a_flag_that_cannot_be_is_refused(tmp_path, flag, value, capsys):
     write_tiny_dataset(tmp_path)

@@ -128,6 +128,9 @@ def check_training_flags(params):
     if params['self_critical_after'] < 0 and params['self_critical_after'] != -1:
         raise InputError(f'--self_critical_after {params["self_critical_after"]}: must be an epoch from 0, or -1 for '
                          'none')
+    if params['self_critical_after'] >= params['max_epochs']:
+        raise InputError(f'--self_critical_after {params["self_critical_after"]:g}: must be below --max_epochs '
+                         f'{params["max_epochs"]:g}, or no step would be trained on rewards')
     require_between(params, {'self_critical_images': BATCH_LIMITS, 'self_critical_samples': (2, 1000),
                              'bleu_weight': (0, math.inf)})
     if params['generator'] == 'rnn' and params['image_at'] != 'first':
