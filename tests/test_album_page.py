@@ -6,9 +6,8 @@ import time
 from contextlib import contextmanager
 
 import pytest
-from browser import chromium_or_skip, watched_page
+from browser import CONTRASTS, chromium_or_skip, watched_page
 from PIL import Image
-from test_results_page import CONTRASTS
 
 from imagernn.gallery.pages import FILES
 from imagernn.web.server import page_routes, serving
