@@ -128,7 +128,8 @@ def describe(models, workers, paths, progress):
     if not rows:
         return found
     features = np.concatenate(rows)                                             # (n, D + R·D')
-    following = zip(captions_of(features, models.captioner, workers), vectors_of(features, models), strict=True)
+    captions = captions_of(features, models.captioner, workers)
+    following = zip(captions, vectors_of(features, models, workers), strict=True)
     described = []
     for one in found:
         if not isinstance(one, InputError):
@@ -145,8 +146,11 @@ def captions_of(features, captioner, workers):
     return [' '.join(captions[0].words) for captions in found]
 
 
-def vectors_of(features, models):
+def vectors_of(features, models, workers):
     """features (n, D + R·D') -> the rows of the index, (n, width) float16."""
-    parts = [ranker.encode_images(features).reshape(len(features), -1)
-             for ranker in (models.by_sentence, models.by_region)]
-    return np.concatenate(parts, axis=1).astype(np.float16)
+    def encode(some):
+        return np.concatenate([ranker.encode_images(some).reshape(len(some), -1)
+                               for ranker in (models.by_sentence, models.by_region)], axis=1).astype(np.float16)
+
+    blocks = (features[start:start + BATCH_SIZE] for start in range(0, len(features), BATCH_SIZE))
+    return np.concatenate(list(workers.map(encode, blocks)))

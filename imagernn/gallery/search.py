@@ -4,6 +4,7 @@ The first stage compares one vector of the sentence with one of each photo; the 
 best candidates. Knows nothing of the files of the index, or of web pages.
 """
 
+import math
 from difflib import get_close_matches
 from functools import lru_cache
 from threading import Lock
@@ -15,6 +16,7 @@ from imagernn.errors import InputError, install_command
 from imagernn.ranking.grounding import align
 
 CANDIDATES = 100           # photos, or sentences, that the second stage orders
+SIMILAR = 1000             # photos whose captions may be among the candidates for a photo
 WEIGHTS = (1., 1.)         # of the standardised scores by sentence vectors and by words and regions
 BETA = 0.                  # how much neighbouring words prefer the same region: see grounding.align
 MOST_WORDS = 100           # of a query
@@ -22,7 +24,7 @@ LONGEST_WORD = 40          # letters; no longer word gets suggestions
 EXACT = 100_000            # photos; for more, --index faiss is recommended
 SENTENCES_SHOWN = 5
 SAMPLE = 200               # sentences that measure the recall of an approximate index
-PROBED = 8                 # such an index looks at one of so many lists
+PROBED, LEAST = 1 / 8, 5_000    # such an index looks at this share of the photos, and at no fewer than these
 
 
 class Search:
@@ -39,7 +41,6 @@ class Search:
         words = [word for word, number in models.by_sentence.checkpoint['wordtoix'].items() if number]    # not START
         self._tokenizer = 'karpathy' if all(map(str.isascii, words)) else 'words'    # as for dataset.json
         self._nearest_words = lru_cache(10_000)(lambda word: get_close_matches(word, words, 3, .6))
-        self._captions = None
 
     def find(self, text, number=CANDIDATES):
         """The photos that fit a text best, as a dict for JSON.
@@ -109,17 +110,22 @@ class Search:
                 for word, row, region in zip(known, scores, regions, strict=True)]
 
     def sentences(self, photo):
-        """The captions of the album that fit a photo best: a list of SENTENCES_SHOWN {'text', 'score'}, best first."""
+        """The captions of the album that fit a photo best: a list of SENTENCES_SHOWN {'text', 'score'}, best first.
+
+        Candidates are the captions of the photos that are most similar to it: with few photos, all captions.
+        """
+        texts = {}    # as an ordered set
+        for other in largest(self.vectors @ self.vectors[photo], SIMILAR)[0]:
+            texts[self.index.entries[other].caption] = None
+            if len(texts) == CANDIDATES:
+                break
+        tokens = [text.split() for text in texts]
         with self._lock:
-            if self._captions is None:    # encoded when they are first needed
-                texts = sorted({entry.caption for entry in self.index.entries})
-                self._captions = texts, self._sentence_vectors([text.split() for text in texts])
-            texts, vectors = self._captions
-            candidates, first = largest(vectors @ self.vectors[photo], CANDIDATES)
-            words = self.models.by_region.encode_sentences([texts[number].split() for number in candidates])
-            scores = combined(first, self.models.by_region.scores(self._regions([photo]), words)[0])
-        best, scores = largest(scores, SENTENCES_SHOWN)
-        return [{'text': texts[candidates[place]], 'score': round(score, 4)}
+            by_sentence = self._sentence_vectors(tokens) @ self.vectors[photo]
+            by_region = self.models.by_region.scores(self._regions([photo]),
+                                                     self.models.by_region.encode_sentences(tokens))[0]
+        best, scores = largest(combined(by_sentence, by_region), SENTENCES_SHOWN)
+        return [{'text': list(texts)[place], 'score': round(score, 4)}
                 for place, score in zip(best, scores.tolist(), strict=True)]
 
     def _sentence_vectors(self, sentences):
@@ -154,7 +160,7 @@ def all_unknown(unknown, nearest):
 
 
 def approximate_index(vectors):
-    """A faiss index of vectors (N, E), in lists around 4·√N centres, of which a search looks at one in PROBED.
+    """A faiss index of vectors (N, E), in lists around 4·√N centres, of which a search looks at a share.
 
     Source: https://github.com/facebookresearch/faiss/wiki/Guidelines-to-choose-an-index. Raises InputError if faiss is
     not installed.
@@ -169,5 +175,5 @@ def approximate_index(vectors):
                                faiss.METRIC_INNER_PRODUCT)
     index.train(vectors)
     index.add(vectors)
-    index.nprobe = max(1, -(-lists // PROBED))
+    index.nprobe = math.ceil(lists * min(1, max(PROBED, LEAST / len(vectors))))
     return index
