@@ -16,10 +16,10 @@ class Provider:
     def __getattr__(self, name):
         return getattr(self._provider, name)
 
-    def sample_pairs(self, split, n, rng):
+    def sample_pairs(self, split, n, rng, **more):
         if rng is self._rng:    # else it is the batch that is drawn apart before a checkpoint
             self._step(self._state)
-        return self._provider.sample_pairs(split, n, rng)
+        return self._provider.sample_pairs(split, n, rng, **more)
 
     def iter_pairs(self, split, *args, **more):
         if split == 'val':

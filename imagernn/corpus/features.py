@@ -415,8 +415,9 @@ def _read_regions(path, num_images):
             regions, boxes = (described and hdf5.Numbers(path, described)
                               for described in hdf5.in_child(lambda: _describe_regions(path, num_images)))
         if regions is None:
-            raise InputError(f'{path}: has no features of regions, which a model with attention needs. Extract '
-                             'them with --regions windows into an .h5, and name that file with --features.')
+            raise InputError(f'{path}: has no features of regions, which a model with attention and a ranker of '
+                             'regions need. Extract them with --regions windows into an .h5, and name that file with '
+                             '--features.')
         if boxes is not None:
             with np.errstate(over='ignore'):
                 boxes = boxes.whole().astype(np.float32)

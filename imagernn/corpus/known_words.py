@@ -27,7 +27,7 @@ def words_report(provider, lookup, params):
             lower = threshold_for(provider.word_counts('train'), MOST_DROPPED)
             helps = lower < params['word_count_threshold'] and not params['resume'] and not params['init_model_from']
             warnings.append(f'{found.unknown_tokens} of {found.num_tokens} tokens of the {split} split are not in the '
-                            'vocabulary; perplexity does not count them'
+                            'vocabulary and are dropped'
                             + (f'. Try --word_count_threshold {lower}' if helps else ''))
     return (f'the vocabulary has {train.num_words - train.unknown_words} of {train.num_words} different words; '
             f'the others, {train.unknown_share:.1%} of the text, are dropped'), warnings

@@ -43,7 +43,7 @@ def build_parser():
 
     add = parser.add_argument_group('output').add_argument
     add('--result_struct_filename', default='ranking_struct.json',
-        help='The file for imagernn view. Change it to keep the results of several models; "" writes none.')
+        help='The file for imagernn view. Change it to keep the results of several models.')
     add('--num_threads', type=int, default=NUM_THREADS, help='How many threads share the work.')
     return parser
 
@@ -75,16 +75,17 @@ def main(argv=None):
     checkpoints = [load_ranker(path, 'float32') for path in paths]
     provider = open_split(params, checkpoints)
     entities = params['entities'] and read_entities(Path(params['entities']))
-    if output:
-        refuse_to_replace([*paths, provider.folder / 'dataset.json', provider.features.path], [output])
-        require_writable(output)
+    refuse_to_replace([*paths, provider.folder / 'dataset.json', provider.features.path,
+                       *filter(None, [params['entities']])], [output])
+    require_writable(output)
 
     workers = Workers(params['num_threads'])
     encoded = [encode_split(provider, params['split'], checkpoint, params['max_images'], workers)
                for checkpoint in checkpoints]
     image_of = encoded[0][2]
     if len(encoded[0][0]) < 2:
-        raise InputError(f'--max_images {params["max_images"]}: ranking needs two images at least; allow more')
+        raise InputError(f'{provider.folder}: the {params["split"]} split has one image, and ranking needs two at '
+                         'least; choose another one with --split')
     scores = combined([score_matrix(images, sentences, checkpoint['params'], workers)
                        for (images, sentences, _), checkpoint in zip(encoded, checkpoints, strict=True)])
     measures = report_recalls(ranks_in_folds(scores, image_of, params['fold'] or None))
@@ -94,8 +95,7 @@ def main(argv=None):
     sight = None if grounded is None else Sight(*encoded[grounded][:2], provider, checkpoints[grounded])
     if entities:
         report_pointing(entities, provider, params, sight, image_of)
-    if output:
-        write_page(output, scores, image_of, provider, params, checkpoints, sight, measures)
+    write_page(output, scores, image_of, provider, params, checkpoints, sight, measures)
     return 0
 
 
@@ -158,14 +158,14 @@ class Sight:
 def report_recalls(folds):
     """Print the recalls with their intervals. Returns the measures of the page: way → {name: value}."""
     found, intervals = retrieval_scores(folds), retrieval_intervals(folds)
-    print(f'{"":18}' + ''.join(f'{name:>20}' for name in COLUMNS))
+    print(f'{"":18}' + ''.join(f'{name:>24}' for name in COLUMNS))
     for way, prefix in WAYS.items():
         cells = []
         for name in COLUMNS.values():
             key = f'{prefix}_{name}'
             low_high = '{:.1f} to {:.1f}'.format(*intervals[key]) if key in intervals else ''
             cells.append(f'{found[key]:.1f}' + (f' ({low_high})' if low_high else ''))
-        print(f'{way:18}' + ''.join(f'{cell:>20}' for cell in cells))
+        print(f'{way:18}' + ''.join(f'{cell:>24}' for cell in cells))
     print('recall sum {:.1f} ({:.1f} to {:.1f}); in brackets, 95 % intervals over images'.format(
         found['recall_sum'], *intervals['recall_sum']))
     return {**{way: {name: round(found[f'{prefix}_{key}'], 2) for name, key in COLUMNS.items()}

@@ -64,6 +64,11 @@ with loading(__name__, build_parser):    # --help does not wait for these
 
 @script
 def main(argv=None):
+    return train(*prepare(argv))
+
+
+def prepare(argv):
+    """What train() needs, from the command line: state, solver, rng, provider and params."""
     params, checkpoint = chosen_params(build_parser(), argv, load_ranker, load_resumable, MODEL_PARAMS, RUN_PARAMS)
     check_training_flags(params)
     if checkpoint:
@@ -71,7 +76,7 @@ def main(argv=None):
         _, params['features'] = trained_data(checkpoint, path, params['dataset'], params['features'])
     provider = provider_for(params, params, params['ranker'] == 'regions')
     require_splits(provider)
-    return train(*start(params, checkpoint, provider), provider, params)
+    return *start(params, checkpoint, provider), provider, params
 
 
 def load_resumable(path):
