@@ -4,6 +4,10 @@
     python docs/screenshots.py results RESULT_STRUCT.json [OTHER.json]
     python docs/screenshots.py results_found RESULT_STRUCT.json [OTHER.json]    after a search, scrolled down
     python docs/screenshots.py results_attention RESULT_STRUCT.json [OTHER.json]    where a word of each caption looked
+    python docs/screenshots.py ranking RANKING_STRUCT.json                     sentences with their best images
+    python docs/screenshots.py ranking_open RANKING_STRUCT.json                with the panel of an image
+    python docs/screenshots.py album PHOTOS "a dog in the snow"                a search in an album
+    python docs/screenshots.py album_open PHOTOS "a dog in the snow"           with the panel of a photo
 
 Writes OUTPUT/PAGE_desktop_light.png and so on. Needs the extra [browser] and Chromium.
 """
@@ -15,10 +19,12 @@ from pathlib import Path
 if __name__ == '__main__':
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))    # a checkout need not be installed
 
-from imagernn import view
+from imagernn import album, view
 from imagernn.errors import script
+from imagernn.gallery.opening import open_album
+from imagernn.gallery.pages import album_routes
 from imagernn.monitor import monitor_routes
-from imagernn.web.results_page import Places, read_result
+from imagernn.web.results_page import Places
 from imagernn.web.server import serving
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -33,10 +39,11 @@ def build_parser():
     parser = argparse.ArgumentParser(description=__doc__.partition('\n')[0],
                                      formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     parser.add_argument('page', choices=PAGES,
-                        help='The page: the training monitor, or the results page as it opens, after a search, or with '
-                             'the attention of a word.')
+                        help='The page: the training monitor; the results page as it opens, after a search, or with the '
+                             'attention of a word; the ranking page or an album, as they open or with a panel.')
     parser.add_argument('sources', nargs='+',
-                        help='The data that it shows: a status folder, or one or two result files.')
+                        help='The data that it shows: a status folder, one or two result files, a ranking file, or a '
+                             'folder of photos and a sentence.')
     parser.add_argument('--output', default='shots/', help='The folder for the screenshots.')
     return parser
 
@@ -74,7 +81,7 @@ def monitor(sources):
 def results(sources):
     """The results page of one or two result files: (routes, function that prepares it)."""
     places = Places((Path(sources[0]).parent, Path()), None)
-    return view.routes([read_result(path) for path in sources], places), shown
+    return view.routes([view.read(path) for path in sources], places), shown
 
 
 def results_found(sources):
@@ -112,8 +119,54 @@ def shown(page):
     page.wait_for_load_state('networkidle')
 
 
+def ranking(sources):
+    """The ranking page: (routes, function that prepares it)."""
+    return results(sources)[0], ranked
+
+
+def ranking_open(sources):
+    """The ranking page with the panel of the first sentence's best image, and the region of its second word."""
+    def ready(page):
+        ranked(page)
+        page.locator('button.shot').first.click()
+        page.wait_for_timeout(800)
+
+    return results(sources)[0], ready
+
+
+def ranked(page):
+    page.wait_for_selector('img')
+    page.wait_for_load_state('networkidle')
+    page.wait_for_timeout(500)
+
+
+def search_in_album(sources):
+    """The album of a folder after a search: (routes, function that prepares it)."""
+    def ready(page):
+        page.fill('input[type=search]', query)
+        page.press('input[type=search]', 'Enter')
+        ranked(page)
+
+    folder, query = sources
+    params = vars(album.build_parser().parse_args([folder]))
+    return album_routes(open_album(params)), ready
+
+
+def album_open(sources):
+    """The same with the panel of the best photo."""
+    def ready(page):
+        search(page)
+        page.keyboard.press('ArrowDown')
+        page.keyboard.press('Enter')
+        page.wait_for_timeout(1000)
+
+    routes, search = search_in_album(sources)
+    return routes, ready
+
+
 PAGES = {'monitor': monitor, 'results': results, 'results_found': results_found,
-         'results_attention': results_attention}
+         'results_attention': results_attention, 'ranking': ranking, 'ranking_open': ranking_open,
+         'album': search_in_album, 'album_open': album_open}
 
 if __name__ == '__main__':
     sys.exit(main())
