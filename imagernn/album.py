@@ -8,7 +8,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from imagernn.errors import loading, script
+from imagernn.errors import loading, script, shown
 from imagernn.gallery.flags import add_album_flags, check_album_flags
 
 
@@ -37,7 +37,7 @@ def main(argv=None):
     check_album_flags(params)
     index, search = open_album(params)
     problems = f'; {len(index.broken):,} others cannot be read' if index.broken else ''
-    print(f'{params["photos"]}: {len(index.entries):,} photos{problems}')
+    print(shown(f'{params["photos"]}: {len(index.entries):,} photos{problems}'))
     serve(album_routes(Path(params['photos']), index, search), params['port'], not params['no_browser'])
     return 0
 
