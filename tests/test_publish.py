@@ -1,8 +1,9 @@
-"""A checkpoint made small: the same captioner, half the size, and what it needs to take photographs."""
+"""A checkpoint made small: the same captioner or ranker, half the size, and what it needs to take photographs."""
 
 import h5py
 import numpy as np
 import pytest
+from albums import D, write_models
 from datasets import checkpoint_named, train_flags, write_tiny_dataset
 
 import driver
@@ -10,6 +11,9 @@ import eval_sentence_predictions
 from imagernn import publish
 from imagernn.captioning.load import load_captioner
 from imagernn.formats import names
+from imagernn.ranking.load import load_ranker
+from imagernn.ranking.names import RANKERS
+from imagernn.ranking.ranker import Ranker
 from imagernn.runs.checkpoint_file import load_checkpoint, save_checkpoint
 
 ORIGIN = {'network': 'lite0', 'layer': 'features', 'weights_sha256': 'ab', 'preprocessing': '{}'}
@@ -151,3 +155,81 @@ def test_no_folder_of_this_machine_is_in_the_file_to_give_away(root, tmp_path, m
 ])
 def test_of_a_path_from_any_system_the_name_is_kept(value, kept):
     assert names.without_folders(value) == kept
+
+
+# ---- rankers
+
+@pytest.fixture(params=RANKERS)
+def ranker(request, tmp_path):
+    """The path of a checkpoint as train-ranker writes it, but for its random weights."""
+    flags = write_models(tmp_path)
+    path = flags[flags.index(f'--{request.param}_ranker') + 1]
+    found = load_checkpoint(path, 'ranking')
+    found['features'] = {'file': '/secret/named.h5', 'dim': D, **ORIGIN, 'regions': 'windows'}
+    found['params'] |= {'dataset': '/secret/tiny', 'data_root': '/secret', 'resume': '/secret/last.h5'}
+    save_checkpoint(path, {**found, 'it': 7, 'epoch': 1., 'recall sum': 321.5, 'solver': {}, 'rng_state': {},
+                           'history': [], 'fingerprint': {}, 'raw_model': found['model']})
+    return path
+
+
+def test_a_published_ranker_is_the_same_and_no_more(ranker, tmp_path, capsys):
+    small = tmp_path / 'small.h5'
+    assert publish.main([ranker, str(small)]) == 0
+    before, after = load_ranker(ranker), load_ranker(small)
+    assert after['kind'] == 'ranking' and (after['it'], after['epoch'], after['recall sum']) == (7, 1, 321.5)
+    for name, w in before['model'].items():
+        np.testing.assert_array_equal(after['model'][name], w.astype(np.float16))
+    for name, values in before['standard'].items():
+        np.testing.assert_array_equal(after['standard'][name], values)
+        assert after['standard'][name].dtype == np.float32
+    assert after['ixtoword'] == before['ixtoword'] and after['wordtoix'] == before['wordtoix']
+    assert after['features'] == {**before['features'], 'file': 'named.h5'}
+    assert not {'solver', 'rng_state', 'history', 'fingerprint', 'raw_model'} & set(after)
+    assert b'secret' not in small.read_bytes() and after['params']['dataset'] == 'tiny'
+
+    features, tokens = np.random.default_rng(0).normal(size=(5, 4 * D)), [['a', 'dog'], ['red', 'car', 'plays'], []]
+    found = []
+    for path in ranker, small:
+        loaded = Ranker.load(path)
+        found.append(loaded.scores(loaded.encode_images(features), loaded.encode_sentences(tokens)))
+    np.testing.assert_allclose(found[1], found[0], atol=5e-3)
+
+
+def write_features(path, dim, **attributes):
+    with h5py.File(path, 'w') as file:
+        file['feats'], file['regions'] = np.ones((2, dim)), np.ones((2, 3, dim))
+        file.attrs.update(attributes)
+    return path
+
+
+def test_a_feature_file_says_what_a_ranker_does_not(ranker, tmp_path, capsys):
+    small, path = tmp_path / 'small.h5', tmp_path / 'f.h5'
+    save_checkpoint(tmp_path / 'mute.h5', {**load_checkpoint(ranker, 'ranking'), 'features': None})
+    kind = load_ranker(ranker)['params']['ranker']
+    flags = [str(tmp_path / 'mute.h5'), str(small), '--features', str(path)]
+    write_features(path, D, **ORIGIN, regions='grid:1x3')
+    assert publish.main(flags) == 0
+    assert load_ranker(small)['features'] == {**ORIGIN, **({'regions': 'grid:1x3'} if kind == 'regions' else {})}
+    small.unlink()
+
+    for dim, attributes, words in ((D + 1, ORIGIN, f'of size {D + 1}, but the checkpoint was trained on size {D}'),
+                                   (D, {}, 'does not say which network')):
+        write_features(path, dim, **attributes)
+        assert publish.main(flags) == 2
+        assert str(path) in (message := capsys.readouterr().err) and words in message and not small.exists()
+    write_features(path, D, **{**ORIGIN, 'network': 'vgg16'})
+    assert publish.main([ranker, *flags[1:]]) == 2
+    assert 'network is vgg16, but was lite0' in capsys.readouterr().err and not small.exists()
+
+
+def test_a_ranker_that_cannot_be_published_is_refused(ranker, tmp_path, capsys):
+    found, small = load_checkpoint(ranker, 'ranking'), tmp_path / 'small.h5'
+    large = {**found['model'], 'be': np.full_like(found['model']['be'], 1e6)}
+    for name, change, words in (('large', {'model': large}, 'be: holds a number that is too large for float16'),
+                                ('raw', {'standard': None}, "raw.h5: its 'standard' holds no mean and scale"),
+                                ('other', {'kind': 'convnet'}, 'one of the kind captioning or ranking is needed')):
+        save_checkpoint(tmp_path / f'{name}.h5', {**found, **change})
+        assert publish.main([str(tmp_path / f'{name}.h5'), str(small)]) == 2
+        assert words in capsys.readouterr().err and not small.exists()
+    assert publish.main([ranker, ranker]) == 2
+    assert 'is an input file' in capsys.readouterr().err

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from imagernn.corpus.features import open_features
 from imagernn.corpus.vocab import check_vocab
 from imagernn.errors import InputError
 from imagernn.ranking.model import ENCODERS, check_model
@@ -49,3 +50,15 @@ def check_feature_size(features, checkpoint, path):
     if size != expected:
         raise InputError(f'{features.path}: features{" of regions" if regions else ""} of size {size}, but {path} was '
                          f'trained on size {expected}; name the right file with --features')
+
+
+def features_for(checkpoint, path):
+    """The Features in the file at path, with those of regions if the checkpoint's ranker takes them.
+
+    InputError for a file that cannot be used, or whose features do not have the size that the model was made for.
+    """
+    features = open_features(path)
+    if checkpoint['params']['ranker'] == 'regions':
+        features = features.with_regions()
+    check_feature_size(features, checkpoint, 'the checkpoint')
+    return features

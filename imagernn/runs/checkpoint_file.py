@@ -81,14 +81,15 @@ def write_checkpoint(path, contents):
         file.write(contents)
 
 
-def load_checkpoint(path, kind='captioning'):
+def load_checkpoint(path, *kinds):
     """The checkpoint in a file that save_checkpoint or the original NeuralTalk (a pickle, .p) wrote.
 
-    kind: the one of KINDS that the caller can use. Which file format it is, is seen from the content. Nothing in the
-    file is executed, no other file is read on its behalf, and no more memory is taken than its size justifies. From a
-    pickle, history is [] and solver, rng_state and features are None. Raises InputError for anything that is not a
-    valid checkpoint, and for a checkpoint of another kind, with the command that takes it. Where the operating system,
-    a limit or another program is the reason, and not the file, the error's cause is an OSError or a MemoryError.
+    kinds: those of KINDS that the caller can use; without any, 'captioning'. Which file format it is, is seen from the
+    content. Nothing in the file is executed, no other file is read on its behalf, and no more memory is taken than its
+    size justifies. From a pickle, history is [] and solver, rng_state and features are None. Raises InputError for
+    anything that is not a valid checkpoint, and for a checkpoint of another kind, with the commands that take it. Where
+    the operating system, a limit or another program is the reason, and not the file, the error's cause is an OSError or
+    a MemoryError.
     """
     path = Path(path)
     try:
@@ -102,7 +103,7 @@ def load_checkpoint(path, kind='captioning'):
             start = file.read(64)
             file.seek(0)
             checkpoint = _reader(start)(file)
-        _check_kind(checkpoint, kind)
+        _check_kind(checkpoint, kinds or ('captioning',))
         _check(checkpoint)
     except OSError as error:
         raise unreadable(path, error) from error
@@ -115,15 +116,15 @@ def load_checkpoint(path, kind='captioning'):
     return checkpoint
 
 
-def _check_kind(checkpoint, kind):
-    """_Refused unless the checkpoint is of this kind."""
+def _check_kind(checkpoint, kinds):
+    """_Refused unless the checkpoint is of one of these kinds."""
     found = checkpoint.get('kind', 'captioning')
-    if found == kind:
+    if found in kinds:
         return
     if not isinstance(found, str) or found not in KINDS:
         raise _Refused(f'is a checkpoint of the kind {found!r:.60}, which this version does not know',
                        'update the program')
-    raise _Refused(f'is a checkpoint of the kind {found}, and one of the kind {kind} is needed here',
+    raise _Refused(f'is a checkpoint of the kind {found}, and one of the kind {" or ".join(kinds)} is needed here',
                    f'use it with: {", ".join(command(name) for name in KINDS[found])}')
 
 
