@@ -15,7 +15,6 @@ from imagernn.ranking.grounding import (
     inside,
     places_of_sentences,
     pointing,
-    region_of_phrase,
     regions_of_phrases,
     spans_of_phrases,
 )
@@ -58,22 +57,32 @@ def test_the_region_of_a_phrase_is_that_of_the_best_chain_in_which_its_words_sha
                       for region in range(S.shape[1])]
             expected.append(np.argmax(np.round(shared, 9)))    # sums in another order
         assert regions_of_phrases(S, spans, beta).tolist() == expected
-        assert [region_of_phrase(S, *span, beta) for span in spans] == expected
 
 
 def test_without_smoothing_words_and_phrases_are_independent():
     S = np.random.default_rng(0).standard_normal((6, 5)).astype(np.float32)
     np.testing.assert_array_equal(align(S, 0), S.argmax(axis=1))
-    assert region_of_phrase(S, 1, 4, 0) == S[1:4].sum(axis=0).argmax()
+    assert regions_of_phrases(S, [(1, 4)], 0)[0] == S[1:4].sum(axis=0).argmax()
 
 
 def test_smoothing_moves_words_to_the_region_of_their_neighbours():
     S = np.array([[2., 0, 0], [.9, 1, 0], [2, 0, 0], [0, 0, 3]])
     assert [align(S, beta).tolist() for beta in (0, .1, 9)] == [[0, 1, 0, 2], [0, 0, 0, 2], [0, 0, 0, 0]]
-    assert [region_of_phrase(S, 1, 2, beta) for beta in (0, .1)] == [1, 0]
+    assert [regions_of_phrases(S, [(1, 2)], beta)[0] for beta in (0, .1)] == [1, 0]
     unchanged = S.copy()
     align(S, 1)
     np.testing.assert_array_equal(S, unchanged)
+
+
+def test_with_a_temperature_the_region_is_the_one_expected_to_be_nearest():
+    centres = np.array([[0, 0], [.9, .9], [1, 1], [.8, .8]])
+    S = np.array([[1., .9, .9, .9], [1, .9, .9, .9]])
+    assert regions_of_phrases(S, [(0, 2)], 0).tolist() == [0]
+    assert regions_of_phrases(S, [(0, 2)], 0, 1e-3, centres).tolist() == [0]    # all but certain
+    assert regions_of_phrases(S, [(0, 2)], 0, .1, centres).tolist() == [1]      # the middle of the three that agree
+    weights = np.exp(S[0] / .1)
+    expected = [weights @ ((centres - centre) ** 2).sum(axis=1) for centre in centres]
+    assert np.argmin(expected) == 1
 
 
 @pytest.mark.parametrize('S, beta, words', [

@@ -41,6 +41,10 @@ def build_parser():
         help='How strongly neighbouring words keep to the same region: the score that each such pair adds. The first '
              'one is used for the page (default: 0).')
 
+    add('--region_temperature', type=float, default=.05,
+        help='How --entities chooses the region of a phrase: above 0, each region counts by exp(score / temperature), '
+             'and the one that is expected to be nearest is taken; with 0, the one with the highest score.')
+
     add = parser.add_argument_group('output').add_argument
     add('--result_struct_filename', default='ranking_struct.json',
         help='The file for imagernn view. Change it to keep the results of several models.')
@@ -108,6 +112,8 @@ def checked_params(argv):
         raise InputError(f'--num_threads {params["num_threads"]}: must be at least 1')
     if not all(0 <= beta < np.inf for beta in params['beta']):
         raise InputError(f'--beta {" ".join(map(str, params["beta"]))}: must be finite numbers of at least 0')
+    if not 0 <= params['region_temperature'] < np.inf:
+        raise InputError(f'--region_temperature {params["region_temperature"]}: must be 0 or more')
     return params
 
 
@@ -190,7 +196,7 @@ def report_pointing(entities, provider, params, sight, image_of):
         return sight.scores(image, first[image] + place), known
 
     found = pointing([(marked[image['imgid']], tokens[number]) for number, (_, image) in enumerate(pairs)],
-                     sight.boxes, word_scores, params['beta'])
+                     sight.boxes, word_scores, params['beta'], params['region_temperature'])
     print_pointing(found)
 
 

@@ -34,24 +34,36 @@ def align(S, beta):
     return np.array(regions)
 
 
-def regions_of_phrases(S, spans, beta):
-    """For each phrase, the region of the best chain in which all of its words take the same region, (P,).
+def energies_of_phrases(S, spans, beta):
+    """For each phrase and region, the energy of the best chain in which all of its words take that region, (P, R).
 
     S, beta: as in align. spans: (start, end) of each phrase among the words, end excluded. The words outside of the
-    phrase are free. With beta 0 this is the region with the largest sum over the phrase's words; of equal ones, the
-    first. Raises ValueError as align does, and for a span without words.
+    phrase are free. Left out is beta * (end - start - 1), the same for all regions. Raises ValueError as align does,
+    and for a span without words.
     """
     S = _checked(S, beta)
     if any(not 0 <= start < end <= len(S) for start, end in spans):
         raise ValueError(f'spans {spans}: expected 0 <= start < end <= {len(S)}')
     after, before = _energy_after(S, beta), _energy_after(S[::-1], beta)[::-1]    # (T, R) each
-    # beta * (end - start - 1), the same for all regions, changes nothing
-    return np.array([(before[start] + S[start:end].sum(axis=0) + after[end - 1]).argmax() for start, end in spans], int)
+    return np.array([before[start] + S[start:end].sum(axis=0) + after[end - 1] for start, end in spans])
 
 
-def region_of_phrase(S, start, end, beta):
-    """The region of the phrase of words start to end, end excluded; see regions_of_phrases."""
-    return int(regions_of_phrases(S, [(start, end)], beta)[0])
+def regions_of_phrases(S, spans, beta, temperature=0., centres=None):
+    """The region of each phrase, (P,): the one with the largest of energies_of_phrases; of equal ones, the first.
+
+    With a temperature above 0, the one that is expected to be nearest: region i has the probability
+    exp(energy_i / number of words / temperature), normalised, and the region is the one whose centre has the smallest
+    expected squared distance from the others', centres (R, 2). This is the decision with minimum Bayes risk; where many
+    windows overlap, it asks them all. With beta 0, the energy is the sum of the scores of the phrase's words.
+    """
+    energies = energies_of_phrases(S, spans, beta)
+    if not temperature:
+        return energies.argmax(axis=1)
+    lengths = np.array([end - start for start, end in spans])
+    logits = energies / (lengths[:, None] * temperature)
+    probabilities = np.exp(logits - logits.max(axis=1, keepdims=True))          # (P, R), not normalised
+    squares = ((centres[:, None] - centres) ** 2).sum(axis=2)                   # (R, R)
+    return (probabilities @ squares).argmin(axis=1)
 
 
 def _energy_after(S, beta):
@@ -127,13 +139,13 @@ class Pointing(NamedTuple):
     unknown: int       # of how many others the model knows no word
 
 
-def pointing(images, boxes, word_scores, betas):
+def pointing(images, boxes, word_scores, betas, temperature=0.):
     """The Pointing of a model: how often the centre of a phrase's best region is in one of the phrase's boxes.
 
     images: a list of (MarkedImage, its token lists in the data set). boxes (R, 4): of the regions. betas: of the chain,
     at least one. word_scores(number of the image, number of the sentence) -> S (K + 1, R), known (T,) bool: the scores
     of the K known words among the sentence's T tokens, and of END, with each region; and which of the tokens are known.
-    END is no word and is left out of the chain.
+    END is no word and is left out of the chain. temperature: as in regions_of_phrases.
 
     A phrase that is unmatched or unknown points at the centre of the picture, so that all models are scored on the same
     phrases. A phrase with several types counts for each. Baselines: always the centre of the picture; a region, or a
@@ -148,7 +160,8 @@ def pointing(images, boxes, word_scores, betas):
             S, known = word_scores(number, place)
             if np.shape(S) != (np.sum(known) + 1, len(boxes)):
                 raise ValueError(f'S {np.shape(S)}: expected {np.sum(known)} known words and END, {len(boxes)} regions')
-            chosen[matched] = _regions_of_known(S[:-1], known, [spans[phrase] for phrase in matched], betas)
+            chosen[matched] = _regions_of_known(S[:-1], known, [spans[phrase] for phrase in matched], betas,
+                                                temperature, points[:-1])
         unmatched += len(phrases) - len(matched)
         unknown += int((chosen[matched, 0] == len(boxes)).sum())
         for (its_types, truth), regions in zip(phrases, chosen, strict=True):
@@ -164,17 +177,19 @@ def pointing(images, boxes, word_scores, betas):
                     unmatched, unknown)
 
 
-def _regions_of_known(S, known, spans, betas):
+def _regions_of_known(S, known, spans, betas, temperature, centres):
     """The regions of phrases by the known words alone, (P, len(betas)): R for a phrase that has no known word.
 
-    S (K, R): of the known words. known (T,): which tokens these are. spans: of the phrases among all tokens.
+    S (K, R): of the known words. known (T,): which tokens these are. spans: of the phrases among all tokens. centres
+    (R, 2): of the regions.
     """
     before = np.cumsum([0, *known])    # how many known words stand before each token
     spans = [(before[start], before[end]) for start, end in spans]
     some = [phrase for phrase, (start, end) in enumerate(spans) if start < end]
     chosen = np.full((len(spans), len(betas)), S.shape[1])
     if some:
-        chosen[some] = np.transpose([regions_of_phrases(S, [spans[phrase] for phrase in some], beta) for beta in betas])
+        spans = [spans[phrase] for phrase in some]
+        chosen[some] = np.transpose([regions_of_phrases(S, spans, beta, temperature, centres) for beta in betas])
     return chosen
 
 
