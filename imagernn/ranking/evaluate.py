@@ -221,7 +221,8 @@ def write_page(output, scores, image_of, provider, params, checkpoints, sight, m
     ground = sight and (lambda image, sentence: sight.align(image, sentence, beta))
     write_json(output, ranking_struct(
         scores, image_of, [shown_path(provider.image_path(image)) for image in images], tokens, known, ground,
-        sight and sight.boxes, params, checkpoints[0]['params'], measures))
+        sight and sight.boxes, {**params, 'checkpoint_path': ', '.join(params['checkpoints'])},
+        checkpoints[0]['params'], measures))
     print(f'written: {output}\nto look at it: {command("view")} {output}')
 
 

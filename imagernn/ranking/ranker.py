@@ -37,8 +37,13 @@ class Ranker:
 
     def encode_images(self, features):
         """Vectors (n, R, E) of images by their features: rows (n, D + R·D) as corpus.features gives them, first those
-        of the whole picture. A ranker of sentences has R = 1, and takes rows (n, D) as well.
+        of the whole picture. A ranker of sentences has R = 1, and takes rows (n, D) as well. ValueError for rows of
+        another size.
         """
+        size = np.shape(features)[1]
+        if size % self.whole_dim or size < (2 if self.kind == 'regions' else 1) * self.whole_dim:
+            raise ValueError(f'features {np.shape(features)}: expected rows of {self.whole_dim} features of the whole '
+                             'picture, and of as many of each region')
         features = split_rows(np.array(features, np.float32), self.whole_dim, self.whole_dim, self.kind)
         return encode_images(standardized(features, self.checkpoint['standard']), self.checkpoint['model'], self.params)
 
