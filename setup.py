@@ -19,7 +19,7 @@ OUTSIDE = {
     'imagernn.scripts.data': 'data',
     'imagernn.scripts.eval': 'eval',
     'imagernn.vis': 'vis',             # the pages
-    'imagernn.pretrained': 'cv',       # the captioner and its model card
+    'imagernn.pretrained': 'cv',       # the captioner, the rankers and their model cards
 }
 SCRIPTS = {
     'imagernn.scripts': {'driver', 'predict_on_images', 'eval_sentence_predictions'},
@@ -49,7 +49,8 @@ setup(
     packages=[*find_packages(include=['imagernn', 'imagernn.*']), *OUTSIDE],
     package_dir=OUTSIDE,
     package_data={'imagernn.vis': ['*.html', '*.css', '*.js', 'vendor/*'], 'imagernn.convnet': ['*.txt'],
-                  'imagernn.pretrained': ['captioner_lite0.h5', 'README.md']},
+                  'imagernn.pretrained': ['captioner_lite0.h5', 'ranker_sentences_lite0.h5',
+                                          'ranker_regions_lite0.h5', 'README.md']},
     entry_points={'console_scripts': ['imagernn = imagernn.__main__:main']},
     python_requires='>=3.10',
     install_requires=['numpy>=1.24', 'scipy>=1.10', 'h5py>=3.12.1', 'pillow>=9.5', 'tqdm>=4.64'],

@@ -104,7 +104,7 @@ def test_the_package_is_all_that_is_installed(site, python):
     assert files(site / 'imagernn' / 'scripts') == {'driver.py', 'predict_on_images.py', 'eval_sentence_predictions.py',
                                                     'data', 'eval'}
     assert files(site / 'imagernn' / 'scripts' / 'data') == {path.name for path in ROOT.glob('data/*.py')}
-    assert files(site / 'imagernn' / 'pretrained') == {'captioner_lite0.h5', 'README.md'}
+    assert files(site / 'imagernn' / 'pretrained') == {'README.md', *(path.name for path in ROOT.glob('cv/*_lite0.h5'))}
     assert files(site / 'imagernn' / 'vis') == files(ROOT / 'vis')
 
 
