@@ -1,6 +1,6 @@
 """Captions of pictures in one call: a captioning model together with the convolutional network that feeds it.
 
-Knows which network a checkpoint's features came from, and where the pretrained captioner is. Prints no results.
+Knows which network a checkpoint's features came from, and where the pretrained models are. Prints no results.
 """
 
 import os
@@ -145,16 +145,17 @@ def pixels(picture):
     return picture
 
 
-def pretrained_path(name=PRETRAINED):
-    """The path of a captioner that comes with the package: in cv/ of a checkout, else in the installed package.
+def pretrained_path(name=PRETRAINED, flag=None):
+    """The path of a model that comes with the package: in cv/ of a checkout, else in the installed package.
 
-    Raises InputError if it is in neither.
+    Raises InputError if it is in neither. flag: the one that names another checkpoint, for this message.
     """
     places = [PACKAGE.parent / 'cv' / name, PACKAGE / 'pretrained' / name]
     for path in places:
         if path.is_file():
             return path
-    raise InputError(f'the pretrained captioner is neither at {places[0]} nor at {places[1]}; name a checkpoint')
+    raise InputError(f'the pretrained model is neither at {places[0]} nor at {places[1]}; name a checkpoint'
+                     + (f' with {flag}' if flag else ''))
 
 
 def network_of(checkpoint, path, weights=None, load=load_network):

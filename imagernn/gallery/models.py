@@ -67,8 +67,9 @@ def load_models(params):
     Raises InputError for a checkpoint of another kind, and unless all of them take features of the same network,
     layer and regions.
     """
-    paths = {kind: params[f'{kind}_ranker'] or pretrained_path(name) for kind, name in PRETRAINED.items()}
-    path = params['captioner'] or pretrained_path()
+    paths = {kind: params[f'{kind}_ranker'] or pretrained_path(name, f'--{kind}_ranker')
+             for kind, name in PRETRAINED.items()}
+    path = params['captioner'] or pretrained_path(flag='--captioner')
     rankers = {kind: load_ranker_of(kind, ranker_path) for kind, ranker_path in paths.items()}
     captioner = load_captioner(path, 'float32')
     network, layer = network_of(captioner, path, params['weights'], open_network)
