@@ -335,12 +335,13 @@ def test_nothing_else_is_served(served, path):
     assert answer(served[2], f'GET {path} HTTP/1.1'.encode())[0] == 404
 
 
-def test_a_photo_that_is_gone_or_leads_out_by_now_is_not_found(photos, flags, network, tmp_path):
+def test_a_photo_that_is_gone_or_leads_out_by_now_is_not_found(photos, flags, network, tmp_path, capsys):
+    write_photo(photos / 'a\n\x1b[1m.png', 1)
     index, search = opened(photos, flags)
     names = [entry.name for entry in index.entries]
     write_photo(tmp_path / 'secret.png', 1)
-    (photos / '0.png').unlink()
-    (photos / '1.png').unlink()
+    for name in 'a\n\x1b[1m.png', '0.png', '1.png':
+        (photos / name).unlink()
     (photos / '1.png').symlink_to(tmp_path / 'secret.png')
     (photos / '2.png').write_bytes(b'x')
     shutil.move(photos / 'more', tmp_path / 'moved')
@@ -351,6 +352,9 @@ def test_a_photo_that_is_gone_or_leads_out_by_now_is_not_found(photos, flags, ne
                 assert get(address, path, photo=names.index(name))[0] == 404
         assert get(address, '/thumbnail', photo=names.index('3.png'))[0] == 200
         assert get(address, '/search', q='dog')[0] == 200
+        capsys.readouterr()
+        assert get(address, '/picture', photo=names.index('a\n\x1b[1m.png'))[0] == 404
+        assert r'a\n\x1b[1m.png: is not there any more' in capsys.readouterr().err    # as text, not as commands
 
 
 def test_200_searches_at_once_are_answered_alike(served):

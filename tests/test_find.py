@@ -107,7 +107,8 @@ def test_a_sentence_without_known_words_is_an_error_that_helps(photos, flags, ca
     (['--captioner', '{regions}'], ['regions.h5', 'of the kind ranking', 'captioning']),
     (['--regions_ranker', '{sentences}'], ['sentences.h5', 'kind sentences, expected regions', '--regions_ranker']),
     (['--sentences_ranker', '{regions}'], ['regions.h5', 'kind regions, expected sentences', '--sentences_ranker']),
-    (['--sentences_ranker', 'no.h5'], ['no.h5']), (['--index_folder', '{regions}'], ['regions.h5'])], ids=range(8))
+    (['--sentences_ranker', 'no.h5'], ['no.h5']),
+    (['--index_folder', '{regions}'], ['--index_folder', 'regions.h5'])], ids=range(8))
 def test_a_mistake_is_a_message_and_exit_code_2(photos, flags, capsys, more, words):
     more = [text.format(sentences=flags[3], regions=flags[5]) for text in more]
     assert find.main([str(photos), 'dog', *flags, *more]) == 2

@@ -147,7 +147,7 @@ def open_index(folder, index_folder, models, describe):
         try:
             require_folder(index_folder)
         except InputError as error:
-            raise InputError(f'{error} with --index_folder') from None
+            raise InputError(f'--index_folder {error}') from None
         with claimed(index_folder / 'index', 'wait until it has ended'):
             clean(index_folder)
             shards, outdated = read_shards(index_folder, models)

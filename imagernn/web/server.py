@@ -224,7 +224,7 @@ class _Handler(BaseHTTPRequestHandler):
         except BadRequest as error:
             return self.send_error(400, str(error))
         except OSError as error:
-            print(f'warning: {shown(self.path)} cannot be served: {error}', file=sys.stderr)
+            print(shown(f'warning: {self.path} cannot be served: {error}'), file=sys.stderr)
             return self.send_error(404, 'the file cannot be read')
         except Exception:
             self.send_error(500, 'an internal error; the terminal of the server shows it')
