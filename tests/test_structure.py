@@ -26,6 +26,7 @@ MAY_IMPORT = {
     'captioning': MATERIAL,
     'convnet': MATERIAL,
     'ranking': MATERIAL,
+    'textgen': MATERIAL,
     # joins the tasks for a folder of photos
     'gallery': {*MATERIAL, 'captioning', 'convnet', 'ranking', 'captioner'},
 }

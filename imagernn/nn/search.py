@@ -40,13 +40,13 @@ def sample_search(tick, state, rng, temperature=1., max_length=MAX_LENGTH):
     def draw(logprobs):
         words = np.empty(len(logprobs), np.int64)
         for rows in row_blocks(logprobs):
-            words[rows] = _draw_words(logprobs[rows] / temperature, rng)
+            words[rows] = draw_words(logprobs[rows] / temperature, rng)
         return _with_logprobs(words, logprobs)
 
     return _single_path_search(tick, state, max_length, draw)
 
 
-def _draw_words(y, rng):
+def draw_words(y, rng):
     """A word of each row of y (R, V), drawn from softmax(y); uses up y.
 
     With p = exp(y), the largest p / e falls on a word with its probability where the e are exponentially distributed,

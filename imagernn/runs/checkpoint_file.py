@@ -49,6 +49,7 @@ SEAL_BYTES = len(SEAL % 0)
 KINDS = {    # what writes a checkpoint -> the subcommands of imagernn that take it
     'captioning': ('train', 'caption', 'evaluate', 'publish'),
     'convnet': ('train-convnet',),
+    'textgen': ('train-text', 'sample-text'),
     'ranking': ('train-ranker', 'evaluate-ranker', 'publish', 'album', 'find'),
 }
 FLOATS = (np.float16, np.float32, np.float64)

@@ -45,6 +45,7 @@ class Score(NamedTuple):
 PERPLEXITY = Score('perplexity', 'ppl2', 'ppl2', False, 2)
 CIDER = Score('CIDEr', 'cider', 'reward', True, 4)
 RECALL_SUM = Score('recall sum', 'rsum', 'loss', True, 1)    # of R@1, 5 and 10 both ways, in percent
+NATS = Score('nats', 'nats', 'nats', False, 4)    # of a character or word: the mean of -ln p
 ACCURACY = Score('accuracy', 'accuracy', 'accuracy', True, 4)
 
 

@@ -1,0 +1,1 @@
+"""Language models: characters or words, one after another."""

@@ -1,0 +1,133 @@
+"""Write text with a trained language model, or score a text: imagernn sample-text CHECKPOINT"""
+
+import argparse
+import math
+import sys
+
+from imagernn.errors import InputError, loading, script
+from imagernn.nn.blas import NUM_THREADS
+from imagernn.runs.flags import HelpWithDefaults
+
+MOST_LENGTH = 10 ** 6
+MOST_SAMPLES = 1000
+
+
+def build_parser():
+    parser = argparse.ArgumentParser(prog='imagernn sample-text', formatter_class=HelpWithDefaults,
+                                     description='Write text with a trained language model, or score a text.')
+    parser.add_argument('checkpoint_path', metavar='CHECKPOINT', help='A checkpoint that train-text wrote.')
+
+    add = parser.add_argument_group('samples').add_argument
+    add('--prime', default='', metavar='TEXT', help='How the text begins. The model reads it first.')
+    add('--length', type=int, default=500, help='How many characters or words to write; a line ends at its end.')
+    add('-n', '--samples', type=int, default=1, help='How many texts to write.')
+    add('--temperature', type=float, default=1.,
+        help='Draws from p^(1/temperature), renormalised: lower is safer, higher is bolder. 0 always takes the '
+             'likeliest.')
+    add('--bias', type=float, nargs='+', default=[], metavar='B',
+        help='Write a text for each of these biases, in place of the temperature: it draws from p^(1 + B), '
+             'renormalised, as in the table of Graves (2013). Try 0 .1 .5 2 5 10.')
+    add('--seed', type=int, default=0, help='The seed of what is drawn.')
+
+    add = parser.add_argument_group('scoring').add_argument
+    add('--score', default='', metavar='FILE', help='Do not write; print how well the model predicts this text.')
+    add('--num_threads', type=int, default=NUM_THREADS, help='How many threads may work.')
+    return parser
+
+
+with loading(__name__, build_parser):    # --help does not wait for these
+    import numpy as np
+
+    from imagernn.corpus.text import encode_texts, read_text, units_of
+    from imagernn.nn import stacked
+    from imagernn.nn.search import draw_words
+    from imagernn.nn.workers import Workers
+    from imagernn.textgen.evaluate import nats_of
+    from imagernn.textgen.load import load_text_model
+    from imagernn.textgen.model import LAYERS, make_tick
+
+
+@script
+def main(argv=None):
+    params = checked_params(argv)
+    checkpoint = load_text_model(params['checkpoint_path'], 'float32')
+    if params['score']:
+        return score(checkpoint, params)
+    temperatures = [1 / (1 + bias) for bias in params['bias']] or [params['temperature']]
+    for number, temperature in enumerate(temperatures):
+        rng = np.random.default_rng(params['seed'])
+        if params['bias']:
+            print(f'{"" if number == 0 else chr(10)}bias {params["bias"][number]:g}:')
+        for text in written(checkpoint, params['prime'], params['length'], params['samples'], temperature, rng):
+            print(text)
+    return 0
+
+
+def checked_params(argv):
+    params = vars(build_parser().parse_args(argv))
+    for name, most in (('length', MOST_LENGTH), ('samples', MOST_SAMPLES), ('num_threads', 1000)):
+        if not 1 <= params[name] <= most:
+            raise InputError(f'--{name} {params[name]}: must be at least 1 and at most {most}')
+    if not 0 <= params['temperature'] <= 1e6:
+        raise InputError(f'--temperature {params["temperature"]}: must be at least 0 and at most 1e6')
+    if bad := [bias for bias in params['bias'] if not 0 <= bias <= 1e6]:
+        raise InputError(f'--bias {bad[0]}: must be at least 0 and at most 1e6')
+    return params
+
+
+def score(checkpoint, params):
+    """Print how well the model predicts the text in a file."""
+    trained = checkpoint['params']
+    text = encode_texts({'score': read_text(params['score'])}, trained['level'], trained['lines'], 1,
+                        checkpoint['ixtoword'])
+    nats = nats_of(text.splits['score'], checkpoint['model'], trained, Workers(params['num_threads']))
+    count = len(text.splits['score'][0])
+    if trained['level'] == 'char':
+        print(f'{count:,} characters: {nats:.4f} nats, {nats / math.log(2):.4f} bits a character')
+    else:
+        print(f'{count:,} words: perplexity {math.exp(nats):.2f} a word')
+    return 0
+
+
+def written(checkpoint, prime, length, samples, temperature, rng):
+    """Texts that the model writes: a list of strings, which begin with prime.
+
+    temperature 0 takes the likeliest character or word. In lines a text ends at its END. InputError where no part of
+    the prime is known.
+    """
+    model, params, ixtoword = (checkpoint[name] for name in ('model', 'params', 'ixtoword'))
+    level, lines = params['level'], params['lines']
+    index_of = {unit: ix for ix, unit in ixtoword.items() if ix or not lines}
+    units = units_of(prime, level) if prime else []
+    if unknown := [unit for unit in units if unit not in index_of]:
+        raise InputError(f'--prime {prime!r:.60}: the model has never seen {unknown[0]!r:.40}; begin in another way')
+    known = [index_of[unit] for unit in units]
+    tick, state = make_tick(model, params), stacked.zero_state(LAYERS[params['layer']], samples, model)
+    # START of a line; a stream begins as if after the end of a line, or with whatever comes first
+    first = 0 if lines else index_of.get('\n', 1 if len(ixtoword) > 1 else 0)
+    words = np.full(samples, first)
+    for word in known:
+        _, state = tick(words, state)
+        words = np.full(samples, word)
+    found, alive = [], np.ones(samples, bool)
+    for _ in range(length):
+        logprobs, state = tick(words, state)
+        words = logprobs.argmax(axis=1) if temperature == 0 else draw_words(logprobs / temperature, rng)
+        if lines:
+            alive &= words != 0
+            if not alive.any():
+                break
+        found.append(np.where(alive, words, -1))
+    separator = '' if level == 'char' else ' '
+    return [_joined([*units, *(ixtoword[ix] for ix in column if ix >= 0)], separator)
+            for column in np.transpose(found).tolist()] if found else [separator.join(units)] * samples
+
+
+def _joined(units, separator):
+    """Characters or words as text; the end of a line, a word of its own, has no spaces around it."""
+    text = separator.join(units)
+    return text.replace(' \n ', '\n').replace(' \n', '\n').replace('\n ', '\n') if separator else text
+
+
+if __name__ == '__main__':
+    sys.exit(main())
