@@ -165,6 +165,26 @@ def test_a_clip_of_nothing_does_not_clip(grad_clip, grad_clip_by):
     assert_close(updates(Solver(params)), plain_updates('vanilla', params))
 
 
+# ---- parameters that are fixed
+
+@pytest.mark.parametrize('rule', FORMULAS)
+def test_a_fixed_parameter_stays_and_the_others_learn_as_if_it_were_not_there(rule):
+    params = params_of(rule, grad_clip=.5, grad_clip_by='norm')
+    solver, model = Solver(params, ['W']), random_arrays(0)
+    alone, others = Solver(params), {'b': random_arrays(0)['b']}
+    for step in range(1, STEPS + 1):
+        solver.step(model, random_arrays(step))
+        alone.step(others, {'b': random_arrays(step)['b']})
+    np.testing.assert_array_equal(model['W'], random_arrays(0)['W'])
+    np.testing.assert_array_equal(model['b'], others['b'])
+    assert all('W' not in arrays for arrays in solver.state_dict()['cache'].values())
+    second = Solver(params, ['W'])
+    second.load_state_dict(solver.state_dict(), model)
+    if solver.state_dict()['cache']:
+        with pytest.raises(OtherSolver, match='do not fit the model'):
+            Solver(params).load_state_dict(solver.state_dict(), model)
+
+
 # ---- learning rate
 
 @pytest.mark.parametrize('rule', sorted(set(FORMULAS) - {'adadelta'}))

@@ -106,10 +106,11 @@ class Solver:
 
     params: solver, learning_rate, momentum (vanilla with momentum > 0), decay_rate, smooth_eps, adam_beta1;
     grad_clip with grad_clip_by 'value': each element into ±grad_clip, as in NeuralTalk; 'norm': all gradients scaled
-    together so that their joint Euclidean norm is at most grad_clip; 0 or less does not clip.
+    together so that their joint Euclidean norm is at most grad_clip; 0 or less does not clip. fixed: the names of
+    parameters that no step changes; their gradients do not count.
     """
 
-    def __init__(self, params):
+    def __init__(self, params, fixed=()):
         self.params = {'momentum': 0, 'adam_beta1': .9, 'grad_clip': 0, 'grad_clip_by': 'value', **params}
         if self.params['solver'] not in SOLVERS:
             raise ValueError(f'--solver {self.params["solver"]}: not known; choose one of {", ".join(SOLVERS)}')
@@ -118,7 +119,7 @@ class Solver:
         with_momentum = self.params['solver'] == 'vanilla' and self.params['momentum'] > 0
         self._name = 'momentum' if with_momentum else self.params['solver']
         self._rule, self._slots = RULES[self._name]
-        self._steps, self._cache = 0, {slot: {} for slot in self._slots}
+        self._steps, self._cache, self._fixed = 0, {slot: {} for slot in self._slots}, fixed
 
     def step(self, model, grads, learning_rate=None, workers=None):
         """One update of model, in place, with the learning rate of params or the one given. grads is overwritten.
@@ -128,6 +129,7 @@ class Solver:
         updated already. Raises ValueError for a parameter that is not C-contiguous, because its blocks would be copies.
         """
         params = self.params if learning_rate is None else {**self.params, 'learning_rate': learning_rate}
+        model, grads = self._trained(model), self._trained(grads)
         clip = self.params['grad_clip']
         if clip > 0 and self.params['grad_clip_by'] == 'norm':
             norm = math.sqrt(sum(float(np.vdot(g, g)) for g in grads.values()))
@@ -157,6 +159,9 @@ class Solver:
 
         _run(update, blocks, workers)
 
+    def _trained(self, arrays):
+        return {name: array for name, array in arrays.items() if name not in self._fixed}
+
     def state_dict(self):
         """{'rule': its name, 'step': updates made, 'cache': {slot: {parameter: array}}}, the very arrays."""
         return {'rule': self._name, 'step': self._steps, 'cache': self._cache}
@@ -174,7 +179,7 @@ class Solver:
             raise ValueError(f'the step {state["step"]!r:.60}')
         for slot in self._slots:
             shapes = {name: array.shape for name, array in state['cache'][slot].items()}
-            if (state['step'] or shapes) and shapes != {name: w.shape for name, w in model.items()}:
+            if (state['step'] or shapes) and shapes != {name: w.shape for name, w in self._trained(model).items()}:
                 raise OtherSolver(f'the saved {slot} of the solver do not fit the model')
         self._steps = state['step']
         self._cache = {slot: {name: array.astype(model[name].dtype) for name, array in state['cache'][slot].items()}
