@@ -36,6 +36,7 @@ from imagernn.convnet.sources import read_tasks
 from imagernn.corpus.captioned_images import getDataProvider
 from imagernn.corpus.features import open_features
 from imagernn.corpus.token_store import build_store, fingerprint, load_store, save_store
+from imagernn.corpus.word_vectors import read_vectors
 from imagernn.errors import InputError
 from imagernn.formats import hdf5
 from imagernn.formats.pictures import load_picture
@@ -368,6 +369,20 @@ def load_dataset(path):
 KEY = fingerprint(b'')
 
 
+def load_vectors(path):
+    path.with_name('words.txt').write_text('a\ndog\nü\n', encoding='utf-8')
+    read_vectors(path, ['a', 'dog', 'ü'], 2)
+
+
+def vector_seeds(kind):
+    numbers = np.array([[.5, -1], [2e-3, 1], [7, -.25]], np.float32)
+    rows = list(zip(['a', 'dog', 'ü'], numbers, strict=True))
+    text = ''.join(f'{word} {one} {other}\n' for word, (one, other) in rows).encode()
+    packed = [b''.join(word.encode() + b' ' + vector.tobytes() + end for word, vector in rows) for end in (b'', b'\n')]
+    return [Seed(content) for content in {'txt': [text, b'3 2\n' + text], 'bin': [b'3 2\n' + rows for rows in packed],
+                                          'npy': [written(lambda path: np.save(path, numbers), 'a.npy')]}[kind]]
+
+
 def load_picture_prepared(path):
     prepare(load_picture(path), 'lite0')
 
@@ -403,6 +418,7 @@ def loaders():
         Loader('dataset.cache.npz', zip_seeds(store), lambda path: load_store(path, KEY)),
         Loader('tasks.txt', [Seed('a.jpg\r\nb c.png\n\nü/../d.gif\n'.encode())], read_tasks),
         Loader('picture.jpg', picture_seeds(), load_picture_prepared),
+        *(Loader(f'vectors.{kind}', vector_seeds(kind), load_vectors) for kind in ('txt', 'bin', 'npy')),
     ]
     return {loader.name: loader for loader in found}
 

@@ -3,16 +3,17 @@
 import math
 
 from imagernn.captioning.names import GENERATOR_NAMES, SIZES
+from imagernn.corpus.flags import add_word_vector_flags, check_word_vector_flags
 from imagernn.errors import InputError
 from imagernn.nn.blas import NUM_THREADS
 from imagernn.runs.flags import FLOAT32_MAX, check_run_params, require_above_zero, require_between, require_shares
 
 # what a checkpoint's arrays were made for: a run that starts or resumes from one cannot choose these
 MODEL_PARAMS = ('generator', *SIZES, 'attention_size', 'image_at', 'tanhC_version', 'rnn_relu_encoders',
-                'rnn_feed_once')
+                'rnn_feed_once', 'word_vectors')
 # what a run that resumes cannot choose either
 RUN_PARAMS = ('self_critical_after', 'label_smoothing', 'dataset', 'val_share', 'seed', 'word_count_threshold',
-              'batch_size')
+              'batch_size', 'fix_word_vectors')
 MAX_BEAM_SIZE = 10_000
 MAX_THREADS = 1000
 MAX_SAMPLES = 1000
@@ -48,6 +49,7 @@ def add_model_flags(parser):
         help='With 1, the RNN has a ReLU on both encodings. Give 1 to reproduce a NeuralTalk model that has it.')
     add('--rnn_feed_once', type=int, default=0,
         help='With 1, the RNN sees the image at the first step only. Try it if the run overfits.')
+    add_word_vector_flags(add)
     add('--init_model_from', default='',
         help='A checkpoint whose weights and vocabulary a new run starts from. Give it to adapt a trained model to '
              'other data, or to train it further with other flags.')
@@ -116,6 +118,7 @@ def add_evaluation_flags(parser):
 def check_training_flags(params):
     """Raise InputError for invalid values of the flags above and of runs.flags."""
     check_run_params(params)
+    check_word_vector_flags(params)
     require_between(params, {'batch_size': BATCH_LIMITS, 'eval_batch_size': BATCH_LIMITS, 'regc': (0, FLOAT32_MAX),
                              'word_count_threshold': (1, math.inf), 'attention_size': SIZE_LIMITS,
                              **dict.fromkeys(SIZES, SIZE_LIMITS)})

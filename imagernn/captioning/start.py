@@ -7,13 +7,16 @@ import numpy as np
 
 from imagernn.captioning.flags import MODEL_PARAMS, RUN_PARAMS, check_training_flags
 from imagernn.captioning.load import KIND, check_feature_size, load_captioner, open_data
-from imagernn.captioning.model import check_model, init_model
+from imagernn.captioning.model import check_model, equal_sizes, init_model
+from imagernn.corpus.flags import NO_WORD_VECTORS
 from imagernn.corpus.trained_on import note_other_origin, require_same_data, require_splits, trained_data
 from imagernn.corpus.vocab import build_vocab
+from imagernn.corpus.word_vectors import word_vectors_for
 from imagernn.errors import InputError
 from imagernn.nn.solver import Solver
 from imagernn.runs.start import chosen_params
 from imagernn.runs.state import CIDER, PERPLEXITY, RunState, require_resumable, resumed
+from imagernn.runs.terminal import report
 
 
 def prepare(parser, argv):
@@ -35,7 +38,7 @@ def prepare(parser, argv):
 def main_params(parser, argv):
     """The command line as a dict, checked; and the checkpoint that the run starts from, or None."""
     params, checkpoint = chosen_params(parser, argv, load_captioner, load_resumable, MODEL_PARAMS, RUN_PARAMS,
-                                       {'self_critical_after': -1, 'label_smoothing': 0.})    # they had one objective
+                                       {'self_critical_after': -1, 'label_smoothing': 0., **NO_WORD_VECTORS})
     check_training_flags(params)
     return params, checkpoint
 
@@ -55,13 +58,20 @@ def load_resumable(path):
 
 def start(params, checkpoint, provider):
     """The RunState, solver and random stream of a new run, or as the checkpoint left them."""
-    dtype, rng, solver = np.dtype(params['dtype']), np.random.default_rng(params['seed']), Solver(params)
+    dtype, rng = np.dtype(params['dtype']), np.random.default_rng(params['seed'])
+    solver = Solver(params, ['Ws'] if params['fix_word_vectors'] else [])
     if checkpoint is None:
         tokens, num_sentences = provider.tokens('train')
         wordtoix, ixtoword, bias_init_vector = build_vocab(tokens, provider.words, num_sentences,
                                                            params['word_count_threshold'])
         model = init_model(params, provider.features.whole_dim, bias_init_vector, rng, dtype,
                            provider.features.region_dim)
+        if params['word_vectors']:
+            equal = equal_sizes(params)
+            flags = equal if 'word_encoding_size' in equal else ['word_encoding_size']
+            model['Ws'][:], *found = word_vectors_for(params['word_vectors'], ixtoword, bias_init_vector,
+                                                      params['word_encoding_size'], rng, flags)
+            report(*found)
     else:
         wordtoix, ixtoword = checkpoint['wordtoix'], checkpoint['ixtoword']
         model = {name: array.astype(dtype) for name, array in checkpoint['model'].items()}

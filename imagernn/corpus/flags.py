@@ -1,4 +1,8 @@
-"""The flags that choose a data set, for every script that trains on images and sentences."""
+"""The flags that choose a data set and word vectors, for every script that trains on sentences."""
+
+from imagernn.errors import InputError
+
+NO_WORD_VECTORS = {'word_vectors': '', 'fix_word_vectors': False}    # what a run has without these flags
 
 
 def add_data_flags(parser):
@@ -26,3 +30,22 @@ def add_on_error_flag(add):
     add('--on_error', choices=('skip', 'stop'), default='skip',
         help='What to do about images without features, because their pictures could not be extracted: "skip" leaves '
              'them out with a warning, "stop" ends with an error.')
+
+
+def add_word_vector_flags(add):
+    """For any script that trains a model of words. add: add_argument of a group of flags."""
+    add('--word_vectors', default='', metavar='FILE',
+        help='A file of word vectors, of GloVe or word2vec for example, from which the encoded words of a new run '
+             'start. Give it if there are few training sentences; the size of its vectors is then the '
+             'word_encoding_size.')
+    add('--fix_word_vectors', action='store_true',
+        help='Leave the encoded words as they are, and train the rest of the model. Try it with --word_vectors if the '
+             'model overfits.')
+
+
+def check_word_vector_flags(params):
+    """Raise InputError where a new run would not learn its random word vectors."""
+    if params['fix_word_vectors'] and not any(params.get(name) for name in ('word_vectors', 'resume',
+                                                                           'init_model_from')):
+        raise InputError('--fix_word_vectors: the words would keep random vectors; name a file of vectors with '
+                         '--word_vectors, or leave it out')

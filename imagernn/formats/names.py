@@ -11,7 +11,8 @@ from pathlib import Path, PureWindowsPath
 from imagernn.errors import web_address
 
 NOT_OPENED = 'not opened: '    # begins the name of such a picture in a result file, so that it leads to no file
-PATHS = ('dataset', 'features', 'file', 'checkpoint_path')    # entries of flags and features that are paths, or names
+# entries of flags and features that are paths, or names
+PATHS = ('dataset', 'features', 'file', 'word_vectors', 'checkpoint_path')
 
 
 class Refused(type(Path())):

@@ -2,14 +2,15 @@
 
 import math
 
+from imagernn.corpus.flags import add_word_vector_flags, check_word_vector_flags
 from imagernn.errors import InputError
 from imagernn.ranking.names import ENCODERS, LOSSES, POOLS, RANKERS, SIMILARITIES, SIZES
 from imagernn.runs.flags import FLOAT32_MAX, check_run_params, require_above_zero, require_between, require_shares
 
 # what a checkpoint's arrays were made for: a run that starts or resumes from one cannot choose these
-MODEL_PARAMS = ('ranker', 'encoder', 'similarity', 'pool', 'tanhC_version', *SIZES)
+MODEL_PARAMS = ('ranker', 'encoder', 'similarity', 'pool', 'tanhC_version', 'word_vectors', *SIZES)
 # what a run that resumes cannot choose either
-RUN_PARAMS = ('loss', 'dataset', 'val_share', 'seed', 'word_count_threshold', 'batch_size')
+RUN_PARAMS = ('loss', 'dataset', 'val_share', 'seed', 'word_count_threshold', 'batch_size', 'fix_word_vectors')
 MOST = 10 ** 5    # of a size or a batch
 
 
@@ -35,6 +36,7 @@ def add_model_flags(parser):
         help='The size of the hidden state, and of the space of images and sentences. Lower it to train faster.')
     add('--tanhC_version', type=int, default=1,
         help='With 1, an LSTM computes h = o·tanh(c), not o·c as in NeuralTalk.')
+    add_word_vector_flags(add)
     add('--init_model_from', default='',
         help='A checkpoint whose weights and vocabulary a new run starts from. Give it to adapt a trained model to '
              'other data, or to train it further with other flags.')
@@ -81,6 +83,7 @@ def add_evaluation_flags(parser):
 def check_training_flags(params):
     """Raise InputError for invalid values of the flags above and of runs.flags."""
     check_run_params(params)
+    check_word_vector_flags(params)
     require_between(params, {'batch_size': (2, MOST), 'regc': (0, FLOAT32_MAX), 'word_count_threshold': (1, math.inf),
                              'margin': (0, 1e6), **dict.fromkeys(SIZES, (1, MOST))})
     require_shares(params, ('drop_prob_image', 'drop_prob_word', 'val_share'))

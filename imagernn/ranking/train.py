@@ -8,7 +8,7 @@ import argparse
 import sys
 from shlex import quote
 
-from imagernn.corpus.flags import add_data_flags
+from imagernn.corpus.flags import NO_WORD_VECTORS, add_data_flags
 from imagernn.errors import command, loading, script
 from imagernn.ranking.flags import (
     MODEL_PARAMS,
@@ -49,6 +49,7 @@ with loading(__name__, build_parser):    # --help does not wait for these
         trained_data,
     )
     from imagernn.corpus.vocab import build_vocab, lookup_table
+    from imagernn.corpus.word_vectors import word_vectors_for
     from imagernn.nn.schedules import schedule_of
     from imagernn.nn.solver import Solver
     from imagernn.nn.workers import Workers
@@ -69,7 +70,8 @@ def main(argv=None):
 
 def prepare(argv):
     """What train() needs, from the command line: state, solver, rng, provider and params."""
-    params, checkpoint = chosen_params(build_parser(), argv, load_ranker, load_resumable, MODEL_PARAMS, RUN_PARAMS)
+    params, checkpoint = chosen_params(build_parser(), argv, load_ranker, load_resumable, MODEL_PARAMS, RUN_PARAMS,
+                                       NO_WORD_VECTORS)
     check_training_flags(params)
     if checkpoint:
         path = params['resume'] or params['init_model_from']
@@ -88,17 +90,22 @@ def load_resumable(path):
 
 def start(params, checkpoint, provider):
     """The RunState, solver and random stream of a new run, or as the checkpoint left them."""
-    dtype, rng, solver = np.dtype(params['dtype']), np.random.default_rng(params['seed']), Solver(params)
+    dtype, rng = np.dtype(params['dtype']), np.random.default_rng(params['seed'])
+    solver = Solver(params, ['Ws'] if params['fix_word_vectors'] else [])
     features, ranker = provider.features, params['ranker']
     origin = {'file': params['features'] or features.path.name, 'dim': features.whole_dim, **features.origin}
     extra = {'kind': KIND, 'features': origin, 'fingerprint': provider.fingerprint()}
     if checkpoint is None:
         tokens, num_sentences = provider.tokens('train')
-        extra['wordtoix'], extra['ixtoword'], _ = build_vocab(tokens, provider.words, num_sentences,
-                                                              params['word_count_threshold'])
+        extra['wordtoix'], extra['ixtoword'], log_frequencies = build_vocab(
+            tokens, provider.words, num_sentences, params['word_count_threshold'])
         extra['standard'] = standard_of(provider, ranker)
         D = features.region_dim if ranker == 'regions' else features.whole_dim
         state = RunState(init_model(params, D, len(extra['ixtoword']), rng, dtype), RECALL_SUM, extra)
+        if params['word_vectors']:
+            state.model['Ws'][:], *found = word_vectors_for(params['word_vectors'], extra['ixtoword'], log_frequencies,
+                                                            params['word_encoding_size'], rng)
+            report(*found)
     else:
         path = params['resume'] or params['init_model_from']
         check_feature_size(features, checkpoint, path)

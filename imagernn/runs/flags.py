@@ -123,7 +123,11 @@ def sound_params(parser, path, saved):
         if action.dest in saved:
             value = saved[action.dest]
             values = value if isinstance(value, list) and action.nargs else [value]
-            right = all(isinstance(each, kinds.get(action.type, str)) and not isinstance(each, bool) for each in values)
+            if action.const is True:    # a flag without a value
+                right = isinstance(value, bool)
+            else:
+                right = all(isinstance(each, kinds.get(action.type, str)) and not isinstance(each, bool)
+                            for each in values)
             if not right or (action.choices and value not in action.choices):
                 raise InputError(f'{path}: its {action.dest} is {value!r:.60}, which is invalid for this flag; '
                                  'use another checkpoint')
@@ -150,7 +154,8 @@ def require_same(params, saved, path, fixed, with_new_run=()):
     """
     for name in fixed:
         if params[name] != saved.get(name, params[name]):
-            raise InputError(f'--{name} {params[name]}: {path} was made with {saved[name]}; leave the flag out'
+            before = 'none' if saved[name] == '' else saved[name]
+            raise InputError(f'--{name} {params[name]}: {path} was made with {before}; leave the flag out'
                              + (', or start a new run with --init_model_from' if name in with_new_run else ''))
 
 
