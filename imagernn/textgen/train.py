@@ -107,8 +107,8 @@ def train(state, solver, rng, text, params):
     N, T = params['batch_size'], params['window']
     iters_per_epoch = max(1, len(lengths) // N) if params['lines'] else num_windows(len(tokens), N, T)
     if not params['lines'] and len(tokens) <= N * T:
-        raise InputError(f'{params["text"]}: has {len(tokens):,} {params["level"]}s to train on, fewer than --batch_size '
-                         f'{N} parts of --window {T}; lower these')
+        raise InputError(f'{params["text"]}: has {len(tokens):,} {params["level"]}s to train on, too few for '
+                         f'--batch_size {N} parts with a --window of {T}; lower these')
     say(f'{len(tokens):,} {params["level"]}s to train on, {len(text.ixtoword)} different ones with the first; '
         f'{sum(w.size for w in state.model.values()):,} parameters')
 
