@@ -10,18 +10,14 @@ from pathlib import Path
 
 from imagernn.errors import loading, script, shown
 from imagernn.gallery.flags import add_album_flags, check_album_flags
+from imagernn.web.flags import add_server_flags
 
 
 def build_parser():
     parser = argparse.ArgumentParser(prog='imagernn album', description='Look at a folder of photos in a browser, with '
                                                                         'captions, and search it by sentences.')
     add_album_flags(parser)
-    group = parser.add_argument_group('server')
-    group.add_argument('--port', type=int, default=0,
-        help='The port to serve the page on; if it is taken, the next free one is used. Set it to keep the same '
-             'address each time; 0 is any free port (default: %(default)s).')
-    group.add_argument('--no_browser', action='store_true',
-        help='Print the address of the page without opening a browser, for example on a remote computer.')
+    add_server_flags(parser)
     return parser
 
 

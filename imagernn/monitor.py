@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 from imagernn.errors import InputError, loading, script
+from imagernn.web.flags import add_server_flags
 
 
 def build_parser():
@@ -18,11 +19,7 @@ def build_parser():
     parser.add_argument('status_dir', nargs='?', default='status/', metavar='STATUS_DIR',
         help='The folder that training runs write their status files to, their --worker_status_output_directory '
              '(default: %(default)s).')
-    parser.add_argument('--port', type=int, default=8123,
-        help='The port to serve the page on; if it is taken, the next free one is used. Change it if you watch several '
-             'folders; 0 is any free port (default: %(default)s).')
-    parser.add_argument('--no_browser', action='store_true',
-        help='Print the address of the page without opening a browser, for example on a remote computer.')
+    add_server_flags(parser, port=8123)
     return parser
 
 

@@ -11,6 +11,7 @@ import sys
 
 from imagernn.errors import InputError, command, loading, script
 from imagernn.web import THUMBNAIL
+from imagernn.web.flags import add_server_flags
 
 
 def build_parser():
@@ -33,13 +34,7 @@ def build_parser():
     group.add_argument('--thumbnail_size', type=int, default=THUMBNAIL,
         help='The longer side, in pixels, of the pictures in an exported file. Decrease it if the file is too large '
              '(default: %(default)s).')
-
-    group = parser.add_argument_group('server')
-    group.add_argument('--port', type=int, default=0,
-        help='The port to serve the page on; if it is taken, the next free one is used. Set it to keep the same '
-             'address each time; 0 is any free port (default: %(default)s).')
-    group.add_argument('--no_browser', action='store_true',
-        help='Print the address of the page without opening a browser, for example on a remote computer.')
+    add_server_flags(parser)
     return parser
 
 
