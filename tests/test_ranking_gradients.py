@@ -18,7 +18,7 @@ from imagernn.ranking import model as ranking
 from imagernn.ranking.losses import LOSSES
 from imagernn.ranking.model import Batch, cost_and_grads
 from imagernn.ranking.names import ENCODERS, RANKERS
-from imagernn.ranking.scores import scores_backward, scores_forward, scores_of
+from imagernn.ranking.scores import SPARSE, scores_backward, scores_forward, scores_of
 
 LAYERS = {'gru': (gru, {}), 'lstm': (lstm, {'tanhC_version': 1}), 'rnn': (rnn, {})}
 BATCH_SIZES = [[4, 3, 3, 1], [3], [1, 1, 1], [1]]
@@ -244,7 +244,7 @@ def scores_pass(rng, mean, num_regions=R, backward=scores_backward):
             [images, words], backward(weights, cache))
 
 
-@pytest.mark.parametrize('num_regions', [R, 1])
+@pytest.mark.parametrize('num_regions', [R, 1, SPARSE])
 @pytest.mark.parametrize('mean', [True, False], ids=['mean', 'sum'])
 def test_scores(rng, mean, num_regions):
     check(*scores_pass(rng, mean, num_regions), num_checks=10)
@@ -259,19 +259,19 @@ def test_the_first_of_equal_regions_takes_the_gradient(rng):
 
 
 def of_the_next_region(dS, cache):
-    V, words, starts, share, chosen, products = cache
-    return scores_backward(dS, (V, words, starts, share, (chosen + 1) % V.shape[1], products))
+    V, words, starts, share, chosen = cache
+    return scores_backward(dS, (V, words, starts, share, (chosen + 1) % V.shape[1]))
 
 
 def of_all_regions(dS, cache):
-    V, words, starts, share, _, _ = cache
+    V, words, starts, share, _ = cache
     dbest = np.repeat(dS, np.diff(starts), axis=1) * share
     return np.repeat((dbest @ words)[:, None], V.shape[1], axis=1), dbest.T @ V.sum(axis=1)
 
 
 def of_a_sum(dS, cache):
-    V, words, starts, share, *others = cache
-    return scores_backward(dS, (V, words, starts, np.ones_like(share), *others))
+    V, words, starts, share, chosen = cache
+    return scores_backward(dS, (V, words, starts, np.ones_like(share), chosen))
 
 
 WRONG_SCORES = [of_the_next_region, of_all_regions, of_a_sum]

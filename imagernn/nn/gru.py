@@ -53,8 +53,11 @@ def forward(X, batch_sizes, model, params, start=None, scratch=None):
     steps = packed_steps([N, *batch_sizes])
     for before, now in steps:
         rows = slice(now.start - N, now.stop - N)
-        np.matmul(Hs[before], UGRU[1:], out=recurrent[rows])
-        recurrent[rows] += UGRU[0]
+        if before.start > 0 or h0 is not None:                                  # else h' is 0
+            np.matmul(Hs[before], UGRU[1:], out=recurrent[rows])
+            recurrent[rows] += UGRU[0]
+        else:
+            recurrent[rows] = UGRU[0]
         _step(gates[rows], recurrent[rows], Hs[before], Hs[now])
     return Hs[N:], (Hs[N + last_rows(batch_sizes)],), (X, gates, recurrent, Hs, model, steps, h0 is None, scratch)
 
@@ -69,9 +72,9 @@ def backward(dH, cache, dlast=None):
     X, gates, recurrent, Hs, model, steps, no_h0, scratch = cache
     WGRU, UGRU = model['WGRU'], model['UGRU']
     P, N, H, dtype = len(X), len(Hs) - len(X), Hs.shape[1], X.dtype
-    UT = np.ascontiguousarray(UGRU[1:].T)                                       # (3H, H): few rows multiply it faster
     dgates = scratch('dgates', (P, 3 * H), dtype)                               # by the inputs' share of the sums
     drecurrent = scratch('drecurrent', (P, 3 * H), dtype)                       # by that of h'
+    H_before = scratch('H_before', (P, H), dtype)                               # the h' of each row
 
     # the gradient by the state, running backward; the rows of sentences that end earlier wait with their dlast
     dh = scratch('dh', (N, H), dtype)
@@ -82,15 +85,16 @@ def backward(dH, cache, dlast=None):
         if dH is not None:
             dh[:n] += dH[rows]
         _step_backward(dh[:n], gates[rows], recurrent[rows], Hs[before], dgates[rows], drecurrent[rows])
+        H_before[rows] = Hs[before]
         if before.start > 0 or not no_h0:
-            dh[:n] += drecurrent[rows] @ UT
+            dh[:n] += (UGRU[1:] @ drecurrent[rows].T).T                         # the fastest order for few rows
 
     dX = np.matmul(dgates, WGRU[1:].T, out=scratch('dX', X.shape, dtype))
     dWGRU, dUGRU = scratch('dWGRU', WGRU.shape, dtype), scratch('dUGRU', UGRU.shape, dtype)
     np.matmul(X.T, dgates, out=dWGRU[1:])
     dgates.sum(axis=0, out=dWGRU[0])
-    H_before = np.concatenate([Hs[before] for before, _ in steps])              # (P, H)
-    np.matmul(H_before.T, drecurrent, out=dUGRU[1:])
+    with_h = slice(N if no_h0 else 0, P)                                        # the others' h' is 0
+    np.matmul(H_before[with_h].T, drecurrent[with_h], out=dUGRU[1:])
     drecurrent.sum(axis=0, out=dUGRU[0])
     return dX, (None if no_h0 else dh.copy(),), {'WGRU': dWGRU, 'UGRU': dUGRU}
 

@@ -6,8 +6,10 @@
 """
 
 import numpy as np
+from scipy.sparse import csr_array
 
 BLOCK_BYTES = 1 << 25    # of products of vectors in memory at once
+SPARSE = 16              # from so many regions on, a sparse product is faster than a dense one
 
 
 def scores_forward(V, words, starts, mean, scratch):
@@ -18,25 +20,24 @@ def scores_forward(V, words, starts, mean, scratch):
     P, share = len(words), _shares(starts, mean, V.dtype)                       # share (P,)
     products = np.matmul(V.reshape(M * R, E), words.T, out=scratch('products', (M * R, P), V.dtype))
     products = products.reshape(M, R, P)
-    best, chosen = products[:, 0].copy(), np.zeros((M, P), np.int64)
-    for i in range(1, R):    # the first among equals
-        better = products[:, i] > best
-        np.copyto(best, products[:, i], where=better)
-        chosen[better] = i
-    best *= share
-    return np.add.reduceat(best, starts[:-1], axis=1), (V, words, starts, share, chosen, products)
+    best = products.max(axis=1)                                                 # (M, P)
+    # the first region that is the best has the largest number of regions after it
+    after = np.arange(R, dtype=np.int16)[::-1, None]                            # (R, 1)
+    chosen = R - 1 - ((products == best[:, None]) * after).max(axis=1)          # (M, P)
+    return np.add.reduceat(best * share, starts[:-1], axis=1), (V, words, starts, share, chosen)
 
 
 def scores_backward(dS, cache):
-    """dS (M, N) -> dV (M, R, E), dwords (P, E). Overwrites the cache."""
-    V, words, starts, share, chosen, products = cache
-    M, R, E = V.shape
+    """dS (M, N) -> dV (M, R, E), dwords (P, E)."""
+    V, words, starts, share, chosen = cache
+    (M, R, E), P = V.shape, len(words)
     dbest = np.repeat(dS, np.diff(starts), axis=1) * share                      # (M, P)
-    dproducts = products
-    dproducts[:] = 0
-    np.put_along_axis(dproducts, chosen[:, None], dbest[:, None], axis=1)
-    dproducts = dproducts.reshape(M * R, -1)
-    return (dproducts @ words).reshape(V.shape), dproducts.T @ V.reshape(M * R, E)
+    # the gradient by the products has one number for each word and image: where the word takes a region
+    columns = chosen + np.arange(0, M * R, R)[:, None]                          # (M, P)
+    dproducts = csr_array((dbest.T.ravel(), columns.T.ravel(), np.arange(0, M * P + 1, M)), shape=(P, M * R))
+    if R < SPARSE:
+        dproducts = dproducts.toarray()
+    return (dproducts.T @ words).reshape(V.shape), dproducts @ V.reshape(M * R, E)
 
 
 def scores_of(V, words, starts, mean):
