@@ -414,6 +414,10 @@ def test_what_pointing_needs_is_said(trained, last, tmp_path, capsys):
     other = write_entities(tmp_path / 'other.jsonl', [5, 400], trained)
     assert f'{other}: has none of the images of the test split' in refused(
         evaluate.main, [last['regions'], *flags, other], capsys)
+    text = path.read_text(encoding='utf-8').replace('.jpg', '.png')    # of another data set, with the same imgids
+    (tmp_path / 'foreign.jsonl').write_text(text, encoding='utf-8')
+    assert 'foreign.jsonl: has none of the images' in refused(
+        evaluate.main, [last['regions'], *flags, tmp_path / 'foreign.jsonl'], capsys)
     write_regions(tmp_path / 'no boxes.h5', np.load(trained / 'tiny' / 'vgg_feats.npy'), boxes=None)
     assert 'no boxes.h5: does not say where its regions are' in refused(
         evaluate.main, [last['regions'], *flags, path, '--features', tmp_path / 'no boxes.h5'], capsys)

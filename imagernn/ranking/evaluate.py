@@ -40,7 +40,6 @@ def build_parser():
     add('--beta', type=float, nargs='+', default=[0.],
         help='How strongly neighbouring words keep to the same region: the score that each such pair adds. The first '
              'one is used for the page (default: 0).')
-
     add('--region_temperature', type=float, default=.05,
         help='How --entities chooses the region of a phrase: above 0, each region counts by exp(score / temperature), '
              'and the one that is expected to be nearest is taken; with 0, the one with the highest score.')
@@ -144,7 +143,8 @@ class Sight:
         """images (M, R, E) and sentences: as encode_split gives them."""
         self._images, (self._vectors, self._starts) = images, sentences
         self.boxes = provider.features.boxes
-        self._lookup = lookup_table(provider.words, checkpoint['wordtoix'])
+        self.wordtoix = checkpoint['wordtoix']
+        self._lookup = lookup_table(provider.words, self.wordtoix)
 
     def scores(self, image, sentence):
         """The scores of a sentence's known words and of END with each region of an image: (T, R)."""
@@ -182,8 +182,8 @@ def report_pointing(entities, provider, params, sight, image_of):
     """Print how often the model points at the boxes of phrases, by type of phrase; beside the baselines."""
     images = list(provider.iterImages(params['split'], params['max_images']))
     first = np.searchsorted(image_of, np.arange(len(images)))    # the first sentence of each image
-    marked = {image.imgid: image for image in entities}
-    pairs = [(number, image) for number, image in enumerate(images) if image['imgid'] in marked]
+    marked = {image.filename: image for image in entities}    # each data set has an image of every imgid
+    pairs = [(number, image) for number, image in enumerate(images) if image['filename'] in marked]
     if not pairs:
         raise InputError(f'{params["entities"]}: has none of the images of the {params["split"]} split; name the file '
                          'that was made for this data set')
@@ -195,7 +195,7 @@ def report_pointing(entities, provider, params, sight, image_of):
         known = sight.known([place_of[token] for token in tokens[number][place]])
         return sight.scores(image, first[image] + place), known
 
-    found = pointing([(marked[image['imgid']], tokens[number]) for number, (_, image) in enumerate(pairs)],
+    found = pointing([(marked[image['filename']], tokens[number]) for number, (_, image) in enumerate(pairs)],
                      sight.boxes, word_scores, params['beta'], params['region_temperature'])
     print_pointing(found)
 
@@ -214,8 +214,7 @@ def write_page(output, scores, image_of, provider, params, checkpoints, sight, m
     """Write ranking_struct.json, and print how to look at it."""
     images = list(provider.iterImages(params['split'], params['max_images']))
     tokens = [sentence['tokens'] for image in images for sentence in image['sentences']]
-    wordtoix = (checkpoints[0] if sight is None else next(
-        checkpoint for checkpoint in checkpoints if checkpoint['params']['ranker'] == 'regions'))['wordtoix']
+    wordtoix = checkpoints[0]['wordtoix'] if sight is None else sight.wordtoix
     known = [[place for place, token in enumerate(each) if wordtoix.get(token, 0) > 0] for each in tokens]
     beta = params['beta'][0]
     ground = sight and (lambda image, sentence: sight.align(image, sentence, beta))
