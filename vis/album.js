@@ -9,9 +9,6 @@ const MOST_LOADING = 6;       // thumbnails at once, so that a fast scroll does 
 const COLORS = 6;             // of words and their regions; see album.css
 const FAINTEST = .45;         // strength of the outline of a region, beside 1 for that of the word with the best score
 
-const byId = id => document.getElementById(id);
-const whole = new Intl.NumberFormat('en');
-const numberOf = (n, thing) => `${whole.format(n)} ${thing}${n === 1 ? '' : 's'}`;
 const scoreText = score => (Math.round(100 * score) / 100 || 0).toFixed(2).replace('-', '−');    // no −0.00
 const captionOf = photo => photo.caption || 'no caption';
 

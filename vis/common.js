@@ -1,5 +1,10 @@
-// What both pages use: elements built from text, never from markup, and the switch between light and dark colours.
+// What all pages use: elements built from text, never from markup, numbers as text, and the switch between light and
+// dark colours.
 'use strict';
+
+const byId = id => document.getElementById(id);
+const whole = new Intl.NumberFormat('en');
+const numberOf = (n, thing) => `${whole.format(n)} ${thing}${n === 1 ? '' : 's'}`;
 
 // element('p', {class: 'soft', onclick: f}, 'text', child, ...): functions and booleans are set as properties, other
 // values as attributes. Children that are not elements become text; null and undefined ones are omitted.

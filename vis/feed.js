@@ -6,10 +6,7 @@ const NEAR = '1200px 0px';           // distance from the window within which ar
 const SEARCH_WAITS = 200;            // ms after the last key
 const SEARCH_ENDS = 2000;            // ms that a search may take once its worker runs
 
-const byId = id => document.getElementById(id);
 const percent = new Intl.NumberFormat('en', {style: 'percent', maximumSignificantDigits: 2});
-const whole = new Intl.NumberFormat('en');
-const numberOf = (n, thing) => `${whole.format(n)} ${thing}${n === 1 ? '' : 's'}`;
 
 // ---- the page
 
