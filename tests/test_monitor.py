@@ -146,12 +146,13 @@ def test_a_run_that_blew_up_has_diverged(last, said, shown):
 
 def test_a_run_is_read_by_the_score_that_its_file_names():
     run = parsed(scored([.5, 0., .75, .75, .7]))
-    assert run['score'] == {'name': 'accuracy', 'higher_is_better': True}
+    assert run['score'] == {'name': 'accuracy', 'train_name': 'accuracy', 'higher_is_better': True}
     assert (run['best_val'], run['best_epoch'], run['val'], run['train']) == (.75, .3, .7, .35)
     assert run['points']['val'] == [.5, 0, .75, .75, .7] and run['points']['train'] == [.25, 0, .375, .375, .35]
     loss = {**ACCURACY, 'name': 'loss', 'higher_is_better': False}
     assert parsed(scored([.5, 0., .75, .25, .7], loss))['best_val'] == .25
-    assert parsed(status(3))['score'] == {'name': 'perplexity', 'higher_is_better': False}
+    assert parsed(status(3))['score'] == {'name': 'perplexity', 'train_name': 'perplexity', 'higher_is_better': False}
+    assert parsed(scored([.5], {**ACCURACY, 'train': 'smooth_train_loss'}))['score']['train_name'] == 'loss'
     run = parsed(scored([-1., -1.]))                       # before the first evaluation
     assert run['best_val'] is run['val'] is None and run['points']['val'] == [None, None]
 
@@ -554,18 +555,18 @@ def test_values_are_shown_with_the_name_of_their_score(mixed_page):
 
 def test_a_score_that_appears_later_gets_its_charts_in_order(page, folder):
     shown = OF_PERPLEXITY
-    for name in 'recall sum', 'accuracy':
-        write(folder, f'{name}_status.json', scored([.5, .75], {**ACCURACY, 'name': name}))
+    for at, name, train in (2, 'recall sum', 'loss'), (0, 'accuracy', 'accuracy'):
+        write(folder, f'{name}_status.json', scored([.5, .75], {**ACCURACY, 'name': name,
+                                                                'train': f'smooth_train_{train}'}))
         look_again(page)
         page.wait_for_selector(f'#table td:text-is("{name}")')
-        shown = sorted([*shown, f'{name.capitalize()} on val', f'Training {name}, smoothed'],
-                       key=lambda title: (title.replace('Training ', '').lower(), 'Training' in title))
+        shown = [*shown[:at], f'{name.capitalize()} on val', f'Training {train}, smoothed', *shown[at:]]
         assert titles(page) == shown
     assert page.locator('.charts figure').last.inner_text().startswith('Time per batch')
     (folder / 'accuracy_status.json').unlink()
     look_again(page)
     page.wait_for_selector('.notice:has-text("accuracy_status.json is no longer there")')
-    assert titles(page) == [*OF_PERPLEXITY, 'Recall sum on val', 'Training recall sum, smoothed']
+    assert titles(page) == [*OF_PERPLEXITY, 'Recall sum on val', 'Training loss, smoothed']
 
 
 def test_of_many_scores_some_are_drawn_and_the_others_named(browser, tmp_path):

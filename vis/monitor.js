@@ -13,7 +13,7 @@ const AXES = {                     // choices for the x-axis: name in the menu, 
   iter: {name: 'iterations', title: 'iteration', format: number},
   hours: {name: 'time', title: 'hours since the first report', format: number},
 };
-const PERPLEXITY = {name: 'perplexity', higher_is_better: false};
+const PERPLEXITY = {name: 'perplexity', train_name: 'perplexity', higher_is_better: false};
 const STATES = {running: '▶', finished: '✓', stopped: '■', aborted: '✕', diverged: '↗', silent: '?'};
 const COLUMNS = [                  // of the table, before the settings: the value to sort by, the text of a cell
   {key: 'name', title: 'Run', value: run => run.name},
@@ -38,8 +38,6 @@ const slots = new Map();           // number -> index of its colour, kept as lon
 // reverse: whether the order of the table is descending or, by a value of the score, worst first
 const view = {filter: '', axis: 'epoch', log: true, sort: 'best', reverse: false, problems: '', hovered: null};
 const charts = [];                 // as on the page: two of each score, {score: group, …}, and the one of batch times
-
-const find = id => document.getElementById(id);
 
 // Numbers and durations as text, with a dash for missing ones.
 
@@ -220,14 +218,14 @@ function showSummary(list) {
   const best = [...byScore(runs.values()).values()].map(group => group[0]).filter(run => run.best_val !== null);
   const values = best.map(run => [run, run.score.name, scored(run, run.best_val)]);
   const ranked = values.map(([run, score, value]) => `${run.name}, ${score} ${value} on val`).join('; ');
-  setText(find('summary'), runs.size
+  setText(byId('summary'), runs.size
     ? `${runs.size} ${runs.size === 1 ? 'run' : 'runs'} in ${view.folder}: ${states}`
       + (ranked ? `; the best ${best.length === 1 ? 'is' : 'of each score:'} ${ranked}` : '')
     : `No status file in ${view.folder} yet: a training run writes one when it starts. This page waits for it.`);
   const short = values.map(([, score, value]) => best.length === 1 ? value : `${score} ${value}`).join(', ');
   document.title = runs.size ? `${states}${short ? `, best ${short}` : ''} – Training monitor` : 'Training monitor';
-  setText(find('shown'), list.length < runs.size ? `${list.length} of ${runs.size} runs` : '');
-  find('unpick').hidden = !picked.size;
+  setText(byId('shown'), list.length < runs.size ? `${list.length} of ${runs.size} runs` : '');
+  byId('unpick').hidden = !picked.size;
 }
 
 function setText(node, text) {
@@ -260,12 +258,12 @@ function arrangeCharts(list) {
   for (const group of drawn)
     if (charts.every(({score}) => score !== group)) addScoreCharts(group, scores.get(group));
   for (const {score, figure} of charts) figure.hidden = score !== null && !drawn.includes(score);
-  setText(find('undrawn'), left.length ? `Filter by the score to see the curves of: ${left.join(', ')}.` : '');
+  setText(byId('undrawn'), left.length ? `Filter by the score to see the curves of: ${left.join(', ')}.` : '');
 }
 
-function addScoreCharts(score, {name, higher_is_better: linear}) {
+function addScoreCharts(score, {name, train_name, higher_is_better: linear}) {
   addChart({score, metric: 'val', title: `${name[0].toUpperCase()}${name.slice(1)} on val`, format: number, linear});
-  addChart({score, metric: 'train', title: `Training ${name}, smoothed`, format: number, linear});
+  addChart({score, metric: 'train', title: `Training ${train_name}, smoothed`, format: number, linear});
 }
 
 // A chart, after those of the same score and before those of scores with later names; score null: the last one.
@@ -275,7 +273,7 @@ function addChart({score, metric, title, format, linear}) {
   const figure = element('figure', {class: 'card'},
                          element('figcaption', {}, element('h2', {class: 'text'}, title), about));
   const at = charts.findIndex(other => other.score === null || score !== null && other.score > score);
-  find('charts').insertBefore(figure, charts[at]?.figure ?? null);
+  byId('charts').insertBefore(figure, charts[at]?.figure ?? null);
   const chart = new CurveChart(figure, {
     format, describe: (curve, index) => describe(metric, curve, index), onPick: pick,
     onHover: key => point(key, chart),
@@ -296,9 +294,9 @@ function zoomed() {
 // A legend of the coloured curves, for charts too narrow for labels.
 function showLegend(list, names) {
   const said = list.map(run => `${run.number} ${slots.get(run.number)} ${names.get(run.number)}`).join('\n');
-  if (find('legend').dataset.said === said) return;
-  find('legend').dataset.said = said;
-  find('legend').replaceChildren(...list.map(run => {
+  if (byId('legend').dataset.said === said) return;
+  byId('legend').dataset.said = said;
+  byId('legend').replaceChildren(...list.map(run => {
     const swatch = element('span', {class: 'swatch'});
     swatch.style.background = colorOf(run);
     return element('li', {class: 'name'}, swatch, element('span', {class: 'text'}, names.get(run.number)));
@@ -328,7 +326,7 @@ function showTable(list) {
   const columns = [...COLUMNS, ...differ.map(name => ({
     key: `=${name}`, title: name, value: run => run.settings[name], text: run => run.settings[name] ?? '–'}))];
   showHead(columns, list);
-  const body = find('table').tBodies[0] ?? find('table').createTBody();
+  const body = byId('table').tBodies[0] ?? byId('table').createTBody();
   for (const [key, row] of rows) if (!runs.has(key)) { row.remove(); rows.delete(key); }
   const wanted = list.map(run => {
     if (!rows.has(run.number)) rows.set(run.number, newRow(run));
@@ -344,13 +342,13 @@ function showTable(list) {
   const by = columns.find(column => column.key === view.sort) ?? COLUMNS[0];
   const each = by.ofScore && new Set(list.map(groupOf)).size > 1 ? 'Runs of each score' : 'Runs';
   const isBest = view.sort === 'best' && !view.reverse;
-  setText(find('runs-title'), `${each}, ${isBest ? 'best first' : `by ${by.title}`}`);
-  fillSettings(find('same').querySelector('dl'), same);
-  find('same').hidden = list.length < 2 || !same.length;
+  setText(byId('runs-title'), `${each}, ${isBest ? 'best first' : `by ${by.title}`}`);
+  fillSettings(byId('same').querySelector('dl'), same);
+  byId('same').hidden = list.length < 2 || !same.length;
 }
 
 function showHead(columns, list) {
-  const table = find('table'), head = table.tHead ?? table.createTHead(), row = head.rows[0] ?? head.insertRow();
+  const table = byId('table'), head = table.tHead ?? table.createTHead(), row = head.rows[0] ?? head.insertRow();
   const keys = columns.map(column => column.key).join(' ');
   if (row.dataset.keys !== keys) {
     row.dataset.keys = keys;
@@ -429,7 +427,7 @@ function fillSettings(list, pairs) {
 // The values of one run as a table: an alternative to the charts, for screen readers and exact numbers.
 
 function showValues(list) {
-  const panel = find('values'), menu = find('values-run'), ranked = sorted(list, run => run.name);
+  const panel = byId('values'), menu = byId('values-run'), ranked = sorted(list, run => run.name);
   const text = ranked.map(run => `${run.number} ${run.name}`).join('\n');
   panel.hidden = !list.length;
   if (menu.dataset.said !== text) {
@@ -441,7 +439,7 @@ function showValues(list) {
   }
   const run = runs.get(Number(menu.value));
   if (!panel.open || !run || !list.length) return;
-  setText(find('values-about'), `${run.name}: ${stateOf(run)}${run.reason ? `, ${run.reason}` : ''}`);
+  setText(byId('values-about'), `${run.name}: ${stateOf(run)}${run.reason ? `, ${run.reason}` : ''}`);
   fillSettings(panel.querySelector('dl'), Object.entries(run.settings));
   const table = panel.querySelector('table'), said = `${run.number} ${run.version}`;
   if (table.dataset.said === said) return;
@@ -450,11 +448,13 @@ function showValues(list) {
                    ['hours', 'Since the first report', hours => duration(hours === null ? null : hours * 3600)],
                    ['val', 'Val', value => scored(run, value)], ['train', 'Training', value => scored(run, value)],
                    ['batch', 'Per batch', duration]];
-  const {points} = run, all = [...points.iter.keys()], step = Math.ceil(all.length / MOST_VALUES);
+  const {points, score: {name, train_name}} = run;
+  const all = [...points.iter.keys()], step = Math.ceil(all.length / MOST_VALUES);
   const kept = all.filter(i => i % step === 0 || i === all.length - 1).reverse();
   table.replaceChildren(
     element('caption', {class: 'soft'},
-      `${kept.length} of ${all.length} reports, latest first; Val and Training: ${run.score.name}`),
+      `${kept.length} of ${all.length} reports, latest first; ` + (train_name === name ?
+        `Val and Training: ${name}` : `Val: ${name}, Training: ${train_name}`)),
     element('thead', {}, element('tr', {}, ...columns.map(
       ([, title]) => element('th', {scope: 'col', class: 'count'}, title)))),
     element('tbody', {}, ...kept.map(i => element('tr', {}, ...columns.map(([key, , format]) =>
@@ -465,7 +465,7 @@ function showValues(list) {
 
 function pick(key) {
   if (!picked.delete(key)) picked.add(key);
-  if (picked.has(key)) find('values-run').value = String(key);
+  if (picked.has(key)) byId('values-run').value = String(key);
   show();
 }
 
@@ -478,19 +478,19 @@ function point(key, from = null) {
 }
 
 function setUp() {
-  find('tools').append(schemeButton());
+  byId('tools').append(schemeButton());
   addChart({score: null, metric: 'batch', title: 'Time per batch, running medians', format: duration, linear: false});
-  for (const [key, {name}] of Object.entries(AXES)) find('axis').append(element('option', {value: key}, name));
-  find('controls').addEventListener('submit', event => event.preventDefault());
-  find('filter').addEventListener('input', event => { view.filter = event.target.value; show(); });
-  find('axis').addEventListener('change', event => { view.axis = event.target.value; show(); });
-  find('log').addEventListener('change', event => { view.log = event.target.checked; show(); });
-  find('zoom-in').addEventListener('click', () => zoomed().zoomBy(.5));
-  find('zoom-out').addEventListener('click', () => zoomed().zoomBy(2));
-  find('zoom-all').addEventListener('click', () => zoomed().setZoom(null, null));
-  find('unpick').addEventListener('click', () => { picked.clear(); show(); find('filter').focus(); });
-  find('values').addEventListener('toggle', () => show());
-  find('values-run').addEventListener('change', () => show());
+  for (const [key, {name}] of Object.entries(AXES)) byId('axis').append(element('option', {value: key}, name));
+  byId('controls').addEventListener('submit', event => event.preventDefault());
+  byId('filter').addEventListener('input', event => { view.filter = event.target.value; show(); });
+  byId('axis').addEventListener('change', event => { view.axis = event.target.value; show(); });
+  byId('log').addEventListener('change', event => { view.log = event.target.checked; show(); });
+  byId('zoom-in').addEventListener('click', () => zoomed().zoomBy(.5));
+  byId('zoom-out').addEventListener('click', () => zoomed().zoomBy(2));
+  byId('zoom-all').addEventListener('click', () => zoomed().setZoom(null, null));
+  byId('unpick').addEventListener('click', () => { picked.clear(); show(); byId('filter').focus(); });
+  byId('values').addEventListener('toggle', () => show());
+  byId('values-run').addEventListener('change', () => show());
 }
 
 // Fetching.
@@ -524,7 +524,7 @@ function showNotices(problems, failure) {
     ({file, problem}) => element('li', {class: 'text'}, element('b', {}, file), ` ${problem}`)));
   if (failure) notices.push(element('p', {class: 'notice bad'}, failure));
   if (problems.length) notices.push(element('div', {class: 'notice'}, 'Some files cannot be shown:', list));
-  find('notices').replaceChildren(...notices);
+  byId('notices').replaceChildren(...notices);
 }
 
 async function follow() {

@@ -155,7 +155,9 @@ class Run:
         if self._is_best:
             state.best = value
         self._problem = self._hopeless(value)
-        train = 'not trained on' if state.smooth_train is None else f'{state.smooth_train:.4f} on train (smoothed)'
+        key = state.score.train_key
+        own = '' if key == state.score.key else f'{key} '    # such as the loss of a ranker
+        train = 'not trained on' if state.smooth_train is None else f'{own}{state.smooth_train:.4f} on train (smoothed)'
         say(f'epoch {state.epoch:.2f}: {state.score.name} {value:.4f} on val, {train}')
 
     # ---- between the steps

@@ -113,10 +113,10 @@ def parse_status(content):
     """The bytes of a status file -> what the page shows of its run.
 
     Returns {settings: {name: text}, state: one of STATES or 'diverged', reason, iter, max_iter, epoch, max_epoch,
-    score: {name, higher_is_better}, best_val, best_epoch, val, train, seconds_per_batch, seconds_left, silent_after,
-    silent_end, problem, points: {iter, epoch, hours, batch, train, val}}, with None for what is missing. val and train
-    are values of the score; points.val is None where the report repeats the previous evaluation. After silent_after
-    seconds without a report, the state of a running run becomes silent_end.
+    score: {name, train_name, higher_is_better}, best_val, best_epoch, val, train, seconds_per_batch, seconds_left,
+    silent_after, silent_end, problem, points: {iter, epoch, hours, batch, train, val}}, with None for what is missing.
+    val is a value of the score, and train what train_name says; points.val is None where the report repeats the
+    previous evaluation. After silent_after seconds without a report, the state of a running run becomes silent_end.
     Raises InputError, worded to follow the file's name, if the bytes are not a status file.
     """
     if not content.strip():
@@ -137,7 +137,8 @@ def parse_status(content):
                    default=row_of({}, score))
     return {
         'settings': settings_of(status.get('params')),
-        'score': {key: score[key] for key in ('name', 'higher_is_better')},
+        'score': {'name': score['name'], 'train_name': train_name_of(score),
+                  'higher_is_better': score['higher_is_better']},
         'state': state_of(status, rows, score),
         'reason': text_of(status['reason']) if status.get('reason') else None,
         **{key: last[key] for key in ('iter', 'max_iter', 'epoch', 'max_epoch', 'val', 'train')},
@@ -163,6 +164,12 @@ def score_of(status):
         raise InputError('is not a status file: its "score" is not an object with "name", "val", "train", short texts, '
                          'and "higher_is_better", true or false')
     return score
+
+
+def train_name_of(score):
+    """The name of the values of training: that of the score, or their own where it differs, such as loss."""
+    key = score['train'].removeprefix('smooth_').removeprefix('train_')
+    return score['name'] if key == score['val'].removeprefix('val_') else key
 
 
 def row_of(entry, score):
