@@ -15,8 +15,8 @@ MOST_RESULTS = 10_000
 
 def build_parser():
     parser = argparse.ArgumentParser(prog='imagernn find', description='Search a folder of photos by a sentence.')
-    add_album_flags(parser).add_argument('sentence', metavar='SENTENCE',
-        help='What the photo shows, in quotes: "two dogs play in the snow".')
+    add_album_flags(parser).add_argument('sentence', nargs='+', metavar='SENTENCE',
+        help='What the photo shows: "two dogs play in the snow". The quotes may be left out.')
     group = parser.add_argument_group('output')
     group.add_argument('-n', type=int, default=10, dest='number',
         help='How many photos to list (default: %(default)s).')
@@ -37,7 +37,7 @@ def main(argv=None):
     if not 1 <= params['number'] <= MOST_RESULTS:
         raise InputError(f'-n {params["number"]}: must be from 1 to {MOST_RESULTS:,}')
     index, search = open_album(params)
-    found = search.find(params['sentence'], params['number'])
+    found = search.find(' '.join(params['sentence']), params['number'])
     if found['error']:
         raise InputError(found['error'])
     for word in found['unknown']:

@@ -78,6 +78,10 @@ def test_more_results_than_candidates_are_given_where_more_are_asked_for(photos,
     assert find.main([str(photos), '-n', '3', *flags, 'dog']) == 0    # flags may stand first
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[2] for line in lines] == [row['path'] for row in rows[:3]]
+    for words in ['the red car'], ['the', 'red', 'car']:    # with quotes or without
+        assert find.main([str(photos), *words, '-n', '3', *flags]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[:3] == lines[3:]
 
 
 def test_unknown_words_are_named_with_those_that_look_like_them(photos, flags, capsys):
