@@ -7,11 +7,12 @@ cider.py       CIDEr-D and CIDEr
 meteor.py      METEOR, where Java and the extra [metrics] are installed
 scores.py      all of these at once, from per-image statistics that can be summed over images
 bootstrap.py   confidence intervals of the scores, and comparisons of systems
-retrieval.py   how far up the right ones come in a ranking: recalls from a matrix of scores
+retrieval.py   how far up the right ones come in a ranking: recalls, from a matrix of scores
 perplexity.py  perplexity from a sum of log-probabilities: a score of a model, so it takes no captions
 
-Except in perplexity.py and retrieval.py, the arguments are candidates, a list of n token lists (one per image), and references, a list
-of n lists of token lists (one or more per image). Tokens are compared as they are, without lower-casing or stemming.
+Except in perplexity.py and retrieval.py, the arguments are candidates, a list of n token lists (one per image), and
+references, a list of n lists of token lists (one or more per image). Tokens are compared as they are, without
+lower-casing or stemming.
 """
 
 from imagernn.metrics.bleu import MultiBleu, coco_bleu, multi_bleu, multi_bleu_of
