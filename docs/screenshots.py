@@ -39,8 +39,8 @@ def build_parser():
     parser = argparse.ArgumentParser(description=__doc__.partition('\n')[0],
                                      formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     parser.add_argument('page', choices=PAGES,
-                        help='The page: the training monitor; the results page as it opens, after a search, or with the '
-                             'attention of a word; the ranking page or an album, as they open or with a panel.')
+                        help='The page: the training monitor; the results page as it opens, after a search, or with '
+                             'the attention of a word; the ranking page or an album, as they open or with a panel.')
     parser.add_argument('sources', nargs='+',
                         help='The data that it shows: a status folder, one or two result files, a ranking file, or a '
                              'folder of photos and a sentence.')
@@ -149,7 +149,7 @@ def search_in_album(sources):
 
     folder, query = sources
     params = vars(album.build_parser().parse_args([folder]))
-    return album_routes(open_album(params)), ready
+    return album_routes(folder, *open_album(params)), ready
 
 
 def album_open(sources):
