@@ -5,6 +5,7 @@ doubled or moved, a number made extreme. Checksums would hide what lies behind t
 are made right again (Seed.wrap), or the check is switched off (unchecked).
 """
 
+import gzip
 import io
 import json
 import random
@@ -24,7 +25,9 @@ import numpy as np
 import odd_pictures
 import test_checkpoint
 import test_convnet_weights as by_framework
+import test_entities
 import test_features
+import test_ranking_page
 from PIL import Image
 
 from imagernn.captioning.load import load_captioner
@@ -39,9 +42,12 @@ from imagernn.corpus.token_store import build_store, fingerprint, load_store, sa
 from imagernn.corpus.word_vectors import read_vectors
 from imagernn.errors import InputError
 from imagernn.formats import hdf5
+from imagernn.formats.entities import read_entities
+from imagernn.formats.json_files import load_json
 from imagernn.formats.pictures import load_picture
 from imagernn.runs import checkpoint_file
 from imagernn.runs.checkpoint_file import save_checkpoint
+from imagernn.web.ranking_page import checked_ranking, is_ranking
 
 EXTREMES = (0, 1, 2, 3, 7, 8, 127, 128, 255, 256, 1000, 32767, 32768, 65535, 65536, 1 << 20, (1 << 24) - 1, 1 << 28,
             (1 << 31) - 1, 1 << 31, (1 << 32) - 1, 1 << 32, 1 << 40, (1 << 48) - 1, (1 << 63) - 1, 1 << 63,
@@ -387,6 +393,16 @@ def load_picture_prepared(path):
     prepare(load_picture(path), 'lite0')
 
 
+def entities_seeds():
+    lines = 2 * f'{json.dumps(test_entities.LINE)}\n'.encode()
+    return [Seed(lines), Seed(gzip.compress(lines)), Seed(lines, gzip.compress)]
+
+
+def load_ranking(path):
+    data = load_json(path)
+    return checked_ranking(path, data) if is_ranking(data) else None
+
+
 def loaders():
     """name -> Loader."""
     store = written(lambda path: save_store(path, build_store(json.loads(json.dumps(IMAGES))), KEY))
@@ -416,6 +432,8 @@ def loaders():
         Loader('weights.onnx', list(map(Seed, onnx)), load_weights),
         Loader('dataset.json', [Seed(json.dumps({'images': IMAGES}, ensure_ascii=False).encode())], load_dataset),
         Loader('dataset.cache.npz', zip_seeds(store), lambda path: load_store(path, KEY)),
+        Loader('entities.jsonl', entities_seeds(), read_entities),
+        Loader('a_ranking_struct.json', [Seed(json.dumps(test_ranking_page.struct()).encode())], load_ranking),
         Loader('tasks.txt', [Seed('a.jpg\r\nb c.png\n\nü/../d.gif\n'.encode())], read_tasks),
         Loader('picture.jpg', picture_seeds(), load_picture_prepared),
         *(Loader(f'vectors.{kind}', vector_seeds(kind), load_vectors) for kind in ('txt', 'bin', 'npy')),

@@ -693,7 +693,8 @@ def loaders():
 @pytest.mark.parametrize('name', [
     'checkpoint.h5', 'checkpoint.p', 'features.h5', 'regions.h5', 'features_v5.mat', 'features.npy', 'weights.h5',
     'weights.mat', 'weights.npz', 'weights.pth', 'weights_old.pth', 'weights.caffemodel', 'weights.onnx',
-    'dataset.json', 'dataset.cache.npz', 'tasks.txt', 'picture.jpg', 'vectors.txt', 'vectors.bin', 'vectors.npy'])
+    'dataset.json', 'dataset.cache.npz', 'entities.jsonl', 'a_ranking_struct.json', 'tasks.txt', 'picture.jpg',
+    'vectors.txt', 'vectors.bin', 'vectors.npy'])
 def test_spoilt_files(tmp_path, loaders, name):
     loader, path = loaders[name], tmp_path / name
     undo = fuzzing.unchecked()
