@@ -5,12 +5,12 @@ import numpy as np
 from imagernn.corpus.features import open_features
 from imagernn.corpus.vocab import check_vocab
 from imagernn.errors import InputError
-from imagernn.ranking.model import ENCODERS, check_model
-from imagernn.ranking.names import POOLS, RANKERS, SIMILARITIES
+from imagernn.ranking.model import check_model
+from imagernn.ranking.names import ENCODERS, POOLS, RANKERS, SIMILARITIES
 from imagernn.runs.checkpoint_file import load_checkpoint
 
 KIND = 'ranking'
-CHOICES = {'ranker': RANKERS, 'encoder': tuple(ENCODERS), 'similarity': SIMILARITIES, 'pool': POOLS}
+CHOICES = {'ranker': RANKERS, 'encoder': ENCODERS, 'similarity': SIMILARITIES, 'pool': POOLS}
 
 
 def load_ranker(path, dtype=None):
