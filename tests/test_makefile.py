@@ -39,3 +39,18 @@ def test_the_photos_of_the_demo_are_found_in_any_folder(tmp_path, name):
     calls = (folder / 'calls').read_text().split('predict_on_images.py\n')[1].splitlines()
     given = [argument for argument in calls if argument.endswith(('.jpg', '.png'))]
     assert [(folder / argument).resolve() for argument in given] == [(site / photo).resolve() for photo in photos]
+
+
+@pytest.mark.skipif(not shutil.which('make') or sys.platform == 'win32', reason='needs make and a shell')
+def test_make_album_opens_the_folder_that_it_is_given(tmp_path):
+    shutil.copy(ROOT / 'Makefile', tmp_path)
+    (tmp_path / '.venv' / 'bin').mkdir(parents=True)
+    python = tmp_path / '.venv' / 'bin' / 'python'
+    python.write_text('#!/bin/sh\nfor argument; do printf "%s\\n" "$argument"; done > calls\n')
+    python.chmod(0o755)
+    for made in ('setup.py', 'pyproject.toml', '.venv/installed', '.venv/lite0'):
+        (tmp_path / made).touch()
+    subprocess.run(['make', '-s', 'album', "PHOTOS=my 'photos'"], cwd=tmp_path, check=True)
+    assert (tmp_path / 'calls').read_text().splitlines() == ['-m', 'imagernn.album', "my 'photos'"]
+    done = subprocess.run(['make', '-s', 'album'], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode and 'make album PHOTOS=folder' in done.stdout
