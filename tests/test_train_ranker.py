@@ -229,6 +229,14 @@ def test_a_data_set_without_val_can_give_a_share(root, capsys):
     assert len(found['images']) == 5 and found['measures']['recall sum'] == round(load(last)['recall sum'], 1)
 
 
+def test_an_epoch_of_few_images_has_as_many_iterations_as_sentences_of_each(root, capsys):
+    """A batch has every image once at most."""
+    assert train.main(ranker_flags(root, 'sentences', '--batch_size', '1000', '--max_epochs', '1')) == 0
+    images = json.loads((root / 'tiny' / 'dataset.json').read_text(encoding='utf-8'))['images']
+    counts = [len(image['sentences']) for image in images if image['split'] == 'train']
+    assert f'{sum(counts) // len(counts)} iterations per epoch' in capsys.readouterr().out
+
+
 def test_regions_need_features_of_regions(root, capsys):
     message = refused(train.main, ranker_flags(root, 'regions', '--features', 'vgg_feats.npy'), capsys)
     assert 'vgg_feats.npy: has no features of regions' in message and '--regions windows' in message

@@ -133,12 +133,13 @@ def train(state, solver, rng, provider, params):
         f'image, {sum(w.size for w in state.model.values()):,} parameters')
     report(*words_report(provider, lookup, params))
 
-    iters_per_epoch = max(1, num_sentences // params['batch_size'])
+    batch_size = min(params['batch_size'], provider.getSplitSize('train', 'images'))    # no image twice
+    iters_per_epoch = max(1, num_sentences // batch_size)
     with Run(state, solver, rng, params, iters_per_epoch, schedule_of(params, iters_per_epoch),
              subcommand='train-ranker', next_step=lambda path: next_step(path, params, provider)) as run:
         for _ in run.iterations():
             # different images, each with one of its sentences: the others of the batch are what does not fit
-            pairs = provider.sample_pairs('train', params['batch_size'], rng, distinct=True)
+            pairs = provider.sample_pairs('train', batch_size, rng, distinct=True)
             batch = batch_of_pairs(pairs, provider, lookup, params['ranker'], state.extra['standard'], dtype)
 
             # forward and backward pass: the cost, and its gradient by every parameter
