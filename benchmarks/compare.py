@@ -212,8 +212,6 @@ def self_critical_job(plan, size=PICTURES, training_images=TRAINING_IMAGES, draw
 
     'torch' and 'usual' compute the reward in plain Python, 'our_reward' is PyTorch's fastest way with our reward.
     """
-    from torch_peer import CHOICES
-
     ours, peer, rng = contestants(size, 'lstm', SELF_CRITICAL_FLAGS)
     references, features = random_references(training_images, rng), random_images(size, drawn, rng)
     ours.learn(first_references(references, size, features), PERPLEXITY)    # else a caption hardly ever ends
@@ -236,7 +234,7 @@ def self_critical_job(plan, size=PICTURES, training_images=TRAINING_IMAGES, draw
                       lambda: step(peer, peer.way['reward']), min(plan.rounds, 2))
     runs = {'ours': lambda i: parts['ours'].append(step(ours, 'ours')),
             'torch': functools.partial(its_step, 'torch', way, way['reward']),
-            'usual': functools.partial(its_step, 'usual', {}, CHOICES['reward'][0]),
+            'usual': functools.partial(its_step, 'usual', {}, peer.options['reward'][0]),
             'our_reward': functools.partial(its_step, 'our_reward', way, 'ours')}
     seconds, _ = measure(runs, plan.pairs)
     parts = {who: turns[WARM_UP:] for who, turns in parts.items()}
@@ -325,12 +323,10 @@ def captioners(size):
 
 def check_training(ours, peer, batch, choices):
     """Check PyTorch's cost and gradients against ours with every option: the largest relative differences."""
-    from torch_peer import CHOICES
-
     cost, grads = ours.cost_and_grads(batch)
     costs, gradients = [], []
     for choice in choices:
-        for option in CHOICES[choice]:
+        for option in peer.options[choice]:
             peer.use({choice: option})
             its_cost, its_grads = peer.cost_and_grads(batch)
             costs.append(relative(its_cost, cost))
@@ -342,8 +338,6 @@ def check_self_critical(ours, peer, features, rewards):
     """Check PyTorch's rewards and weighted gradients against ours, on the same captions: the largest relative
     differences. What both sides draw is random, so of that, only the captions' mean lengths are compared.
     """
-    from torch_peer import CHOICES
-
     (words, lengths), (_, its_lengths) = (who.sample(features, SAMPLES) for who in (ours, peer))
     images = np.repeat(np.arange(len(features)), SAMPLES)
     expected = rewards['ours'](images, words, lengths)
@@ -351,11 +345,11 @@ def check_self_critical(ours, peer, features, rewards):
     batch, weights = weighted_batch(features, SAMPLES, words, lengths, weights_of(expected, SAMPLES, lengths))
     weights = weights.astype(features.dtype)
     grads, gradients = ours.weighted_grads(batch, weights), []
-    for option in CHOICES['recurrence']:
+    for option in peer.options['recurrence']:
         peer.use({'recurrence': option})
         its_grads = peer.weighted_grads(batch, weights)
         gradients += [relative(its_grads[name], g) for name, g in grads.items()]
-    for option in CHOICES['ended']:
+    for option in peer.options['ended']:
         peer.use({'ended': option})
         words, lengths, its_grads = peer.drawn_grads(features, SAMPLES)
         batch, weights = weighted_batch(features, SAMPLES, words, lengths, np.ones(len(words), features.dtype))
@@ -378,11 +372,9 @@ def agree(what, difference, limit):
 
 def fastest_way(peer, choices, run, rounds):
     """Try the options of one choice after the other: {choice: its fastest option}, which the peer then uses."""
-    from torch_peer import CHOICES
-
     way = {}
     for choice in choices:
-        best = dict.fromkeys(CHOICES[choice], math.inf)
+        best = dict.fromkeys(peer.options[choice], math.inf)
         for _ in range(rounds):
             for option in best:
                 peer.use({**way, choice: option})

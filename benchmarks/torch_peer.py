@@ -48,7 +48,7 @@ class Peer(nn.Module):
     def __init__(self, weights, generator, params):
         super().__init__()
         (D, E), V, H = weights['We'].shape, len(weights['Ws']), len(weights['Wd'])
-        self.generator, self.params = generator, params
+        self.options, self.generator, self.params = CHOICES, generator, params
         self.image, self.word, self.decoder = nn.Linear(D, E), nn.Embedding(V, E), nn.Linear(H, V)
         if generator == 'attention':
             K = weights['Wkey'].shape[1]
@@ -165,7 +165,7 @@ class Peer(nn.Module):
             images = self._dropout(images.index_select(0, image_rows), 'drop_prob_encoder')         # (N, E)
             image_rows = torch.arange(len(images))
         if self.generator == 'rnn':
-            rows = image_rows.index_select(0, _columns(sizes))
+            rows = image_rows.index_select(0, columns(sizes))
             H = self._recur(self._linear(words, self.input) + self.bhh + images.index_select(0, rows), sizes)
         else:
             N = len(image_rows)
@@ -217,7 +217,7 @@ class Peer(nn.Module):
         images (M, E) and the row of each sentence's (N,): for an LSTM that gets the image at every step.
         """
         recurrence, weight = self.way['recurrence'], self.recurrent.weight_hh_l0
-        rows = image_rows.index_select(0, _columns(sizes)) if self.every else None    # (P,)
+        rows = image_rows.index_select(0, columns(sizes)) if self.every else None    # (P,)
         if self.every and recurrence.startswith('nn'):
             X = torch.cat([X, images.index_select(0, rows)], 1)                 # (P, 2E)
         if recurrence == 'nn packed':
@@ -421,7 +421,7 @@ def _captions(steps):
     return [[ix for ix in row if ix] for row in torch.stack(steps, 1).tolist()]
 
 
-def _columns(sizes):
+def columns(sizes):
     """The index of the sentence that each packed row belongs to: (P,)."""
     N = int(sizes[0])
     return torch.arange(N).expand(len(sizes), N)[torch.arange(N) < sizes[:, None]]

@@ -9,6 +9,8 @@ import numpy as np
 from coco_shaped import SENTENCES, draw_sentences
 
 from imagernn.captioning.batch import make_batch
+from imagernn.nn.packing import pack
+from imagernn.ranking.model import Batch
 
 
 class Size(NamedTuple):
@@ -33,6 +35,15 @@ SIZES = {
 # of the jobs attention and self_critical: the features of EfficientNet-Lite0
 PICTURES = Size('Flickr8K, 512', 2535, 512, features=1280)
 REGIONS = PICTURES._replace(regions=26, attention=256)
+# of the rankers, whose words are encoded as WORD_ENCODING numbers: batches and sizes of train-ranker in docs/ranking.md
+RANKERS = {'sentences': Size('sentence vectors', 2537, 1024, sentences=128, features=1280, regions=1),
+           'regions': Size('words and regions', 2537, 512, sentences=128, features=1280, regions=26)}
+WORD_ENCODING = 300
+# length in words, without words that occur fewer than five times: how many of the 30,000 training sentences of
+# Flickr8K have it
+FLICKR8K_LENGTHS = {1: 2, 2: 35, 3: 181, 4: 435, 5: 1033, 6: 2084, 7: 2743, 8: 3076, 9: 3382, 10: 3316, 11: 3118,
+                    12: 2665, 13: 2159, 14: 1731, 15: 1234, 16: 871, 17: 629, 18: 431, 19: 317, 20: 172, 21: 109,
+                    22: 97, 23: 63, 24: 44, 25: 31, 26: 13, 27: 7, 28: 9, 29: 5, 30: 3, 31: 2, 32: 1, 33: 1, 35: 1}
 
 
 def random_batch(size, rng):
@@ -45,6 +56,14 @@ def random_batch(size, rng):
     words = np.concatenate([_zipf_words(size.words, length, rng) for length in lengths])
     batch = make_batch(random_images(size, N, rng), np.arange(N), words, lengths)
     return batch._replace(image_rows=np.arange(N))    # the longest sentence has the first image, and so on
+
+
+def random_ranking_batch(size, rng):
+    """A Batch of a ranker: random sentences with the lengths of Flickr8K's, and standardized features."""
+    N, shares = size.sentences, np.array(list(FLICKR8K_LENGTHS.values())) / sum(FLICKR8K_LENGTHS.values())
+    lengths = rng.choice(list(FLICKR8K_LENGTHS), N, p=shares)
+    words = _zipf_words(size.words, lengths.sum(), rng)
+    return Batch(rng.standard_normal((N, size.regions, size.features), np.float32), pack(words, lengths))
 
 
 def random_references(images, rng):

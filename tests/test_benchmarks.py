@@ -16,13 +16,14 @@ from imagernn.errors import InputError
 
 BENCHMARKS = str(Path(__file__).resolve().parents[1] / 'benchmarks')
 sys.path.append(BENCHMARKS)
-compare, report, work, ours, convnet, python_reward = (
-    importlib.import_module(name) for name in ('compare', 'report', 'work', 'ours', 'convnet', 'python_reward'))
+compare, report, work, ours, convnet, python_reward, ranking = (importlib.import_module(name) for name in (
+    'compare', 'report', 'work', 'ours', 'convnet', 'python_reward', 'ranking'))
 sys.path.remove(BENCHMARKS)
 
 pytestmark = pytest.mark.filterwarnings('ignore:.torch.jit.script. is deprecated')
 TINY = work.Size('tiny', words=40, hidden=16, sentences=6, features=40)
 TINY_REGIONS = TINY._replace(regions=3, attention=5)
+RANKERS = {'sentences': 1, 'regions': 3}    # the regions of a tiny ranker of each kind
 
 NETWORKS = {
     'VGG': vgg((1, 2, 1, 1, 1), (4, 16, 4, 4, 4), 9),
@@ -468,3 +469,44 @@ def test_a_process_reports_its_peak_memory(monkeypatch, tmp_path):
 
     monkeypatch.setattr(convnet, 'load_network', lambda path: Nothing())
     assert 10e6 < convnet.peak_memory(tmp_path / 'vgg16.npz') < 10e9
+
+
+# ---- ranking
+
+@pytest.mark.parametrize('kind', RANKERS)
+def test_cost_and_gradients_of_rankers_equal_pytorchs(torch_peer, kind):
+    one, peer, rng = ranking.contestants(kind, TINY._replace(regions=RANKERS[kind]))
+    one.model = large(one.model)
+    peer.load(one.model)
+    batch = work.random_ranking_batch(TINY._replace(regions=RANKERS[kind]), rng)
+    assert batch.features.shape == (6, RANKERS[kind], 40)
+    assert max(compare.check_training(one, peer, batch, peer.options).values()) < 1e-5
+
+
+@pytest.mark.parametrize('kind', RANKERS)
+def test_a_ranker_in_pytorch_learns_and_decays_the_same_weights_as_ours(torch_peer, kind):
+    one, peer, rng = ranking.contestants(kind, TINY._replace(regions=RANKERS[kind]))
+    batch = work.random_ranking_batch(TINY._replace(regions=RANKERS[kind]), rng)
+    costs = [peer.train_step(batch) for _ in range(12)]
+    assert costs[-1] < .8 * costs[0]
+    names = {id(parameter): name for name, parameter in peer.named_parameters()}
+    kept = {names[id(parameter)] for parameter in peer.optimizer.param_groups[1]['params']}
+    assert kept == {'image.bias', *(['out.bias'] if kind == 'regions' else [])}
+
+
+def test_the_made_up_album_is_searched(tmp_path):
+    models = ranking.made_up_models(np.random.default_rng(0))
+    index = ranking.made_up_index(tmp_path, 300, models, np.random.default_rng(0))
+    assert len(index.entries) == 300 and len(index.shards) == 2
+    words = sorted(models.by_sentence.checkpoint['wordtoix'])[:5]
+    assert len(ranking.Search(index, models).find(' '.join(words))['results']) == 100
+
+
+@pytest.mark.parametrize(('flags', 'message'), [
+    (['--only', 'step,walk'], '--only walk: unknown; choose from memory, step, search, indexing'),
+    (['--pairs', '0'], '--pairs 0: must be at least 1'),
+    (['--only', 'indexing'], '--only indexing: needs photos'),
+])
+def test_invalid_flags_of_the_ranking_benchmark(flags, message):
+    with pytest.raises(InputError, match=message):
+        ranking.parse(flags)
