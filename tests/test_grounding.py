@@ -12,6 +12,7 @@ from imagernn.ranking.grounding import (
     align,
     area,
     by_type,
+    contrasted,
     inside,
     places_of_sentences,
     pointing,
@@ -72,6 +73,13 @@ def test_smoothing_moves_words_to_the_region_of_their_neighbours():
     unchanged = S.copy()
     align(S, 1)
     np.testing.assert_array_equal(S, unchanged)
+
+
+def test_contrast_leaves_what_a_word_says_beyond_its_sentence():
+    S = np.array([[3., 1, 0], [3, 0, 2]])
+    np.testing.assert_array_equal(contrasted(S, 0), S)
+    assert align(contrasted(S, 0), 0).tolist() == [0, 0] and align(contrasted(S, 1), 0).tolist() == [1, 2]
+    assert contrasted(S[:0], 1).shape == (0, 3)
 
 
 def test_with_a_temperature_the_region_is_the_one_expected_to_be_nearest():

@@ -13,7 +13,7 @@ import numpy as np
 
 from imagernn.corpus.tokenize import tokenize
 from imagernn.errors import InputError, install_command
-from imagernn.ranking.grounding import align
+from imagernn.ranking.grounding import align, contrasted
 
 CANDIDATES = 100           # photos, or sentences, that the second stage orders
 SIMILAR = 1000             # photos whose captions may be among the candidates for a photo
@@ -105,7 +105,7 @@ class Search:
         with self._lock:
             vectors = self.models.by_region.encode_sentences([known]).vectors
             scores = self.models.by_region.word_scores(self._regions([photo])[0], vectors)[:len(known)]    # without END
-        regions = align(scores, BETA)
+        regions = align(contrasted(scores), BETA)
         return [{'word': word, 'score': round(float(row[region]), 4), 'box': self.models.boxes[region].tolist()}
                 for word, row, region in zip(known, scores, regions, strict=True)]
 

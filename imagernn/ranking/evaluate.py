@@ -40,7 +40,10 @@ def build_parser():
     add('--beta', type=float, nargs='+', default=[0.],
         help='How strongly neighbouring words keep to the same region: the score that each such pair adds. The first '
              'one is used for the page (default: 0).')
-    add('--region_temperature', type=float, default=.05,
+    add('--region_contrast', type=float, default=.7,
+        help='How much of the mean score over the words of the sentence is subtracted before each word takes a region: '
+             '0 is the model as it is, and lets the words of a sentence drift to the same region.')
+    add('--region_temperature', type=float, default=.02,
         help='How --entities chooses the region of a phrase: above 0, each region counts by exp(score / temperature), '
              'and the one that is expected to be nearest is taken; with 0, the one with the highest score.')
 
@@ -62,7 +65,7 @@ with loading(__name__, build_parser):    # --help does not wait for these
     from imagernn.formats.writing import refuse_to_replace, require_writable
     from imagernn.metrics.retrieval import ranks_in_folds, retrieval_intervals, retrieval_scores
     from imagernn.nn.workers import Workers
-    from imagernn.ranking.grounding import align, pointing
+    from imagernn.ranking.grounding import align, contrasted, pointing
     from imagernn.ranking.load import check_feature_size, load_ranker
     from imagernn.ranking.results import ranking_struct
     from imagernn.ranking.split import combined, encode_split, score_matrix
@@ -111,8 +114,9 @@ def checked_params(argv):
         raise InputError(f'--num_threads {params["num_threads"]}: must be at least 1')
     if not all(0 <= beta < np.inf for beta in params['beta']):
         raise InputError(f'--beta {" ".join(map(str, params["beta"]))}: must be finite numbers of at least 0')
-    if not 0 <= params['region_temperature'] < np.inf:
-        raise InputError(f'--region_temperature {params["region_temperature"]}: must be 0 or more')
+    for name in ('region_contrast', 'region_temperature'):
+        if not 0 <= params[name] < np.inf:
+            raise InputError(f'--{name} {params[name]}: must be a finite number of at least 0')
     return params
 
 
@@ -150,10 +154,10 @@ class Sight:
         """The scores of a sentence's known words and of END with each region of an image: (T, R)."""
         return self._vectors[self._starts[sentence]:self._starts[sentence + 1]] @ self._images[image].T
 
-    def align(self, image, sentence, beta):
+    def align(self, image, sentence, beta, contrast):
         """The region of each of these words in the best chain, and the score of the word with it: (T,), (T,)."""
         S = self.scores(image, sentence)
-        regions = align(S, beta)
+        regions = align(contrasted(S, contrast), beta)
         return regions, S[np.arange(len(S)), regions]
 
     def known(self, tokens):
@@ -196,7 +200,8 @@ def report_pointing(entities, provider, params, sight, image_of):
         return sight.scores(image, first[image] + place), known
 
     found = pointing([(marked[image['filename']], tokens[number]) for number, (_, image) in enumerate(pairs)],
-                     sight.boxes, word_scores, params['beta'], params['region_temperature'])
+                     sight.boxes, word_scores, params['beta'], params['region_temperature'],
+                     params['region_contrast'])
     print_pointing(found)
 
 
@@ -216,8 +221,8 @@ def write_page(output, scores, image_of, provider, params, checkpoints, sight, m
     tokens = [sentence['tokens'] for image in images for sentence in image['sentences']]
     wordtoix = checkpoints[0]['wordtoix'] if sight is None else sight.wordtoix
     known = [[place for place, token in enumerate(each) if wordtoix.get(token, 0) > 0] for each in tokens]
-    beta = params['beta'][0]
-    ground = sight and (lambda image, sentence: sight.align(image, sentence, beta))
+    beta, contrast = params['beta'][0], params['region_contrast']
+    ground = sight and (lambda image, sentence: sight.align(image, sentence, beta, contrast))
     write_json(output, ranking_struct(
         scores, image_of, [shown_path(provider.image_path(image)) for image in images], tokens, known, ground,
         sight and sight.boxes, {**params, 'checkpoint_path': ', '.join(params['checkpoints'])},
