@@ -423,7 +423,9 @@ def _read_regions(path, num_images):
                 boxes = boxes.whole().astype(np.float32)
             if not ((0 <= boxes).all() and (boxes[:, :2] < boxes[:, 2:]).all() and (boxes <= 1).all()):
                 raise _wrong_boxes(path, regions.shape[1])
-        return _Blocks(regions) if regions.chunks else regions.whole(), boxes
+        if regions.chunks:
+            return _Blocks(regions), boxes
+        return regions if regions.on_disk else regions.whole(), boxes    # a memory map would grow to the whole file
     except (InputError, MemoryError):
         raise
     except Exception as error:    # damage, as in open_features

@@ -294,7 +294,8 @@ def _places(dataset, file_size):
 class Numbers:
     """The values of a dataset that describe() has described: memory-mapped if contiguous, read by rows() if chunked.
 
-    shape, dtype: of the dataset. chunks: the shape of a chunk, or None if the dataset is contiguous.
+    shape, dtype: of the dataset. chunks: the shape of a chunk, or None if the dataset is contiguous. on_disk: whether
+    it is contiguous and can be indexed by row numbers without a memory map.
     """
 
     def __init__(self, path, described):
@@ -306,6 +307,7 @@ class Numbers:
         self._filters = described.get('filters')
         self._offset = described.get('offset')
         self._numbers = described.get('numbers')
+        self.on_disk = self._offset is not None and 0 not in self.shape
         self._places = {tuple(corner): place for corner, *place in described.get('places', ())}
 
     def whole(self):
@@ -317,6 +319,20 @@ class Numbers:
         if 0 in self.shape:
             return np.empty(self.shape, self.dtype)
         return np.memmap(self._path, self.dtype, 'r', self._offset, self.shape)
+
+    def __getitem__(self, ids):
+        """The rows with these numbers (n,) of a contiguous dataset, read from the file -> a new array (n, …).
+
+        Unlike pages of a memory map, what was read before does not count as memory of this process. Raises OSError,
+        or ValueError if the file has been truncated.
+        """
+        out = np.empty((len(ids), *self.shape[1:]), self.dtype)
+        with open(self._path, 'rb', buffering=0) as file:
+            for row, number in zip(out, ids.tolist(), strict=True):
+                file.seek(self._offset + number * row.nbytes)
+                if file.readinto(row) != row.nbytes:
+                    raise ValueError(f'{self._name}: row {number} is missing')
+        return out
 
     def rows(self, start, stop):
         """Rows start to stop of a chunked dataset -> a new array, (stop - start, *shape[1:]).
