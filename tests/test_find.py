@@ -13,6 +13,7 @@ from imagernn.convnet.extraction import average_regions, parse_regions
 from imagernn.formats.pictures import load_picture
 from imagernn.gallery.opening import open_album
 from imagernn.gallery.search import CANDIDATES, combined, largest
+from imagernn.ranking.grounding import contrasted
 from imagernn.ranking.ranker import Ranker
 from imagernn.runs.checkpoint_file import save_checkpoint
 
@@ -142,8 +143,9 @@ def test_words_are_seen_where_they_score_most_and_sentences_come_from_the_album(
     shape = len(search.models.boxes), by_region.dim
     image = index.vectors(np.array([7]), slice(search.models.by_sentence.dim, search.models.width)).reshape(shape)
     scores = by_region.word_scores(image, by_region.encode_sentences([['the', 'dog']]).vectors)    # END is the third
-    assert np.allclose([word['score'] for word in words], scores[:2].max(axis=1), atol=1e-4)
-    assert [word['box'] for word in words] == search.models.boxes[scores[:2].argmax(axis=1)].tolist()
+    regions = contrasted(scores[:2]).argmax(axis=1)
+    assert np.allclose([word['score'] for word in words], scores[[0, 1], regions], atol=1e-4)
+    assert [word['box'] for word in words] == search.models.boxes[regions].tolist()
 
     sentences = search.sentences(7)
     captions = {entry.caption for entry in index.entries}
