@@ -29,7 +29,7 @@ from imagernn.nn.layers import (
     relu_backward,
     relu_forward,
 )
-from imagernn.nn.packing import Packed, by_sentence, last_rows, pack, split
+from imagernn.nn.packing import Packed, by_sentence, last_rows, pack, split, unpack
 from imagernn.nn.sharing import add_up
 from imagernn.nn.workers import Workers
 from imagernn.ranking.losses import LOSSES
@@ -184,9 +184,7 @@ def encode_sentences(words, lengths, model, params, workers=None):
             vectors, _ = sentences_forward(packed, None, model, params, scratch)
             if params['ranker'] == 'sentences':
                 return vectors[np.argsort(packed.order)]
-            rows, ends = by_sentence(packed.batch_sizes)
-            places = [slice(ends[k], ends[k + 1]) for k in np.argsort(packed.order)]
-            return np.concatenate([vectors[rows[place]] for place in places])
+            return np.concatenate(unpack(vectors, packed))
 
     found = list(workers.map(encode, range(0, len(lengths), SENTENCES_AT_ONCE)))
     counts = np.ones(len(lengths), np.int64) if params['ranker'] == 'sentences' else np.asarray(lengths) + 1
