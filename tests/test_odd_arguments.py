@@ -40,6 +40,7 @@ USES = [    # every path that a command takes: {} in the place of one
     'train-convnet -o {}', 'prepare-coco --annotations {} --output o', 'make-scenes --images 3 --output {}',
     'prepare-coco --annotations c.json --karpathy_split {} --output o',
     'prepare-coco --annotations c.json --val 0 --test 0 --output {}', 'prepare-flickr --tokens {} --output o',
+    'train-text {}', 'train-text t.txt --val {}', 'train-text --resume {}', 'sample-text {}',
     'album {}', 'album . --index_folder {}', 'album . --captioner {}', 'album . --weights {}', 'find {} dogs',
     'train-ranker -d {}', 'train-ranker -d tiny --features {}.h5', 'train-ranker -d tiny --resume {}',
     'train-ranker -d tiny --checkpoint_output_directory {}', 'evaluate-ranker {}',
