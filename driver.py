@@ -6,7 +6,6 @@ Stopped by Ctrl-C or SIGTERM it saves first; however it was stopped, it resumes 
 
 import argparse
 import sys
-from shlex import quote
 
 from imagernn.captioning.flags import (
     add_evaluation_flags,
@@ -15,7 +14,7 @@ from imagernn.captioning.flags import (
     add_training_flags,
 )
 from imagernn.corpus.flags import add_data_flags
-from imagernn.errors import command, loading, script
+from imagernn.errors import loading, script
 from imagernn.runs.flags import HelpWithDefaults, add_optimizer_flags, add_output_flags, add_system_flags
 
 
@@ -43,6 +42,7 @@ with loading(__name__, build_parser):    # --help does not wait for these
     from imagernn.captioning.self_critical import SelfCritical
     from imagernn.captioning.start import perplexity_limits, prepare
     from imagernn.corpus.known_words import words_report
+    from imagernn.corpus.trained_on import evaluation_step
     from imagernn.corpus.vocab import lookup_table
     from imagernn.nn.schedules import schedule_of
     from imagernn.nn.workers import Workers
@@ -83,7 +83,7 @@ def train(state, solver, rng, provider, params):
     if params['self_critical_after'] >= 0:    # rewards take the place of the next word: perplexity may rise
         self_critical, watch = SelfCritical(provider, lookup, params), {}
     with Run(state, solver, rng, params, iters_per_epoch, schedule_of(params, iters_per_epoch), **watch,
-             next_step=lambda path: next_step(path, params, provider)) as run:
+             next_step=lambda path: evaluation_step('evaluate', path, params, provider)) as run:
         for _ in run.iterations():
             if self_critical and state.epoch > params['self_critical_after']:
                 # captions that the model draws itself: those with a high reward become likelier
@@ -108,13 +108,6 @@ def train(state, solver, rng, provider, params):
                 run.evaluated(split_perplexity(provider, 'val', state.evaluated_model, params, wordtoix,
                                                params['eval_max_images'], params['eval_batch_size'], workers))
     return run.exit_code
-
-
-def next_step(path, params, provider):
-    """What to type when the run has finished."""
-    root = '' if params['data_root'] == 'data' else f' --data_root {quote(params["data_root"])}'
-    split = '' if 'test' in provider.getSplitSizes() else ' --split val'
-    return f'next: {command("evaluate")} {quote(path)}{root}{split}'
 
 
 if __name__ == '__main__':

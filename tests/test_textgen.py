@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from driving import Stepper, nothing
 
 from imagernn.corpus.text import encode_texts, texts_of
 from imagernn.errors import InputError
@@ -129,21 +130,14 @@ def test_a_run_learns_and_resumed_equals_uninterrupted(book, tmp_path, more, cap
     assert values[-1] < values[0]
     # again, and resumed from the middle of an epoch: the schedule is that of the whole run
     path.unlink()
-    halt = {'n': 0}
-    step = train.Solver.step
+    state, solver, *rest = prepared([*flags, '-m', '3'])
 
-    def stopping(self, *args):
-        halt['n'] += 1
-        if halt['n'] == 18:
+    def halt(state):
+        if state.it == 17:
             raise KeyboardInterrupt
-        return step(self, *args)
 
-    train.Solver.step = stopping
-    try:
-        with pytest.raises(KeyboardInterrupt):
-            train.train(*prepared([*flags, '-m', '3']))
-    finally:
-        train.Solver.step = step
+    with pytest.raises(KeyboardInterrupt):
+        train.train(state, Stepper(solver, state, nothing, halt), *rest)
     _, middle = last_of(tmp_path)
     assert middle['it'] == 14
     assert train.main(['--resume', str(path)]) == 0

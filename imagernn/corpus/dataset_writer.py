@@ -28,7 +28,7 @@ def make_dataset(name, images, tokenizer='karpathy', first_imgid=0, first_sentid
 
     fields: a dict with filename, split and anything else to keep; captions: a list of strings. tokenizer: a key of
     TOKENIZERS. Images and sentences are numbered in the given order, with imgid from first_imgid and sentid from
-    first_sentid. Captions without a word are left out, and so are images without captions.
+    first_sentid. Captions that have no words are left out, and so are images that have no captions.
     Returns the dict, and a list of notes on what was left out or lost.
     Raises InputError if the tokenizer loses most letters of all captions, as karpathy does with Chinese, and if no
     caption has a word.

@@ -3,7 +3,6 @@
 Knows files and tokens; nothing of models.
 """
 
-import math
 from pathlib import Path
 from typing import NamedTuple
 
@@ -106,8 +105,3 @@ def _indices(split, parts, index_of, lines):
         raise InputError(f'of the {split} text no character or word is in the vocabulary; lower '
                          '--word_count_threshold, or give a text like the one of the training')
     return tokens, np.array([len(part) for part in found], np.int64)
-
-
-def bits(nats):
-    """Nats -> bits."""
-    return nats / math.log(2)

@@ -4,10 +4,11 @@ Knows nothing of models: a checkpoint is a dict with the entries params, feature
 """
 
 import sys
+from shlex import quote
 
 from imagernn.corpus.captioned_images import getDataProvider
 from imagernn.corpus.features import ORIGIN, ORIGIN_OF_REGIONS
-from imagernn.errors import InputError
+from imagernn.errors import InputError, command
 
 
 def trained_data(checkpoint, path, dataset, features):
@@ -48,6 +49,13 @@ def require_splits(provider):
     provider.require_split('train', "Mark the images to train on with the split 'train' in dataset.json.")
     provider.require_split('val', 'Take some of the training images as val with --val_share .1, or mark images with '
                                   "the split 'val' in dataset.json.")
+
+
+def evaluation_step(subcommand, path, params, provider):
+    """What to type when a run has finished, to evaluate its best checkpoint: a line that begins with "next: "."""
+    root = '' if params['data_root'] == 'data' else f' --data_root {quote(params["data_root"])}'
+    split = '' if 'test' in provider.getSplitSizes() else ' --split val'
+    return f'next: {command(subcommand)} {quote(path)}{root}{split}'
 
 
 def origin_changes(recorded, ours):

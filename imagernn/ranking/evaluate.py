@@ -98,7 +98,7 @@ def main(argv=None):
 
     grounded = next((number for number, checkpoint in enumerate(checkpoints)
                      if checkpoint['params']['ranker'] == 'regions'), None)
-    sight = None if grounded is None else Sight(*encoded[grounded][:2], provider, checkpoints[grounded])
+    sight = None if grounded is None else WordsInRegions(*encoded[grounded][:2], provider, checkpoints[grounded])
     if entities:
         report_pointing(entities, provider, params, sight, image_of)
     write_page(output, scores, image_of, provider, params, checkpoints, sight, measures)
@@ -140,7 +140,7 @@ def open_split(params, checkpoints):
     return provider
 
 
-class Sight:
+class WordsInRegions:
     """Where a model of regions sees the words of a split's sentences."""
 
     def __init__(self, images, sentences, provider, checkpoint):

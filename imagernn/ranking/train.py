@@ -6,10 +6,9 @@ saves first; however it was stopped, it resumes with --resume.
 
 import argparse
 import sys
-from shlex import quote
 
 from imagernn.corpus.flags import NO_WORD_VECTORS, add_data_flags
-from imagernn.errors import command, loading, script
+from imagernn.errors import loading, script
 from imagernn.ranking.flags import (
     MODEL_PARAMS,
     RUN_PARAMS,
@@ -42,6 +41,7 @@ with loading(__name__, build_parser):    # --help does not wait for these
 
     from imagernn.corpus.known_words import words_report
     from imagernn.corpus.trained_on import (
+        evaluation_step,
         note_other_origin,
         provider_for,
         require_same_data,
@@ -136,7 +136,8 @@ def train(state, solver, rng, provider, params):
     batch_size = min(params['batch_size'], provider.getSplitSize('train', 'images'))    # no image twice
     iters_per_epoch = max(1, num_sentences // batch_size)
     with Run(state, solver, rng, params, iters_per_epoch, schedule_of(params, iters_per_epoch),
-             subcommand='train-ranker', next_step=lambda path: next_step(path, params, provider)) as run:
+             subcommand='train-ranker',
+             next_step=lambda path: evaluation_step('evaluate-ranker', path, params, provider)) as run:
         for _ in run.iterations():
             # different images, each with one of its sentences: the others of the batch are what does not fit
             pairs = provider.sample_pairs('train', batch_size, rng, distinct=True)
@@ -154,13 +155,6 @@ def train(state, solver, rng, provider, params):
                 checkpoint = {**state.extra, 'model': state.evaluated_model, 'params': params}
                 run.evaluated(split_recall_sum(provider, 'val', checkpoint, params['eval_max_images'], workers))
     return run.exit_code
-
-
-def next_step(path, params, provider):
-    """What to type when the run has finished."""
-    root = '' if params['data_root'] == 'data' else f' --data_root {quote(params["data_root"])}'
-    split = '' if 'test' in provider.getSplitSizes() else ' --split val'
-    return f'next: {command("evaluate-ranker")} {quote(path)}{root}{split}'
 
 
 if __name__ == '__main__':
