@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from driving import Stepper, nothing
 
-from imagernn.corpus.text import encode_texts, texts_of
+from imagernn.corpus.text import encode_texts
 from imagernn.errors import InputError
 from imagernn.nn import stacked
 from imagernn.nn.gradcheck import directional_error, element_errors
@@ -14,6 +14,7 @@ from imagernn.nn.workers import Workers
 from imagernn.runs.checkpoint_file import load_checkpoint
 from imagernn.textgen import sample, train
 from imagernn.textgen.evaluate import nats_of
+from imagernn.textgen.load import text_of
 from imagernn.textgen.model import LAYERS, cost_and_grads, forward, init_model, make_tick, windows
 
 TOLERANCE = 1e-6
@@ -97,6 +98,14 @@ def test_sampling_takes_the_steps_of_training(layer):
     assert nats_of((tokens, np.array([30])), model, params) == pytest.approx(-np.mean(whole), abs=1e-12)
 
 
+@pytest.mark.parametrize('lines', [False, True])
+def test_the_number_of_threads_changes_no_score(lines):
+    params, model, rng = make('lstm', lines)
+    lengths = rng.integers(0, 9, 230) if lines else np.array([5000])
+    part = rng.integers(1, V, lengths.sum()), lengths
+    assert nats_of(part, model, params, Workers(3)) == pytest.approx(nats_of(part, model, params), abs=1e-12)
+
+
 def test_windows_continue_each_other_and_miss_nothing():
     tokens = np.arange(23)
     found = list(windows(tokens, 2, 4))
@@ -149,8 +158,7 @@ def test_a_run_learns_and_resumed_equals_uninterrupted(book, tmp_path, more, cap
 def prepared(argv):
     params = vars(train.build_parser().parse_args(argv))
     params['dataset'] = 'book'
-    texts = texts_of(params['text'], train.split_shares(params), {})
-    text = encode_texts(texts, params['level'], params['lines'], params['word_count_threshold'])
+    text = text_of(params)
     return *train.start(params, None, text), text, params
 
 
@@ -167,6 +175,39 @@ def test_a_model_writes_and_scores_text(book, tmp_path, capsys):
     assert sample.main([best, '--score', book]) == 0
     assert 'bits a character' in capsys.readouterr().out
     assert sample.main([best, '--prime', 'ü']) == 2 and "never seen 'ü'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize('more', [[], ['--lines'], ['--val', 'val.txt']])
+def test_the_splits_of_the_training_are_scored(book, tmp_path, more, capsys):
+    text = (tmp_path / 'book.txt').read_text()
+    (tmp_path / 'val.txt').write_text(text[:99])
+    assert train.main([book, *FLAGS, *more, '-m', '1']) == 0
+    best = str(last_of(tmp_path)[0])
+    capsys.readouterr()
+
+    def said(*flags):
+        code = sample.main([best, *flags])
+        out, err = capsys.readouterr()
+        assert code in (0, 2) and bool(err) == (code == 2)
+        return out or err
+
+    value = f'{last_of(tmp_path)[1]["val_nats"]:.4f} nats'
+    assert value in said('--split', 'val')
+    (tmp_path / 'book.txt').rename('moved.txt')
+    assert 'is not a file here' in said('--split', 'val') and '--text' in said('--split', 'val')
+    assert value in said('--split', 'val', '--text', 'moved.txt', '--num_threads', '2')
+    if '--val' in more:
+        assert 'was trained without one' in said('--split', 'test', '--text', 'moved.txt')
+    else:
+        (tmp_path / 'last.txt').write_text(text[-round(len(text) * .05):])
+        assert said('--split', 'test', '--text', 'moved.txt') == said('--score', 'last.txt')
+        (tmp_path / 'last.txt').write_text(text[round(len(text) * .9):])
+        both = said('--split', 'val', 'test', '--text', 'moved.txt')
+        assert both == said('--score', 'last.txt') or '--lines' in more    # a line on the border is cut in two
+    (tmp_path / 'moved.txt').write_text(text[1:])
+    assert 'moved.txt: is not as it was' in said('--split', 'val', '--text', 'moved.txt')
+    assert 'give one of them' in said('--split', 'val', '--score', 'moved.txt')
+    assert 'for --split' in said('--text', 'moved.txt')
 
 
 @pytest.mark.parametrize(('contents', 'words'), [

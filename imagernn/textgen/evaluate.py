@@ -2,34 +2,45 @@
 
 import numpy as np
 
-from imagernn.nn.packing import pack
+from imagernn.nn.packing import pack, split
+from imagernn.nn.workers import Workers
 from imagernn.textgen.model import forward, windows
 
 LINES_AT_ONCE = 100
-LENGTH = 200       # of a window; the state is carried on, so that it changes nothing but the memory
+LENGTH = 50        # of a window; the state is carried on, so that it changes nothing but the memory
 MOST_PARTS = 64    # of a stream, read side by side: each starts without what stands before it
 LEAST_PART = 2000  # tokens: the start is then a small part of it
 
 
-def nats_of(split, model, params, workers=None):
+def nats_of(part, model, params, workers=None):
     """The mean of -ln p over the characters or words of a split, (tokens, lengths); END counts in lines.
 
-    A stream is read in up to MOST_PARTS parts side by side, each of which starts from the state of zeros.
+    A stream is read in up to MOST_PARTS parts side by side, each of which starts from the state of zeros. Each thread
+    takes some of the parts, or of the lines.
     """
-    tokens, lengths = split
+    workers = workers or Workers()
     total, count = 0., 0
-    if params['lines']:
-        for first in range(0, len(lengths), LINES_AT_ONCE):
-            numbers = np.arange(first, min(first + LINES_AT_ONCE, len(lengths)))
-            logprobs, _, _ = forward(pack(*lines_from(tokens, lengths, numbers)), model, params)
-            total, count = total + float(logprobs.sum(dtype=np.float64)), count + len(logprobs)
-        return -total / max(1, count)
-    state, parts = None, max(1, min(MOST_PARTS, len(tokens) // LEAST_PART))
-    for batch in windows(tokens, parts, LENGTH):
-        logprobs, state, _ = forward(batch, model, params, state)
-        state = [tuple(array.copy() for array in part) for part in state]
-        total, count = total + float(logprobs.sum(dtype=np.float64)), count + len(logprobs)
+
+    def run(work):
+        (packed, _, _), state, scratch = work
+        logprobs, last, _ = forward(packed, model, params, state, scratch=scratch)
+        return float(logprobs.sum(dtype=np.float64)), [tuple(array.copy() for array in layer) for layer in last]
+
+    states = nothing = [None] * len(workers.scratches)
+    for batch in _batches(*part, params['lines']):
+        work = zip(split(batch, len(workers.scratches)), states, workers.scratches, strict=False)
+        sums, lasts = zip(*workers.run(run, list(work)), strict=True)
+        states = nothing if params['lines'] else lasts
+        total, count = total + sum(sums), count + len(batch.targets)
     return -total / max(1, count)
+
+
+def _batches(tokens, lengths, lines):
+    """Packed batches of all lines, or the windows of a stream in their order."""
+    if not lines:
+        return windows(tokens, max(1, min(MOST_PARTS, len(tokens) // LEAST_PART)), LENGTH)
+    return (pack(*lines_from(tokens, lengths, np.arange(first, min(first + LINES_AT_ONCE, len(lengths)))))
+            for first in range(0, len(lengths), LINES_AT_ONCE))
 
 
 def lines_from(tokens, lengths, numbers):

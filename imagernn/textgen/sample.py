@@ -31,6 +31,11 @@ def build_parser():
 
     add = parser.add_argument_group('scoring').add_argument
     add('--score', default='', metavar='FILE', help='Do not write; print how well the model predicts this text.')
+    add('--split', nargs='+', choices=('val', 'test'), default=[],
+        help='Do not write; print how well the model predicts this split of the text that it was trained on, or both '
+             'splits as one.')
+    add('--text', default='', metavar='FILE',
+        help='Where that text is now. Give it with --split if it was moved since the training.')
     add('--num_threads', type=int, default=NUM_THREADS, help='How many threads may work.')
     return parser
 
@@ -43,7 +48,7 @@ with loading(__name__, build_parser):    # --help does not wait for these
     from imagernn.nn.search import draw_words
     from imagernn.nn.workers import Workers
     from imagernn.textgen.evaluate import nats_of
-    from imagernn.textgen.load import load_text_model
+    from imagernn.textgen.load import load_text_model, trained_text
     from imagernn.textgen.model import LAYERS, make_tick
 
 
@@ -51,7 +56,7 @@ with loading(__name__, build_parser):    # --help does not wait for these
 def main(argv=None):
     params = checked_params(argv)
     checkpoint = load_text_model(params['checkpoint_path'], 'float32')
-    if params['score']:
+    if params['score'] or params['split']:
         return score(checkpoint, params)
     temperatures = [1 / (1 + bias) for bias in params['bias']] or [params['temperature']]
     for number, temperature in enumerate(temperatures):
@@ -72,16 +77,29 @@ def checked_params(argv):
         raise InputError(f'--temperature {params["temperature"]}: must be at least 0 and at most 1e6')
     if bad := [bias for bias in params['bias'] if not 0 <= bias <= 1e6]:
         raise InputError(f'--bias {bad[0]}: must be at least 0 and at most 1e6')
+    if params['score'] and params['split']:
+        raise InputError(f'--score {params["score"]}: is a text of its own, --split a part of the text of the training; '
+                         'give one of them')
+    if params['text'] and not params['split']:
+        raise InputError(f'--text {params["text"]}: says where the text of the training is, for --split; to score any '
+                         'other text give --score')
     return params
 
 
 def score(checkpoint, params):
-    """Print how well the model predicts the text in a file."""
-    trained = checkpoint['params']
-    text = encode_texts({'score': read_text(params['score'])}, trained['level'], trained['lines'], 1,
-                        checkpoint['ixtoword'])
-    nats = nats_of(text.splits['score'], checkpoint['model'], trained, Workers(params['num_threads']))
-    count = len(text.splits['score'][0])
+    """Print how well the model predicts the text in a file, or splits of the text that it was trained on."""
+    trained, path = checkpoint['params'], params['checkpoint_path']
+    if params['split']:
+        splits = trained_text(path, checkpoint, params['text']).splits
+        if missing := [split for split in params['split'] if split not in splits]:
+            raise InputError(f'--split {missing[0]}: {path} was trained without one; name a text with --score')
+        chosen = [splits[split] for split in splits if split in params['split']]
+        part = tuple(map(np.concatenate, zip(*chosen, strict=True)))
+    else:
+        part = encode_texts({'score': read_text(params['score'])}, trained['level'], trained['lines'], 1,
+                            checkpoint['ixtoword']).splits['score']
+    nats = nats_of(part, checkpoint['model'], trained, Workers(params['num_threads']))
+    count = len(part[0])
     if trained['level'] == 'char':
         print(f'{count:,} characters: {nats:.4f} nats, {nats / math.log(2):.4f} bits a character')
     else:

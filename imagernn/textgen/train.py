@@ -18,7 +18,6 @@ from imagernn.textgen.flags import (
     add_model_flags,
     add_training_flags,
     check_training_flags,
-    split_shares,
 )
 
 
@@ -37,11 +36,8 @@ def build_parser():
 
 
 with loading(__name__, build_parser):    # --help does not wait for these
-    import hashlib
-
     import numpy as np
 
-    from imagernn.corpus.text import encode_texts, texts_of
     from imagernn.nn import stacked
     from imagernn.nn.packing import pack
     from imagernn.nn.schedules import schedule_of
@@ -52,7 +48,7 @@ with loading(__name__, build_parser):    # --help does not wait for these
     from imagernn.runs.state import NATS, RunState, require_resumable, resumed
     from imagernn.runs.terminal import say
     from imagernn.textgen.evaluate import lines_from, nats_of
-    from imagernn.textgen.load import KIND, load_text_model
+    from imagernn.textgen.load import KIND, fingerprint_of, load_text_model, text_of
     from imagernn.textgen.model import LAYERS, cost_and_grads, init_model, num_windows, window
 
 
@@ -61,12 +57,9 @@ def main(argv=None):
     params, checkpoint = chosen_params(build_parser(), argv, load_text_model, load_resumable, MODEL_PARAMS, RUN_PARAMS)
     check_training_flags(params)
     params['dataset'] = Path(params['text']).stem
-    files = {split: params[split] for split in ('val', 'test') if params[split]}
     if params['test'] and not params['val']:
         raise InputError(f'--test {params["test"]}: needs --val, or leave both out to take shares of the text')
-    texts = texts_of(params['text'], split_shares(params), files)
-    text = encode_texts(texts, params['level'], params['lines'], params['word_count_threshold'],
-                        checkpoint and checkpoint['ixtoword'])
+    text = text_of(params, checkpoint and checkpoint['ixtoword'])
     return train(*start(params, checkpoint, text), text, params)
 
 
@@ -80,9 +73,8 @@ def load_resumable(path):
 def start(params, checkpoint, text):
     """The RunState, solver and random stream of a new run, or as the checkpoint left them."""
     dtype, rng, solver = np.dtype(params['dtype']), np.random.default_rng(params['seed']), Solver(params)
-    digest = hashlib.blake2b(b''.join(tokens.tobytes() for tokens, _ in text.splits.values()), digest_size=16)
     extra = {'kind': KIND, 'ixtoword': text.ixtoword, 'wordtoix': {unit: ix for ix, unit in text.ixtoword.items()},
-             'fingerprint': {'text': digest.hexdigest()}, 'carried': {}}
+             'fingerprint': fingerprint_of(text), 'carried': {}}
     if checkpoint is None:
         state = RunState(init_model(params, len(text.ixtoword), rng, dtype), NATS, extra)
     else:
@@ -113,7 +105,7 @@ def train(state, solver, rng, text, params):
         f'{sum(w.size for w in state.model.values()):,} parameters')
 
     with Run(state, solver, rng, params, iters_per_epoch, schedule_of(params, iters_per_epoch),
-             subcommand='train-text', next_step=next_step) as run:
+             subcommand='train-text', next_step=lambda path: next_step(path, 'test' in text.splits)) as run:
         for _ in run.iterations():
             if params['lines']:
                 # lines, drawn with replacement; each starts from zeros
@@ -153,9 +145,10 @@ def carry(state, last):
     state.extra['carried'] = {f'{k}_{i}': array for k, parts in enumerate(last) for i, array in enumerate(parts)}
 
 
-def next_step(path):
+def next_step(path, has_test):
     """What to type when the run has finished."""
-    return f'next: {command("sample-text")} {quote(path)}'
+    next_step = f'next: {command("sample-text")} {quote(path)}'
+    return f'{next_step}\nits score on test: {next_step.removeprefix("next: ")} --split test' if has_test else next_step
 
 
 if __name__ == '__main__':
