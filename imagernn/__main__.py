@@ -23,6 +23,7 @@ COMMANDS = {    # name: module, or script of the checkout; sentence
                         'Rank the images and sentences of a split; say which word is where.'),
     'train-text': ('imagernn.textgen.train', 'Train a language model on a text, by characters or words.'),
     'sample-text': ('imagernn.textgen.sample', 'Write text with a trained language model, or score a text.'),
+    'train-translator': ('imagernn.translation.train', 'Train a translation model on pairs of sentences.'),
     'album': ('imagernn.album', 'Search and browse a folder of photos in a browser.'),
     'find': ('imagernn.find', 'Find the photos in a folder that a sentence describes.'),
     'publish': ('imagernn.publish', 'Make a small copy of a checkpoint to share.'),

@@ -40,6 +40,9 @@ USES = [    # every path that a command takes: {} in the place of one
     'train-convnet -o {}', 'prepare-coco --annotations {} --output o', 'make-scenes --images 3 --output {}',
     'prepare-coco --annotations c.json --karpathy_split {} --output o',
     'prepare-coco --annotations c.json --val 0 --test 0 --output {}', 'prepare-flickr --tokens {} --output o',
+    *(f'train-translator --source t.txt --target t.txt --val_source t.txt --val_target t.txt {flag} {{}}' for flag in (
+        '--source', '--target', '--val_source', '--val_target', '--resume', '--init_model_from',
+        '--checkpoint_output_directory')),
     'train-text {}', 'train-text t.txt --val {}', 'train-text --resume {}', 'sample-text {}',
     'album {}', 'album . --index_folder {}', 'album . --captioner {}', 'album . --weights {}', 'find {} dogs',
     'train-ranker -d {}', 'train-ranker -d tiny --features {}.h5', 'train-ranker -d tiny --resume {}',

@@ -27,6 +27,7 @@ MAY_IMPORT = {
     'convnet': MATERIAL,
     'ranking': MATERIAL,
     'textgen': MATERIAL,
+    'translation': MATERIAL,
     # joins the tasks for a folder of photos
     'gallery': {*MATERIAL, 'captioning', 'convnet', 'ranking', 'captioner'},
 }

@@ -50,6 +50,7 @@ KINDS = {    # what writes a checkpoint -> the subcommands of imagernn that take
     'captioning': ('train', 'caption', 'evaluate', 'publish'),
     'convnet': ('train-convnet',),
     'textgen': ('train-text', 'sample-text'),
+    'translation': ('train-translator', 'translate'),
     'ranking': ('train-ranker', 'evaluate-ranker', 'publish', 'album', 'find'),
 }
 FLOATS = (np.float16, np.float32, np.float64)

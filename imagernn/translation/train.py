@@ -1,0 +1,172 @@
+"""Train a translation model: imagernn train-translator --source train.fr --target train.en …
+
+The loop is in plain sight in train(). Writes checkpoints and a status file as it runs. Stopped by Ctrl-C or SIGTERM it
+saves first; however it was stopped, it resumes with --resume.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+from shlex import quote
+
+from imagernn.errors import InputError, command, loading, script
+from imagernn.runs.flags import HelpWithDefaults, add_optimizer_flags, add_output_flags, add_system_flags
+from imagernn.translation.flags import (
+    MODEL_PARAMS,
+    RUN_PARAMS,
+    add_data_flags,
+    add_model_flags,
+    add_training_flags,
+    check_training_flags,
+)
+
+
+def build_parser():
+    parser = argparse.ArgumentParser(prog='imagernn train-translator', formatter_class=HelpWithDefaults,
+                                     description='Train a translation model on pairs of sentences.')
+    add_data_flags(parser)
+    add_model_flags(parser)
+    add_training_flags(parser)
+    add_optimizer_flags(parser)
+    add_output_flags(parser)
+    add_system_flags(parser)
+    parser.set_defaults(fappend='translation', solver='adam', learning_rate=1e-3, learning_rate_schedule='cosine',
+                        grad_clip_by='norm')
+    return parser
+
+
+with loading(__name__, build_parser):    # --help does not wait for these
+    import hashlib
+
+    import numpy as np
+
+    from imagernn.corpus.vocab import START
+    from imagernn.metrics.perplexity import perplexity
+    from imagernn.nn.schedules import schedule_of
+    from imagernn.nn.solver import Solver
+    from imagernn.nn.workers import Workers
+    from imagernn.runs.run import Run
+    from imagernn.runs.start import chosen_params
+    from imagernn.runs.state import PERPLEXITY, RunState, require_resumable, resumed
+    from imagernn.runs.terminal import say
+    from imagernn.translation.batch import make_batch
+    from imagernn.translation.evaluate import nats_of
+    from imagernn.translation.load import KIND, load_translator
+    from imagernn.translation.model import cost_and_grads, init_model
+    from imagernn.translation.text import (
+        END,
+        Pairs,
+        batch_chooser,
+        chosen,
+        encode,
+        read_pairs,
+        unknown_share,
+        vocabulary,
+    )
+
+
+@script
+def main(argv=None):
+    return train(*prepare(argv))
+
+
+def prepare(argv):
+    """What train() needs, from the command line: state, solver, rng, the Pairs of each split, and params."""
+    parser = build_parser()
+    given = parser.parse_args(argv)
+    parser.set_defaults(dataset=f'{Path(given.source).name}-{Path(given.target).suffix[1:]}')    # train.fr-en
+    params, checkpoint = chosen_params(parser, argv, load_translator, load_resumable, MODEL_PARAMS, RUN_PARAMS)
+    check_training_flags(params)
+    vocabularies, splits = read_splits(params, checkpoint)
+    return *start(params, checkpoint, vocabularies, splits), splits, params
+
+
+def load_resumable(path):
+    """The checkpoint at path; InputError unless a run can resume from it."""
+    checkpoint = load_translator(path)
+    require_resumable(path, checkpoint, PERPLEXITY)
+    return checkpoint
+
+
+def read_splits(params, checkpoint):
+    """The two vocabularies, source and target, those of the checkpoint if there is one; and {'train', 'val'} -> Pairs.
+
+    Reports how much was read, and how much of it is unknown.
+    """
+    texts, vocabularies = {}, None
+    for split, prefix in (('train', ''), ('val', 'val_')):
+        *texts[split], num_empty = read_pairs(params[f'{prefix}source'], params[f'{prefix}target'],
+                                              params['tokenizer'], params['lower_case'])
+        without = f'; {num_empty:,} with an empty side were left out' if num_empty else ''
+        say(f'{split}: {len(texts[split][0]):,} pairs of sentences{without}')
+    if checkpoint:
+        vocabularies = checkpoint['source_ixtoword'], checkpoint['ixtoword']
+    else:
+        vocabularies = [vocabulary(sentences, params['word_count_threshold'], first)
+                        for sentences, first in zip(texts['train'], (START, END), strict=True)]
+    splits = {split: Pairs(*map(encode, sides, vocabularies)) for split, sides in texts.items()}
+    for side, ixtoword, of_train, of_val in zip(Pairs._fields, vocabularies, *splits.values(), strict=True):
+        say(f'{side}: {len(ixtoword):,} words with the special ones; {100 * unknown_share(of_train):.1f} % of the '
+            f'training text and {100 * unknown_share(of_val):.1f} % of val are unknown')
+        if unknown_share(of_train) == 1:
+            raise InputError(f'{params[side]}: no word is in the vocabulary; give sentences like those of the training')
+    return vocabularies, splits
+
+
+def start(params, checkpoint, vocabularies, splits):
+    """The RunState, solver and random stream of a new run, or as the checkpoint left them."""
+    dtype, rng, solver = np.dtype(params['dtype']), np.random.default_rng(params['seed']), Solver(params)
+    source_ixtoword, ixtoword = vocabularies
+    digest = hashlib.blake2b(b''.join(array.tobytes() for pairs in splits.values() for side in pairs
+                                      for array in side), digest_size=16)
+    extra = {'kind': KIND, 'ixtoword': ixtoword, 'wordtoix': {word: ix for ix, word in ixtoword.items()},
+             'source_words': list(source_ixtoword.values()), 'fingerprint': {'text': digest.hexdigest()}}
+    if checkpoint is None:
+        model = init_model(params, len(source_ixtoword), len(ixtoword), rng, dtype)
+    else:
+        model = {name: array.astype(dtype) for name, array in checkpoint['model'].items()}
+    if params['resume']:
+        if checkpoint.get('fingerprint') != extra['fingerprint']:
+            raise InputError(f'{params["resume"]}: the sentences have changed since; restore them, or start a new run '
+                             'from the weights with --init_model_from')
+        state = resumed(params['resume'], checkpoint, model, PERPLEXITY, extra, solver, rng)
+    else:
+        state = RunState(model, PERPLEXITY, extra)
+    state.keep_average_where(params['weight_average'])
+    state.keep_good_where(params['on_divergence'], solver, rng)
+    return state, solver, rng
+
+
+def train(state, solver, rng, splits, params):
+    """The training loop. Returns the exit code: 0, 1 if the run was aborted, 130 or 143 if it was stopped."""
+    workers = Workers(params['num_threads'])
+    numbers_at, iters_per_epoch = batch_chooser(splits['train'], params['batch_size'], params['seed'])
+    say(f'{sum(w.size for w in state.model.values()):,} parameters')
+
+    with Run(state, solver, rng, params, iters_per_epoch, schedule_of(params, iters_per_epoch),
+             subcommand='train-translator', next_step=next_step) as run:
+        for _ in run.iterations():
+            # pairs of similar lengths; an epoch has every pair once
+            pairs = chosen(splits['train'], numbers_at(state.it))
+            batch = make_batch(*pairs.source, *pairs.target)
+
+            # forward and backward pass: the cost, and its gradient by every parameter
+            cost, grads, stats = cost_and_grads(batch, state.model, params, rng, workers)
+
+            # learn from it, unless it shows that the run has diverged: then it rolls back or aborts
+            if run.passes(cost, grads, stats):
+                run.update(grads, workers)
+
+            # now and then, and at the end, see how well it predicts translations that it was not trained on
+            if run.evaluates():
+                run.evaluated(perplexity(-nats_of(splits['val'], state.evaluated_model, params, workers), 1))
+    return run.exit_code
+
+
+def next_step(path):
+    """What to type when the run has finished."""
+    return f'next: {command("translate")} {quote(path)}'
+
+
+if __name__ == '__main__':
+    sys.exit(main())
