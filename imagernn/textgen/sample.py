@@ -41,15 +41,17 @@ def build_parser():
 
 
 with loading(__name__, build_parser):    # --help does not wait for these
+    from itertools import islice
+
     import numpy as np
 
-    from imagernn.corpus.text import encode_texts, read_text, units_of
+    from imagernn.corpus.text import encode_texts, read_text
     from imagernn.nn import stacked
-    from imagernn.nn.search import draw_words
     from imagernn.nn.workers import Workers
     from imagernn.textgen.evaluate import nats_of
     from imagernn.textgen.load import load_text_model, trained_text
     from imagernn.textgen.model import LAYERS, make_tick
+    from imagernn.textgen.reading import drawing, first_token, steps, tokens_of
 
 
 @script
@@ -78,8 +80,8 @@ def checked_params(argv):
     if bad := [bias for bias in params['bias'] if not 0 <= bias <= 1e6]:
         raise InputError(f'--bias {bad[0]}: must be at least 0 and at most 1e6')
     if params['score'] and params['split']:
-        raise InputError(f'--score {params["score"]}: is a text of its own, --split a part of the text of the training; '
-                         'give one of them')
+        raise InputError(f'--score {params["score"]}: is a text of its own, and --split a part of the text of the '
+                         'training; give one of them')
     if params['text'] and not params['split']:
         raise InputError(f'--text {params["text"]}: says where the text of the training is, for --split; to score any '
                          'other text give --score')
@@ -110,35 +112,26 @@ def score(checkpoint, params):
 def written(checkpoint, prime, length, samples, temperature, rng):
     """Texts that the model writes: a list of strings, which begin with prime.
 
-    temperature 0 takes the likeliest character or word. In lines a text ends at its END. InputError where no part of
-    the prime is known.
+    temperature 0 takes the likeliest character or word. In lines a text ends at its END. InputError where a part of
+    the prime is unknown.
     """
     model, params, ixtoword = (checkpoint[name] for name in ('model', 'params', 'ixtoword'))
-    level, lines = params['level'], params['lines']
-    index_of = {unit: ix for ix, unit in ixtoword.items() if ix or not lines}
-    units = units_of(prime, level) if prime else []
-    if unknown := [unit for unit in units if unit not in index_of]:
-        raise InputError(f'--prime {prime!r:.60}: the model has never seen {unknown[0]!r:.40}; begin in another way')
-    known = [index_of[unit] for unit in units]
+    known = tokens_of(prime, checkpoint)
     tick, state = make_tick(model, params), stacked.zero_state(LAYERS[params['layer']], samples, model)
-    # START of a line; a stream begins as if after the end of a line, or with whatever comes first
-    first = 0 if lines else index_of.get('\n', 1 if len(ixtoword) > 1 else 0)
-    words = np.full(samples, first)
+    words = np.full(samples, first_token(checkpoint))
     for word in known:
         _, state = tick(words, state)
         words = np.full(samples, word)
     found, alive = [], np.ones(samples, bool)
-    for _ in range(length):
-        logprobs, state = tick(words, state)
-        words = logprobs.argmax(axis=1) if temperature == 0 else draw_words(logprobs / temperature, rng)
-        if lines:
-            alive &= words != 0
+    for _, drawn, _ in islice(steps(tick, words, state, drawing(temperature, rng)), length):
+        if params['lines']:
+            alive &= drawn != 0
             if not alive.any():
                 break
-        found.append(np.where(alive, words, -1))
-    separator = '' if level == 'char' else ' '
-    return [_joined([*units, *(ixtoword[ix] for ix in column if ix >= 0)], separator)
-            for column in np.transpose(found).tolist()] if found else [separator.join(units)] * samples
+        found.append(np.where(alive, drawn, -1))
+    separator = '' if params['level'] == 'char' else ' '
+    columns = np.transpose(found).tolist() if found else [[]] * samples
+    return [_joined([ixtoword[ix] for ix in (*known, *column) if ix >= 0], separator) for column in columns]
 
 
 def _joined(units, separator):
