@@ -31,7 +31,8 @@ from imagernn.web import THUMBNAIL
 from imagernn.web.server import VIS
 
 PAGE = 'results.html'
-FILES = ('common.css', 'feed.css', 'results.css', 'common.js', 'feed.js', 'attention.js', 'results.js', 'search.js')
+SEARCH = 'search.js'
+FILES = ('common.css', 'feed.css', 'results.css', 'common.js', 'feed.js', 'attention.js', 'results.js', SEARCH)
 JPEG_QUALITY = 75
 MOST_REGIONS = 1000
 
@@ -406,11 +407,12 @@ def _embedded(picture, problem, size):
 def single_file(data, page=PAGE, files=FILES):
     """A page as HTML with its styles, scripts and data inside. It runs no other script and loads nothing.
 
-    page: its file in vis/; files: those that it loads, the last of which is search.js, the script of a worker.
+    page: its file in vis/; files: those that it loads. search.js, the script of a worker, becomes text for one.
     """
     text = {name: (VIS / name).read_text(encoding='utf-8') for name in (page, *files)}
     styles = [f'\n{text[name]}' for name in files if name.endswith('.css')]
-    scripts = [f'\n{text[name]}' for name in files[:-1] if name.endswith('.js')]
+    scripts = [f'\n{text[name]}' for name in files if name.endswith('.js') and name != SEARCH]
+    worker = [f'<script type="text/plain" id="{SEARCH}">\n{text[SEARCH]}</script>'] if SEARCH in files else []
     # a "<" in the data could end the script element; as an escape it means the same in JSON
     embedded = json.dumps(data, separators=(',', ':')).replace('<', '\\u003c')
     policy = (f"default-src 'none'; img-src data:; worker-src blob:; style-src {_hashes(styles)}; "
@@ -418,8 +420,7 @@ def single_file(data, page=PAGE, files=FILES):
     head = [f'<meta http-equiv="Content-Security-Policy" content="{policy}">',
             *(f'<style>{style}</style>' for style in styles)]
     body = [f'<script type="application/json" id="data">{embedded}</script>',
-            f'<script type="text/plain" id="search.js">\n{text["search.js"]}</script>',
-            *(f'<script>{script}</script>' for script in scripts)]
+            *worker, *(f'<script>{script}</script>' for script in scripts)]
     html = re.sub(r'<link rel="stylesheet".*\n', '', text[page])
     html = re.sub(r'<script src=.*\n', '', html)
     return html.replace('</head>', '\n'.join([*head, '</head>'])).replace('</body>', '\n'.join([*body, '</body>']))
