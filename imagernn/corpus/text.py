@@ -14,6 +14,7 @@ from imagernn.errors import InputError, unreadable
 SPLITS = ('train', 'val', 'test')
 UNKNOWN = '<unk>'    # a word of the stream that is not in the vocabulary; in lines such words are dropped
 LINE_END = '\n'      # a word of its own where a text is a stream of words
+LONGEST_LINE = 10 ** 4    # characters or words of a line that is read as a whole: memory grows with its length
 
 
 class Text(NamedTuple):
@@ -46,7 +47,7 @@ def texts_of(path, shares, files):
     """The text of each split: of one file, divided by shares (train, val, test), or of files of their own.
 
     shares: three numbers; files: split -> path, for val and test, or an empty dict. The text is divided in its order,
-    between two lines where there are many. InputError where a split would be empty.
+    at exactly these shares of its characters. InputError where a split would be empty.
     """
     text = read_text(path)
     if files:
@@ -80,7 +81,7 @@ def encode_texts(texts, level, lines, threshold, ixtoword=None):
 
     level: 'char' or 'word'; lines: whether each line is a sentence of its own. The vocabulary, unless ixtoword gives
     one, has the units of train that occur at least threshold times, in the order of their first occurrence. InputError
-    where no unit of a split is known.
+    where no unit of a split is known, a stream is too short to predict anything, or a line is longer than LONGEST_LINE.
     """
     cut = lines_of if lines else lambda text, level: [units_of(text, level)]
     parts = {split: cut(text, level) for split, text in texts.items()}
@@ -100,7 +101,12 @@ def _indices(split, parts, index_of, lines):
     """The tokens of a split and the length of each line; in a stream unknown units are index 0, in lines they go."""
     found = [[index_of[unit] for unit in part if unit in index_of] if lines
              else [index_of.get(unit, 0) for unit in part] for part in parts]
+    if lines and (longest := max(map(len, found), default=0)) > LONGEST_LINE:
+        raise InputError(f'a line of the {split} text has {longest:,} characters or words; each line is read as a '
+                         f'whole, so give lines of at most {LONGEST_LINE:,}, or read a stream, without --lines')
     tokens = np.array([ix for part in found for ix in part], np.int64)
+    if not lines and len(tokens) < 2:
+        raise InputError(f'the {split} text has a single character or word, and so none to predict; give a longer one')
     if not (tokens.any() or lines and len(tokens)):
         raise InputError(f'of the {split} text no character or word is in the vocabulary; lower '
                          '--word_count_threshold, or give a text like the one of the training')
