@@ -171,6 +171,18 @@ def test_only_a_perplexity_diverges_by_its_values():
     assert parsed(scored([1., 9.], perplexity))['state'] == 'diverged'
 
 
+def test_the_last_samples_are_shown_the_latest_first():
+    run = scored([.5, .6, .7])
+    run['history'][0]['sample'], run['history'][2]['sample'] = 'a b', 'x' * 2000
+    run['history'][1]['sample'] = ['no text']
+    first, second = parsed(run)['samples']
+    assert second == {'epoch': .1, 'val': .5, 'text': 'a b'} and first['epoch'] == .3 and len(first['text']) == 1000
+    many = scored([.5] * 30)
+    for number, report in enumerate(many['history']):
+        report['sample'] = str(number)
+    assert [sample['text'] for sample in parsed(many)['samples']] == [str(number) for number in range(29, 9, -1)]
+
+
 @pytest.mark.parametrize('wrong', [
     None, 'accuracy', 1, [], {}, {**ACCURACY, 'name': None}, {**ACCURACY, 'name': ''}, {**ACCURACY, 'name': '  '},
     {**ACCURACY, 'name': 'x' * 61}, {**ACCURACY, 'name': 'a\nb'}, {**ACCURACY, 'name': 'a\u202eb'},
@@ -551,6 +563,28 @@ def test_values_are_shown_with_the_name_of_their_score(mixed_page):
     assert page.locator('#values caption').inner_text() == '3 of 3 reports, latest first; Val and Training: accuracy'
     first = page.locator('#values tbody tr').first.locator('td').all_inner_texts()
     assert first == ['0.30', '30', '2 min', '0.9375', '0.4688', '250 ms']
+
+
+def test_what_a_model_wrote_is_shown_as_text(mixed_page, mixed):
+    page = mixed_page
+    panel = page.locator('#samples')
+    assert panel.is_hidden()
+    for name, texts in ('x', ['one', HOSTILE[0]]), ('y', ['two\n  lines', HOSTILE[1]]):
+        run = scored([.2, .25], params={'name': name})
+        for report, text in zip(run['history'], texts, strict=True):
+            report['sample'] = text
+        write(mixed, f'net_{name}_status.json', run)
+    look_again(page)
+    panel.wait_for()
+    assert page.locator('#samples-title').inner_text() == 'Samples of net_x'
+    assert panel.locator('.sample').all_text_contents() == [HOSTILE[0], 'one']
+    page.locator('.run', has_text='net_y').click()
+    assert panel.locator('.sample').all_text_contents() == [HOSTILE[1], 'two\n  lines']
+    assert panel.locator('li .soft').all_inner_texts() == ['epoch 0.20, accuracy 0.2500 on val',
+                                                           'epoch 0.10, accuracy 0.2000 on val']
+    assert page.locator('main img, main script').count() == 0
+    page.fill('#filter', 'host')
+    assert panel.is_hidden()
 
 
 def test_a_score_that_appears_later_gets_its_charts_in_order(page, folder):

@@ -207,6 +207,7 @@ function show(curvesToo = true) {
   showSummary(list);
   if (curvesToo) showCharts(list);
   showTable(list);
+  showSamples(list);
   showValues(list);
 }
 
@@ -422,6 +423,21 @@ function fillSettings(list, pairs) {
   list.dataset.said = text;
   list.replaceChildren(...pairs.map(([name, value]) => element('div', {}, element('dt', {}, name),
                                                               element('dd', {}, value === '' ? '–' : value))));
+}
+
+// What a model wrote as it learned: that of a selected run, or else of the best one that has samples.
+
+function showSamples(list) {
+  const writers = [...byScore(list).values()].flat().filter(run => run.samples.length);
+  const run = writers.find(other => picked.has(other.number)) ?? writers[0];
+  const panel = byId('samples'), said = run && `${run.number} ${run.version}`;
+  panel.hidden = !run;
+  if (!run || panel.dataset.said === said) return;
+  panel.dataset.said = said;
+  setText(byId('samples-title'), `Samples of ${run.name}`);
+  panel.querySelector('ol').replaceChildren(...run.samples.map(({epoch, val, text}) => element('li', {},
+    element('div', {class: 'soft small'}, `epoch ${number(epoch)}, ${run.score.name} ${scored(run, val)} on val`),
+    element('div', {class: 'text sample', dir: 'auto'}, text))));
 }
 
 // The values of one run as a table: an alternative to the charts, for screen readers and exact numbers.

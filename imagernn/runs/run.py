@@ -9,6 +9,7 @@ A trainer's loop shows the training alone. Knows nothing of images, words or net
                 run.update(grads, workers)           # solver.step with the learning rate of this epoch
             if run.evaluates():
                 run.evaluated(…)                     # the score of state.evaluated_model on val
+                run.sampled(…)                       # where a model writes: a text that it wrote
     return run.exit_code                             # 0; 1: aborted; 130, 143: stopped by a signal
 """
 
@@ -31,6 +32,7 @@ from imagernn.runs.status import StatusFile
 from imagernn.runs.terminal import say, warn
 
 STARTED = time.perf_counter()
+MOST_SAMPLE = 1000    # characters of a text that the model wrote: reports stay small
 
 
 class Run:
@@ -159,6 +161,11 @@ class Run:
         own = '' if key == state.score.key else f'{key} '    # such as the loss of a ranker
         train = 'not trained on' if state.smooth_train is None else f'{own}{state.smooth_train:.4f} on train (smoothed)'
         say(f'epoch {state.epoch:.2f}: {state.score.name} {value:.4f} on val, {train}')
+
+    def sampled(self, text):
+        """Show a text that the evaluated model wrote, on the terminal and in the report on this evaluation."""
+        self._report['sample'] = text[:MOST_SAMPLE]
+        say('\n'.join(f'  {line}' for line in self._report['sample'].split('\n')))
 
     # ---- between the steps
 

@@ -17,7 +17,8 @@ class StatusFile:
 
     It is JSON: params; state, one of running, finished, stopped and aborted; reason, of the last two; score, the name
     of the validation score, its keys in history and whether higher is better; and history, a list of reports. A report
-    whose evaluated is not true repeats the validation score of an earlier one.
+    whose evaluated is not true repeats the validation score of an earlier one; one with a sample has a text that the
+    model wrote.
     """
 
     def __init__(self, params, score, path):

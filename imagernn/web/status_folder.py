@@ -24,6 +24,8 @@ MOST_BYTES = 2 ** 25           # of a file: months of reports
 MOST_POINTS = 5000             # of a curve on the page; a longer history is thinned out
 MOST_SETTINGS = 200
 MOST_TEXT = 300                # characters of a setting or a reason
+MOST_SAMPLES = 20              # texts that the model wrote, the last ones
+MOST_SAMPLE = 1000             # characters of one
 MOST_NAME = 60                 # characters of a score's name, and of its keys
 PERPLEXITY = {'name': 'perplexity', 'val': 'val_ppl2', 'train': 'smooth_train_ppl2', 'higher_is_better': False}
 RECENT = 20                    # reports from which the speed of a run is estimated
@@ -114,10 +116,11 @@ def parse_status(content):
 
     Returns {settings: {name: text}, state: one of STATES or 'diverged', reason, iter, max_iter, epoch, max_epoch,
     score: {name, train_name, higher_is_better}, best_val, best_epoch, val, train, seconds_per_batch, seconds_left,
-    silent_after, silent_end, problem, points: {iter, epoch, hours, batch, train, val}}, with None for what is missing.
-    val is a value of the score, and train what train_name says; points.val is None where the report repeats the
-    previous evaluation. After silent_after seconds without a report, the state of a running run becomes silent_end.
-    Raises InputError, worded to follow the file's name, if the bytes are not a status file.
+    silent_after, silent_end, problem, samples: [{epoch, val, text}, …], points: {iter, epoch, hours, batch, train,
+    val}}, with None for what is missing. val is a value of the score, and train what train_name says; points.val is
+    None where the report repeats the previous evaluation. After silent_after seconds without a report, the state of a
+    running run becomes silent_end. Raises InputError, worded to follow the file's name, if the bytes are not a status
+    file.
     """
     if not content.strip():
         raise InputError('is empty, or is being written')
@@ -147,6 +150,7 @@ def parse_status(content):
         # as in NeuralTalk: the last report comes up to a minute before the end, and does not say that it is the last
         'silent_end': 'silent' if status.get('state') in STATES or not near_end(speed) else 'finished',
         'problem': f'{unusable} of its {len(status["history"])} history entries are not objects' if unusable else None,
+        'samples': samples_of(status['history'], rows),
         'points': points_of(rows),
     }
 
@@ -275,6 +279,14 @@ def pace(rows):
 def near_end(speed):
     """Whether a run is expected to end before its next report."""
     return speed['seconds_left'] is not None and speed['seconds_left'] < speed['silent_after'] / SILENT_GAPS
+
+
+def samples_of(history, rows):
+    """What the model wrote as it learned, the latest first. rows: row_of the entries that are objects."""
+    entries = [entry for entry in history if isinstance(entry, dict)]
+    found = [{'epoch': row['epoch'], 'val': row['val'], 'text': entry['sample'][:MOST_SAMPLE]}
+             for entry, row in zip(entries, rows, strict=True) if isinstance(entry.get('sample'), str)]
+    return found[:-MOST_SAMPLES - 1:-1]
 
 
 def points_of(rows):
