@@ -32,12 +32,11 @@ def add_on_error_flag(add):
              'them out with a warning, "stop" ends with an error.')
 
 
-def add_word_vector_flags(add):
-    """For any script that trains a model of words. add: add_argument of a group of flags."""
+def add_word_vector_flags(add, size='word_encoding_size'):
+    """For any script that trains a model of words. add: add_argument of a group of flags; size: the name of another."""
     add('--word_vectors', default='', metavar='FILE',
         help='A file of word vectors, of GloVe or word2vec for example, from which the encoded words of a new run '
-             'start. Give it if there are few training sentences; the size of its vectors is then the '
-             'word_encoding_size.')
+             f'start. Give it if there are few training sentences; the size of its vectors is then the {size}.')
     add('--fix_word_vectors', action='store_true',
         help='Leave the encoded words as they are, and train the rest of the model. Try it with --word_vectors if the '
              'model overfits.')

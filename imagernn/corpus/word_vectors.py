@@ -69,7 +69,7 @@ def read_vectors(path, words, size, flags=('word_encoding_size',)):
         with open(path, 'rb') as file:
             D, rows = _opened(path, file, wanted)
             if D != size:
-                raise InputError(f'{path}: has vectors of {D} numbers, but --word_encoding_size is {size}; give '
+                raise InputError(f'{path}: has vectors of {D} numbers, but --{flags[-1]} is {size}; give '
                                  + ' '.join(f'--{name} {D}' for name in flags))
             for word, place, vector in rows:
                 with np.errstate(over='ignore'):

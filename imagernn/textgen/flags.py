@@ -3,14 +3,15 @@
 import math
 import re
 
+from imagernn.corpus.flags import NO_WORD_VECTORS, add_word_vector_flags, check_word_vector_flags
 from imagernn.errors import InputError
 from imagernn.runs.flags import FLOAT32_MAX, check_run_params, require_above_zero, require_between, require_shares
 from imagernn.textgen.names import LAYER_NAMES, LEVELS
 
 # what a checkpoint's arrays were made for: a run that starts or resumes from one cannot choose these
-MODEL_PARAMS = ('level', 'lines', 'layer', 'embedding_size', 'hidden_sizes', 'tanhC_version')
+MODEL_PARAMS = ('level', 'lines', 'layer', 'embedding_size', 'hidden_sizes', 'tanhC_version', 'word_vectors')
 # what a run that resumes cannot choose either
-RUN_PARAMS = ('text', 'split_shares', 'seed', 'word_count_threshold', 'batch_size', 'window')
+RUN_PARAMS = ('text', 'split_shares', 'seed', 'word_count_threshold', 'batch_size', 'window', 'fix_word_vectors')
 MOST = 10 ** 5    # of a size or a batch
 
 
@@ -41,6 +42,7 @@ def add_model_flags(parser):
              'better from a long text, and take longer.')
     add('--tanhC_version', type=int, default=1,
         help='With 1, an LSTM computes h = o·tanh(c), not o·c as in NeuralTalk.')
+    add_word_vector_flags(add, 'embedding_size')
     add('--init_model_from', default='',
         help='A checkpoint whose weights and vocabulary a new run starts from. Give it to adapt a model to another '
              'text.')
@@ -69,6 +71,9 @@ def check_training_flags(params):
     if not params['text']:
         raise InputError('no text: name the file to learn from, as in: imagernn train-text book.txt')
     check_run_params(params)
+    check_word_vector_flags(params)
+    if chars := [name for name in NO_WORD_VECTORS if params[name] and params['level'] == 'char']:
+        raise InputError(f'--{chars[0]} {params[chars[0]]}: characters have no word vectors; it needs --level word')
     if not re.fullmatch(r'[1-9][0-9]{0,4}(,[1-9][0-9]{0,4}){0,9}', params['hidden_sizes']):
         raise InputError(f'--hidden_sizes {params["hidden_sizes"]}: expected the sizes of one to ten layers, separated '
                          'by commas, as in 256,256')

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 from shlex import quote
 
+from imagernn.corpus.flags import NO_WORD_VECTORS
 from imagernn.errors import InputError, command, loading, script
 from imagernn.runs.flags import HelpWithDefaults, add_optimizer_flags, add_output_flags, add_system_flags
 from imagernn.textgen.flags import (
@@ -38,6 +39,8 @@ def build_parser():
 with loading(__name__, build_parser):    # --help does not wait for these
     import numpy as np
 
+    from imagernn.corpus.text import LINE_END
+    from imagernn.corpus.word_vectors import word_vectors_for
     from imagernn.nn import stacked
     from imagernn.nn.packing import pack
     from imagernn.nn.schedules import schedule_of
@@ -46,15 +49,20 @@ with loading(__name__, build_parser):    # --help does not wait for these
     from imagernn.runs.run import Run
     from imagernn.runs.start import chosen_params
     from imagernn.runs.state import NATS, RunState, require_resumable, resumed
-    from imagernn.runs.terminal import say
+    from imagernn.runs.terminal import report, say
     from imagernn.textgen.evaluate import lines_from, nats_of
     from imagernn.textgen.load import KIND, fingerprint_of, load_text_model, text_of
     from imagernn.textgen.model import LAYERS, cost_and_grads, init_model, num_windows, window
+    from imagernn.textgen.sample import written
+
+SAMPLE_LENGTH = {'char': 200, 'word': 40}    # of what is shown after each evaluation
+SAMPLE_TEMPERATURE = .7
 
 
 @script
 def main(argv=None):
-    params, checkpoint = chosen_params(build_parser(), argv, load_text_model, load_resumable, MODEL_PARAMS, RUN_PARAMS)
+    params, checkpoint = chosen_params(build_parser(), argv, load_text_model, load_resumable, MODEL_PARAMS, RUN_PARAMS,
+                                       NO_WORD_VECTORS)
     check_training_flags(params)
     params['dataset'] = Path(params['text']).stem
     if params['test'] and not params['val']:
@@ -72,11 +80,14 @@ def load_resumable(path):
 
 def start(params, checkpoint, text):
     """The RunState, solver and random stream of a new run, or as the checkpoint left them."""
-    dtype, rng, solver = np.dtype(params['dtype']), np.random.default_rng(params['seed']), Solver(params)
+    dtype, rng = np.dtype(params['dtype']), np.random.default_rng(params['seed'])
+    solver = Solver(params, ['Ws'] if params['fix_word_vectors'] else [])
     extra = {'kind': KIND, 'ixtoword': text.ixtoword, 'wordtoix': {unit: ix for ix, unit in text.ixtoword.items()},
              'fingerprint': fingerprint_of(text), 'carried': {}}
     if checkpoint is None:
         state = RunState(init_model(params, len(text.ixtoword), rng, dtype), NATS, extra)
+        if params['word_vectors']:
+            state.model['Ws'][:] = word_vectors(params, text, rng)
     else:
         model = {name: array.astype(dtype) for name, array in checkpoint['model'].items()}
         if params['resume']:
@@ -90,6 +101,17 @@ def start(params, checkpoint, text):
     state.keep_average_where(params['weight_average'])
     state.keep_good_where(params['on_divergence'], solver, rng)
     return state, solver, rng
+
+
+def word_vectors(params, text, rng):
+    """Ws (V, embedding_size) of a new run from the file of --word_vectors; reports what was found."""
+    counts = np.bincount(text.splits['train'][0], minlength=len(text.ixtoword))                  # (V,)
+    # word2vec's files have a vector for the end of a line, under this name
+    words = {ix: '</s>' if word == LINE_END else word for ix, word in text.ixtoword.items()}
+    Ws, *found = word_vectors_for(params['word_vectors'], words, np.log(np.maximum(counts, 1)),
+                                  params['embedding_size'], rng, ['embedding_size'])
+    report(*found)
+    return Ws
 
 
 def train(state, solver, rng, text, params):
@@ -127,15 +149,16 @@ def train(state, solver, rng, text, params):
             # now and then, and at the end, see how well it predicts text that it was not trained on
             if run.evaluates():
                 run.evaluated(nats_of(text.splits['val'], state.evaluated_model, params, workers))
+                run.sampled(sample_of(state, params))
     return run.exit_code
 
 
 def carried(state, layer, N, place):
     """The state that the window before this place left; zeros at the beginning, or where there is none that fits."""
     zeros = stacked.zero_state(layer, N, state.model, state.model['Wd'].dtype)
-    arrays = state.extra['carried'] if place else {}
+    arrays = state.extra['carried'] if place and isinstance(state.extra['carried'], dict) else {}
     found = [tuple(arrays.get(f'{k}_{i}', zero) for i, zero in enumerate(parts)) for k, parts in enumerate(zeros)]
-    fits = all(array.shape == zero.shape and np.isfinite(array).all()
+    fits = all(np.shape(array) == zero.shape and np.isfinite(array).all()
                for parts, ours in zip(zeros, found, strict=True) for zero, array in zip(parts, ours, strict=True))
     return found if fits else zeros
 
@@ -143,6 +166,13 @@ def carried(state, layer, N, place):
 def carry(state, last):
     """Keep the layers' states after a window where checkpoints save them."""
     state.extra['carried'] = {f'{k}_{i}': array for k, parts in enumerate(last) for i, array in enumerate(parts)}
+
+
+def sample_of(state, params):
+    """A short text that the evaluated model writes. Its random stream is its own, so that training keeps its bits."""
+    checkpoint = {'model': state.evaluated_model, 'params': params, 'ixtoword': state.extra['ixtoword']}
+    rng = np.random.default_rng([params['seed'], state.it])
+    return written(checkpoint, '', SAMPLE_LENGTH[params['level']], 1, SAMPLE_TEMPERATURE, rng)[0]
 
 
 def next_step(path, has_test):
