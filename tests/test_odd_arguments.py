@@ -42,8 +42,10 @@ USES = [    # every path that a command takes: {} in the place of one
     'prepare-coco --annotations c.json --val 0 --test 0 --output {}', 'prepare-flickr --tokens {} --output o',
     *(f'train-translator --source t.txt --target t.txt --val_source t.txt --val_target t.txt {flag} {{}}' for flag in (
         '--source', '--target', '--val_source', '--val_target', '--resume', '--init_model_from',
-        '--checkpoint_output_directory')),
+        '--word_count_threshold 1 --checkpoint_output_directory')),
     'train-text {}', 'train-text t.txt --val {}', 'train-text --resume {}', 'sample-text {}',
+    'score-translations {} t.txt', 'score-translations t.txt {}', 'score-translations t.txt t.txt --compare {}',
+    'score-translations t.txt t.txt --json {}',
     'album {}', 'album . --index_folder {}', 'album . --captioner {}', 'album . --weights {}', 'find {} dogs',
     'train-ranker -d {}', 'train-ranker -d tiny --features {}.h5', 'train-ranker -d tiny --resume {}',
     'train-ranker -d tiny --checkpoint_output_directory {}', 'evaluate-ranker {}',

@@ -1,7 +1,8 @@
-"""Scores of captions against reference captions that people wrote: plain functions of token lists that know no model.
+"""Scores of captions and translations against references that people wrote: plain functions of token lists.
 
 ngrams.py      captions as integers, their n-grams, and the input check that all metrics share
-bleu.py        BLEU-1 to 4 as the COCO tools compute it, and as NeuralTalk's multi-bleu.perl prints it
+bleu.py        BLEU-1 to 4 as the COCO tools compute it, and as NeuralTalk's multi-bleu.perl prints it; BLEU of
+               translations as sacrebleu computes it
 rouge.py       ROUGE-L
 cider.py       CIDEr-D and CIDEr
 meteor.py      METEOR, where Java and the extra [metrics] are installed
@@ -15,13 +16,13 @@ references, a list of n lists of token lists (one or more per image). Tokens are
 lower-casing or stemming.
 """
 
-from imagernn.metrics.bleu import MultiBleu, coco_bleu, multi_bleu, multi_bleu_of
+from imagernn.metrics.bleu import CorpusBleu, MultiBleu, coco_bleu, corpus_bleu, multi_bleu, multi_bleu_of
 from imagernn.metrics.bootstrap import Comparison, compare, intervals
 from imagernn.metrics.cider import cider
 from imagernn.metrics.meteor import MeteorUnavailable, meteor
 from imagernn.metrics.rouge import rouge_l
 from imagernn.metrics.scores import CaptionStatistics, caption_scores, caption_statistics, per_image, scores_of
 
-__all__ = ['CaptionStatistics', 'Comparison', 'MeteorUnavailable', 'MultiBleu', 'caption_scores', 'caption_statistics',
-           'cider', 'coco_bleu', 'compare', 'intervals', 'meteor', 'multi_bleu', 'multi_bleu_of', 'per_image',
-           'rouge_l', 'scores_of']
+__all__ = ['CaptionStatistics', 'Comparison', 'CorpusBleu', 'MeteorUnavailable', 'MultiBleu', 'caption_scores',
+           'caption_statistics', 'cider', 'coco_bleu', 'compare', 'corpus_bleu', 'intervals', 'meteor', 'multi_bleu',
+           'multi_bleu_of', 'per_image', 'rouge_l', 'scores_of']

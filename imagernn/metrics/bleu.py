@@ -1,6 +1,7 @@
-"""BLEU in two variants: as the COCO tools compute it, and as NeuralTalk's multi-bleu.perl prints it.
+"""BLEU in three variants: as the COCO tools compute it, as NeuralTalk's multi-bleu.perl prints it, and as sacrebleu
+computes it for translations.
 
-Both count clipped n-gram matches in the same way. They differ in the brevity penalty, the smoothing and the scale.
+All count clipped n-gram matches in the same way. They differ in the brevity penalty, the smoothing and the scale.
 """
 
 from typing import NamedTuple
@@ -27,6 +28,16 @@ class MultiBleu(NamedTuple):
         scores = '/'.join(f'{score:.1f}' for score in self.bleu)
         ratio = self.hyp_len / self.ref_len
         return f'BLEU = {scores} (BP=1.000, ratio={ratio:.3f}, hyp_len={self.hyp_len}, ref_len={self.ref_len})'
+
+
+class CorpusBleu(NamedTuple):
+    """The result of corpus_bleu."""
+
+    bleu: float  # in percent
+    precisions: tuple  # smoothed, of n-grams with n = 1 to 4, in percent
+    brevity_penalty: float  # at most 1, which is no penalty
+    hyp_len: int  # tokens in all translations
+    ref_len: int  # tokens in the references, counting for each sentence only the one closest in length
 
 
 def multi_bleu(candidates, references):
@@ -58,6 +69,19 @@ def coco_bleu(candidates, references):
     captions = read_captions(candidates, references)
     counts = bleu_counts(captions, count_ngrams(captions))
     return penalised_bleu(counts.sum(axis=0)), penalised_bleu(counts)
+
+
+def corpus_bleu(candidates, references):
+    """Corpus BLEU as sacrebleu computes it with --tokenize none: the BLEU that papers on translation report.
+
+    candidates, references: n token lists, n lists of token lists (see ngrams.check_captions).
+    Returns a CorpusBleu. Raises ValueError for input that cannot be scored.
+    Source: Papineni et al., ACL 2002; Post, "A Call for Clarity in Reporting BLEU Scores", WMT 2018; sacrebleu 2.6 with
+    its default smoothing "exp": of the n for which no n-gram matches, the first counts half a match, the next a quarter
+    of one, and so on. BLEU is 0 if nothing matches at all, or if no translation has four tokens.
+    """
+    captions = read_captions(candidates, references)
+    return corpus_bleu_of(bleu_counts(captions, count_ngrams(captions)).sum(axis=0))
 
 
 def bleu_counts(captions, ngrams):
@@ -119,3 +143,30 @@ def multi_bleu_of(counts):
     """The MultiBleu of counts (10,): a row of bleu_counts, or a sum of rows."""
     bleu = 100 * geometric_means(counts[:4], counts[4:8])
     return MultiBleu(tuple(bleu.tolist()), hyp_len=int(counts[8]), ref_len=int(counts[9]))
+
+
+def corpus_bleu_of(counts):
+    """The CorpusBleu of counts (10,): a row of bleu_counts, or a sum of rows."""
+    matches, totals = smoothed_matches(counts), counts[4:8]
+    precisions = 100 * np.divide(matches, totals, out=np.zeros(4), where=totals > 0)
+    return CorpusBleu(float(translation_bleu(counts)), tuple(precisions.tolist()), float(brevity_penalty(counts)),
+                      hyp_len=int(counts[8]), ref_len=int(counts[9]))
+
+
+def translation_bleu(counts):
+    """The BLEU of corpus_bleu, in percent: (...,). counts: (..., 10), rows of bleu_counts or sums of rows."""
+    return 100 * brevity_penalty(counts) * geometric_means(smoothed_matches(counts), counts[..., 4:8])[..., 3]
+
+
+def smoothed_matches(counts):
+    """The clipped matches of counts (..., 10), where a k-th 0 is replaced by 1 / 2^k: (..., 4). All 0 stay 0."""
+    matches = counts[..., :4].astype(float)
+    zeros = (matches == 0) & matches.any(axis=-1, keepdims=True)
+    return np.where(zeros, 0.5 ** np.cumsum(zeros, axis=-1), matches)
+
+
+def brevity_penalty(counts):
+    """min(1, exp(1 − reference length / candidate length)), (...,); 0 if all candidates are empty. counts (..., 10)."""
+    hyp_len, ref_len = counts[..., 8].astype(float), counts[..., 9]
+    with np.errstate(divide='ignore', invalid='ignore'):
+        return np.exp(np.where(hyp_len < ref_len, 1 - ref_len / hyp_len, 0))

@@ -15,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy.special import ndtr, ndtri
 
-from imagernn.metrics.scores import rows_of, scores_of, scores_of_sums
+from imagernn.metrics.scores import rows_of, scores_of_sums
 
 WEIGHTS_AT_ONCE = 2_000_000  # draws × images that are summed in one matrix product: 16 MB
 
@@ -37,7 +37,12 @@ def intervals(statistics, level=0.95, draws=1000, seed=0):
     A single image says nothing about others: its intervals are (nan, nan).
     Raises ValueError for a level outside (0, 1) or fewer than 1 draw.
     """
-    found = resampled([statistics], draws, seed)
+    return intervals_of_rows(rows_of(statistics), scores_of_sums, level, draws, seed)
+
+
+def intervals_of_rows(rows, score_sums, level=0.95, draws=1000, seed=0):
+    """intervals of any scores of sums. rows: (n, k), one of each image or sentence; score_sums: as scores_of_sums."""
+    found = resampled_rows(rows[None], score_sums, draws, seed)
     return {name: interval(*(values[0] for values in found[name]), level) for name in found}
 
 
@@ -55,11 +60,16 @@ def compare(systems, level=0.95, draws=1000, seed=0):
                          f'{", ".join(str(len(statistics.bleu)) for statistics in systems)}: score the same images')
     if any(statistics.meteor is None for statistics in systems):
         systems = [statistics._replace(meteor=None) for statistics in systems]
-    found = resampled(systems, draws, seed)
+    return compare_rows([rows_of(statistics) for statistics in systems], scores_of_sums, level, draws, seed)
+
+
+def compare_rows(systems, score_sums, level=0.95, draws=1000, seed=0):
+    """compare by any scores of sums. systems: a list of rows (n, k); score_sums: as scores_of_sums."""
+    found = resampled_rows(np.stack(systems), score_sums, draws, seed)
     comparisons = []
     for later in range(1, len(systems)):
         differences = {name: [values[later] - values[0] for values in found[name]] for name in found}
-        p = p_values(systems[0], systems[later], draws, seed)
+        p = p_values(systems[0], systems[later], score_sums, draws, seed)
         comparisons.append({name: Comparison(float(values[0]), *interval(*values, level), p[name])
                             for name, values in differences.items()})
     return comparisons
@@ -70,9 +80,13 @@ def resampled(systems, draws, seed):
 
     scores: of all n images, (S,); drawn: of each draw, (S, draws); left_out: with each image left out in turn, (S, n).
     """
+    return resampled_rows(np.stack([rows_of(statistics) for statistics in systems]), scores_of_sums, draws, seed)
+
+
+def resampled_rows(rows, score_sums, draws, seed):
+    """resampled for any scores of sums. rows: (S, n, k); score_sums: as scores_of_sums."""
     if draws < 1:
         raise ValueError(f'draws {draws}: must be at least 1')
-    rows = np.stack([rows_of(statistics) for statistics in systems])  # (S, n, k)
     n = rows.shape[1]
     rng = np.random.default_rng(seed)
     step = max(1, WEIGHTS_AT_ONCE // n)
@@ -82,9 +96,9 @@ def resampled(systems, draws, seed):
                             for _ in range(min(step, draws - start))], float)  # (draws in this step, n)
         sums.append(weights @ rows)  # (S, draws in this step, k)
     whole = rows.sum(axis=1)  # (S, k)
-    scores = scores_of_sums(whole, n)
-    drawn = scores_of_sums(np.concatenate(sums, axis=1), n)
-    left_out = scores_of_sums(whole[:, None] - rows, max(n - 1, 1))
+    scores = score_sums(whole, n)
+    drawn = score_sums(np.concatenate(sums, axis=1), n)
+    left_out = score_sums(whole[:, None] - rows, max(n - 1, 1))
     return {name: (scores[name], drawn[name], left_out[name]) for name in scores}
 
 
@@ -103,24 +117,23 @@ def interval(score, drawn, left_out, level):
     return float(low), float(high)
 
 
-def p_values(first, later, draws, seed):
-    """Two-sided p of every score by approximate randomization: name → p.
+def p_values(one, other, score_sums, draws, seed):
+    """Two-sided p of every score of two systems by approximate randomization: name → p.
 
+    one, other: rows (n, k) of each; score_sums: as scores_of_sums.
     In each draw, the two systems swap their captions of randomly chosen images. p is the share of draws in which their
     scores then differ at least as much as observed. The observed difference counts as one more draw, so p is at least
     1 / (draws + 1).
     """
-    one = rows_of(first)  # (n, k)
-    other = rows_of(later)  # (n, k)
     n = len(one)
     rng = np.random.default_rng(seed)
     step = max(1, WEIGHTS_AT_ONCE // n)
     moved = np.concatenate([rng.integers(2, size=(min(step, draws - start), n)).astype(float) @ (other - one)
                             for start in range(0, draws, step)])  # (draws, k) what the swaps add to the first system
-    firsts = scores_of_sums(one.sum(axis=0) + moved, n)
-    laters = scores_of_sums(other.sum(axis=0) - moved, n)
-    scores = scores_of(first)
-    others = scores_of(later)
+    firsts = score_sums(one.sum(axis=0) + moved, n)
+    laters = score_sums(other.sum(axis=0) - moved, n)
+    scores = score_sums(one.sum(axis=0), n)
+    others = score_sums(other.sum(axis=0), n)
     found = {name: abs(others[name] - scores[name]) for name in scores}
     # the factor keeps rounding from turning a tie into a smaller difference
     return {name: float((np.sum(abs(laters[name] - firsts[name]) >= found[name] * (1 - 1e-9)) + 1) / (draws + 1))
