@@ -6,8 +6,11 @@ vectors v_i, their keys k_i = v_i·Wkey + bkey and the state h before the step:
 
     score_i = tanh(k_i + h·Wquery)·Wscore        weight = softmax(score)        context = Σ_i weight_i v_i
 
-and context·Wcontext is added to the sums that go into the layer's units.
+and context·Wcontext is added to the sums that go into the layer's units. Where some have fewer vectors than others, the
+absent ones are hidden: their score is -inf, and so their weight 0.
 """
+
+from copy import copy
 
 import numpy as np
 
@@ -37,14 +40,17 @@ def keys_of(values, model):
     return keys.reshape(N, R, keys.shape[1])
 
 
-def attend_forward(h, keys, values, model, out=None):
+def attend_forward(h, keys, values, model, hidden=None, out=None):
     """One step: h (n, H), keys (n, R, K), values (n, R, E) -> context (n, E), cache.
 
-    out: an array (n, R, K) for the cache. The cache is (weights (n, R), tanh(k + h·Wquery) (n, R, K)).
+    hidden (n, R): True for vectors that are absent; None has all of them. out: an array (n, R, K) for the cache. The
+    cache is (weights (n, R), tanh(k + h·Wquery) (n, R, K)).
     """
     units = np.add(keys, (h @ model['Wquery'])[:, None], out=out)               # (n, R, K)
     np.tanh(units, out=units)
     weights = (units @ model['Wscore'])[:, :, 0]                                # (n, R)
+    if hidden is not None:
+        weights[hidden] = -np.inf
     weights -= weights.max(axis=1, keepdims=True)
     np.exp(weights, out=weights)
     weights /= weights.sum(axis=1, keepdims=True)
@@ -72,12 +78,14 @@ def attend_backward(dcontext, values, model, cache):
 class Attention:
     """Attention over all steps of a packed batch: a forward and a backward pass that a recurrent layer steps through.
 
-    values (N, R, E): the vectors of each sentence, in packed order. P: the number of packed rows.
+    values (N, R, E): the vectors of each sentence, in packed order. P: the number of packed rows. hidden (N, R): True
+    for vectors that are absent.
     """
 
-    def __init__(self, values, P, model, scratch=None):
+    def __init__(self, values, P, model, scratch=None, hidden=None):
         (_, R, E), dtype = values.shape, values.dtype
         self._model, self._values, self._scratch = model, values, scratch or Scratch()
+        self._hidden = hidden
         K, H = model['Wkey'].shape[1], len(model['Wquery'])
         self._keys = keys_of(values, model)                                     # (N, R, K)
         self._h = self._scratch('h before', (P, H), dtype)
@@ -89,8 +97,9 @@ class Attention:
         """The step of these packed rows, a slice of n: h (n, H), the state before -> what the sums get (n, S)."""
         n = len(h)
         self._h[rows] = h
-        context, (self.weights[rows], _) = attend_forward(h, self._keys[:n], self._values[:n], self._model,
-                                                          self._units[rows])
+        context, (self.weights[rows], _) = attend_forward(
+            h, self._keys[:n], self._values[:n], self._model, None if self._hidden is None else self._hidden[:n],
+            self._units[rows])
         self._contexts[rows] = context
         return context @ self._model['Wcontext']
 
@@ -138,24 +147,28 @@ class Attention:
 
 
 class Sight:
-    """What a search may look at: the vectors of M images, and for each of its n beams the row of its image.
+    """What a search may look at: the vectors of M images or sentences, and for each of its n beams the row of its own.
 
     It is a part of the state that search carries: indexing and len are those of the rows, so the vectors themselves are
-    never copied from beam to beam.
+    never copied from beam to beam. hidden (M, R): True for vectors that are absent.
     """
 
-    def __init__(self, values, model, keys=None, row=None):
-        self._values = values                                                   # (M, R, E)
-        self._keys = keys_of(values, model) if keys is None else keys           # (M, R, K)
-        self._row = np.arange(len(values)) if row is None else row              # (n,)
+    def __init__(self, values, model, hidden=None):
+        self._values, self._hidden = values, hidden                             # (M, R, E)
+        self._keys = keys_of(values, model)                                     # (M, R, K)
+        self._row = np.arange(len(values))                                      # (n,)
 
     def __len__(self):
         return len(self._row)
 
     def __getitem__(self, rows):
-        return Sight(self._values, None, self._keys, self._row[rows])
+        other = copy(self)
+        other._row = self._row[rows]
+        return other
 
     def look(self, h, model):
         """What the sums of the layer get at this step, (n, S), from the state before it, h (n, H)."""
-        context, _ = attend_forward(h, self._keys[self._row], self._values[self._row], model)
+        row = self._row
+        context, _ = attend_forward(h, self._keys[row], self._values[row], model,
+                                    None if self._hidden is None else self._hidden[row])
         return context @ model['Wcontext']

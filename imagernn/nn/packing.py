@@ -58,15 +58,25 @@ def split(packed, n):
     n = min(n, N)
     if n == 1:
         return [(packed, slice(None), slice(None))]
-    column = np.concatenate([np.arange(alive) for alive in packed.batch_sizes])    # (P,), each row's sentence
     parts = []
     for k in range(n):
-        sentences = slice(k, None, n)
-        rows = np.flatnonzero(column % n == k)
-        batch_sizes = (packed.batch_sizes - k + n - 1) // n
-        part = Packed(packed.inputs[rows], packed.targets[rows], batch_sizes[batch_sizes > 0], packed.order[sentences])
+        sentences = np.arange(k, N, n)
+        part, rows = take(packed, sentences)
         parts.append((part, sentences, rows))
     return parts
+
+
+def take(packed, sentences):
+    """Some of the packed sentences.
+
+    sentences (n,): their places, in ascending order. Returns a Packed, and which of the P rows it took.
+    """
+    taken = np.zeros(len(packed.order), bool)
+    taken[sentences] = True
+    rows = np.flatnonzero(np.concatenate([taken[:alive] for alive in packed.batch_sizes]))
+    batch_sizes = np.cumsum(taken)[packed.batch_sizes - 1]                      # (T,)
+    return Packed(packed.inputs[rows], packed.targets[rows], batch_sizes[batch_sizes > 0],
+                  packed.order[sentences]), rows
 
 
 def packed_steps(batch_sizes):

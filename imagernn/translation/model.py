@@ -1,0 +1,322 @@
+"""The translation model: an encoder reads the source, a decoder writes the target; cost, gradients, the step of search.
+
+Without attention all that the decoder gets of the source is the encoder's last state, from which it starts (Sutskever,
+Vinyals & Le 2014); the source is read backwards, so that its beginning is the nearest. With attention two encoders read
+it in both directions, and each step of the decoder looks at their states (Bahdanau, Cho & Bengio 2015).
+
+model is a flat dict of 2-D arrays, params the dict of the command line's flags. Index 0 is START and END, 1 is an
+unknown word. Knows nothing of files or words.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from imagernn.metrics.perplexity import perplexity
+from imagernn.nn import attention as soft_attention
+from imagernn.nn import gru, lstm, stacked
+from imagernn.nn.attention import Attention, Sight
+from imagernn.nn.layers import (
+    affine_forward,
+    dropout_backward,
+    dropout_draw,
+    dropout_forward,
+    embedding_backward,
+    embedding_forward,
+    log_softmax,
+    softmax_cost_backward,
+    softmax_cost_forward,
+)
+from imagernn.nn.packing import pack, reversing, unpack
+from imagernn.nn.scratch import Scratch
+from imagernn.nn.sharing import add_up
+from imagernn.nn.workers import Workers
+from imagernn.translation.batch import deal, target_places
+
+LAYERS = {'lstm': lstm, 'gru': gru}
+UNKNOWN = 1
+
+# ---- the parameters -------------------------------------------------------------------------------------------------
+
+def sizes_of(params):
+    """The sizes of the layers of encoder and decoder, from the bottom: '512,256' -> [512, 256]."""
+    return [int(size) for size in params['hidden_sizes'].split(',')]
+
+
+def directions_of(params):
+    """The directions in which encoders read the source. The decoder starts from the last state of the first."""
+    first, other = ('backward', 'forward') if params['source_order'] == 'reversed' else ('forward', 'backward')
+    return (first, other) if params['attention'] else (first,)
+
+
+def shapes(params, source_V, V):
+    """Parameter name -> shape, with source_V words in the source and V in the target."""
+    F, sizes, layer = params['embedding_size'], sizes_of(params), LAYERS[params['layer']]
+    one = stacked.shapes(layer, F, sizes)
+    encoders = {f'{direction}_{name}': shape for direction in directions_of(params) for name, shape in one.items()}
+    decoder = {f'decoder_{name}': shape for name, shape in one.items()}
+    if params['attention']:
+        attention = soft_attention.shapes(2 * sizes[-1], sizes[0], params['attention_size'], 4 * sizes[0])
+        decoder |= {f'decoder_layer0_{name}': shape for name, shape in attention.items()}
+    return {'source_Ws': (source_V, F), **encoders, 'Ws': (V, F), **decoder, 'Wd': (sizes[-1], V), 'bd': (1, V)}
+
+
+def init_model(params, source_V, V, rng, dtype=np.float32):
+    """A new model: uniform in ±0.1, or as the recurrent layer has it; biases 0."""
+    F, sizes, layer = params['embedding_size'], sizes_of(params), LAYERS[params['layer']]
+    model = {name: np.zeros(shape) if name[0] == 'b' and shape[0] == 1 else rng.uniform(-.1, .1, shape)
+             for name, shape in shapes(params, source_V, V).items()}
+    for part in (*directions_of(params), 'decoder'):
+        model |= {f'{part}_{name}': w for name, w in stacked.init(layer, F, sizes, rng).items()}
+    if params['attention']:
+        model['decoder_layer0_bkey'][:] = 0
+    return {name: w.astype(dtype) for name, w in model.items()}
+
+
+def check_model(model, params, source_V, V):
+    """ValueError unless model has the parameters that params ask for with so many words, all finite."""
+    if {name: w.shape for name, w in model.items()} != shapes(params, source_V, V):
+        raise ValueError(f'its parameters are not those of {params["layer"]} layers of {params["hidden_sizes"]} with '
+                         f'{source_V} source words and {V} target words')
+    if wrong := [name for name, w in model.items() if not np.isfinite(w).all()]:
+        raise ValueError(f'its {wrong[0]} holds numbers that are not finite')
+
+
+def regularized(params):
+    """Names of the parameters that weight decay acts on."""
+    one = stacked.regularized(LAYERS[params['layer']], sizes_of(params))
+    attention = soft_attention.REGULARIZE if params['attention'] else ()
+    return ('source_Ws', *(f'{direction}_{name}' for direction in directions_of(params) for name in one), 'Ws',
+            *(f'decoder_{name}' for name in one), *(f'decoder_layer0_{name}' for name in attention), 'Wd')
+
+
+def part_of(model, name):
+    """The parameters of an encoder ('forward', 'backward') or of the decoder under the names of nn.stacked."""
+    return {key.removeprefix(f'{name}_'): w for key, w in model.items() if key.startswith(f'{name}_')}
+
+
+class Dropout(NamedTuple):
+    """What dropout keeps, bits as of layers.dropout_draw; all parts are None where it keeps all."""
+
+    source: np.ndarray | None     # of the embedded source words
+    encoders: list | None         # for each encoder, of the inputs of its layers 1, 2, …, a list
+    target: np.ndarray | None     # of the embedded target words
+    decoder: list | None          # of the inputs of its layers 1, 2, …
+    top: np.ndarray | None        # of the decoder's top
+
+    def part(self, source_rows, target_rows):
+        """What belongs to these packed rows."""
+        if self.source is None:
+            return self
+        return Dropout(self.source[source_rows], [[kept[source_rows] for kept in one] for one in self.encoders],
+                       self.target[target_rows], [kept[target_rows] for kept in self.decoder], self.top[target_rows])
+
+
+EVERYTHING = Dropout(None, None, None, None, None)
+
+
+def draw_dropout(batch, params, rng):
+    """Draw what dropout keeps in a Batch; without an rng (prediction) everything."""
+    prob = params.get('drop_prob', 0)
+    if not prob or rng is None:
+        return EVERYTHING
+    F, sizes, num_source, num_target = (params['embedding_size'], sizes_of(params), len(batch.source.inputs),
+                                        len(batch.target.inputs))
+    return Dropout(
+        dropout_draw(num_source, F, prob, rng),
+        [[dropout_draw(num_source, size, prob, rng) for size in sizes[:-1]] for _ in directions_of(params)],
+        dropout_draw(num_target, F, prob, rng), [dropout_draw(num_target, size, prob, rng) for size in sizes[:-1]],
+        dropout_draw(num_target, sizes[-1], prob, rng))
+
+# ---- the encoder ----------------------------------------------------------------------------------------------------
+
+def encode_forward(source, model, params, dropout=EVERYTHING, scratch=None):
+    """Packed sources through the encoders.
+
+    Returns the hidden states of each direction, a list of (P, H) whose rows belong to the rows of source; last, the
+    first direction's state after its last step, for each packed sentence; and the cache.
+    """
+    scratch, prob = scratch or Scratch(), params.get('drop_prob', 0)
+    X, word_cache = embedding_forward(model['source_Ws'], source.inputs)                         # (P, F)
+    X, mask = dropout_forward(X, dropout.source, prob)
+    hidden, lasts, caches, turned = [], [], [], reversing(source.batch_sizes)
+    for number, direction in enumerate(directions_of(params)):
+        rows = turned if direction == 'backward' else slice(None)
+        H, last, cache = stacked.forward(
+            LAYERS[params['layer']], X[rows], source.batch_sizes, part_of(model, direction), params, None,
+            dropout.encoders and dropout.encoders[number], prob, scratch.part(direction))
+        hidden.append(H[rows])
+        lasts.append(last)
+        caches.append((direction, rows, cache))
+    return hidden, lasts[0], (word_cache, mask, X.shape, caches)
+
+
+def encode_backward(dhidden, dlast, cache):
+    """The mirror of encode_forward: dhidden, a list of (P, H) or None, and dlast -> the encoders' gradients."""
+    word_cache, mask, shape, caches = cache
+    grads, dX = {}, 0
+    for number, (direction, rows, encoder_cache) in enumerate(caches):
+        dH = dhidden[number][rows]
+        dX_one, _, own = stacked.backward(dH, encoder_cache, dlast if number == 0 else None)
+        dX = dX + dX_one[rows]
+        grads |= {f'{direction}_{name}': grad for name, grad in own.items()}
+    return {'source_Ws': embedding_backward(dropout_backward(dX, mask), word_cache), **grads}
+
+
+def memory_forward(hidden, source, places, scratch=None):
+    """What attention looks at: hidden, each direction's states (P, H), side by side for each word of a sentence.
+
+    places (N,): the row that each packed sentence gets. Returns values (N, R, 2H), in scratch; absent (N, R), True
+    behind the end of a sentence; and the cache.
+    """
+    T, N, H = len(source.batch_sizes), len(places), hidden[0].shape[1]
+    steps = np.repeat(np.arange(T), source.batch_sizes)                                          # (P,)
+    rows = places[np.concatenate([np.arange(alive) for alive in source.batch_sizes])]            # (P,)
+    values = (scratch or Scratch())('memory', (N, T, len(hidden) * H), hidden[0].dtype)
+    values[:] = 0
+    absent = np.ones((N, T), bool)
+    for number, H_one in enumerate(hidden):
+        values[rows, steps, number * H:(number + 1) * H] = H_one
+    absent[rows, steps] = False
+    return values, absent, (rows, steps, len(hidden))
+
+
+def memory_backward(dvalues, cache):
+    """The mirror of memory_forward: dvalues (N, R, 2H) -> dhidden, a list of (P, H)."""
+    rows, steps, number = cache
+    return np.split(dvalues[rows, steps], number, axis=1)
+
+# ---- the decoder, and both together ---------------------------------------------------------------------------------
+
+def forward(batch, model, params, dropout=EVERYTHING, scratch=None, smoothing=0.):
+    """A Batch through encoder and decoder.
+
+    Returns logprobs (P,), ln p of each target word in packed order, with label smoothing (2, P) as of
+    layers.softmax_cost_forward; where each step looked, (P, R), or None without attention; and the cache.
+    """
+    scratch, prob = scratch or Scratch(), params.get('drop_prob', 0)
+    source, target = batch
+    hidden, last, encoder_cache = encode_forward(source, model, params, dropout, scratch.part('encoder'))
+
+    # the bridge: each decoder starts where the encoder of its pair ended; packed sources and targets differ in order
+    places = target_places(batch)
+    back = np.argsort(places)
+    start = [tuple(part[back] for part in state) for state in last]
+    attention = memory_cache = None
+    if params['attention']:
+        values, absent, memory_cache = memory_forward(hidden, source, places, scratch)
+        attention = Attention(values, len(target.inputs), part_of(model, 'decoder_layer0'), scratch.part('attention'),
+                              absent)
+        start[0] = (*start[0], None, attention)
+
+    X, word_cache = embedding_forward(model['Ws'], target.inputs)                                # (P, F)
+    X, input_mask = dropout_forward(X, dropout.target, prob)
+    H, _, decoder_cache = stacked.forward(LAYERS[params['layer']], X, target.batch_sizes, part_of(model, 'decoder'),
+                                          params, start, dropout.decoder, prob, scratch.part('decoder'))
+    H, top_mask = dropout_forward(H, dropout.top, prob)
+    logprobs, softmax_cache = softmax_cost_forward(H, model['Wd'], model['bd'], target.targets, scratch, smoothing)
+    return logprobs, attention and attention.weights, (
+        encoder_cache, [(H_one.shape, H_one.dtype) for H_one in hidden], places, memory_cache, word_cache, input_mask,
+        decoder_cache, top_mask, softmax_cache)
+
+
+def backward(scale, cache):
+    """The gradients of -scale · sum(logprobs) by every parameter, the large ones in scratch. Overwrites the cache."""
+    (encoder_cache, like_hidden, places, memory_cache, word_cache, input_mask, decoder_cache, top_mask,
+     softmax_cache) = cache
+    dH, dWd, dbd = softmax_cost_backward(scale, softmax_cache)                                   # (P, H)
+    dX, dstart, grads = stacked.backward(dropout_backward(dH, top_mask), decoder_cache)
+    dX = dropout_backward(dX, input_mask)
+
+    # back over the bridge
+    if memory_cache is None:
+        dhidden = [np.zeros(*one) for one in like_hidden]
+    else:
+        dhidden = memory_backward(dstart[0][3], memory_cache)
+        dstart[0] = dstart[0][:2]
+    dlast = [tuple(part[places] for part in state) for state in dstart]
+    return {**encode_backward(dhidden, dlast, encoder_cache), 'Ws': embedding_backward(dX, word_cache),
+            **{f'decoder_{name}': grad for name, grad in grads.items()}, 'Wd': dWd, 'bd': dbd}
+
+
+def cost_and_grads(batch, model, params, rng=None, workers=None):
+    """The cost of a Batch, its gradients by every parameter, and stats {'nats', 'ppl2'} of a target word.
+
+    The cost is the mean of -ln p over all target words, END among them, or of what label smoothing makes of it, plus
+    ½·regc·‖W‖² over their number. The gradients live in the workers' memory: they are valid until the next call. Each
+    thread takes a part of the pairs; their number changes nothing but the rounding.
+    """
+    workers = workers or Workers()
+    P, smoothing, dropout = len(batch.target.inputs), params.get('label_smoothing', 0), draw_dropout(batch, params, rng)
+
+    def run(part_and_scratch):
+        (part, source_rows, target_rows), scratch = part_and_scratch
+        logprobs, _, cache = forward(part, model, params, dropout.part(source_rows, target_rows), scratch, smoothing)
+        sums = np.atleast_2d(logprobs).sum(axis=1, dtype=np.float64)
+        return float(sums[0]), float(sums[-1]), backward(1 / P, cache)
+
+    parts = deal(batch, len(workers.scratches))
+    sums, smoothed, grads = zip(*workers.run(run, list(zip(parts, workers.scratches, strict=False))), strict=True)
+    regc = params.get('regc', 0)
+    squares = sum(float(np.vdot(model[name], model[name])) for name in regularized(params)) if regc else 0.
+    decay = dict.fromkeys(regularized(params), regc / P)
+    return (-sum(smoothed) + .5 * regc * squares) / P, add_up(grads, model, decay, workers), {
+        'nats': -sum(sums) / P, 'ppl2': perplexity(sum(sums), P)}
+
+
+def sum_of_logprobs(batch, model, params, workers=None):
+    """The sum of ln p over the target words of a Batch, END among them, and their number."""
+    workers = workers or Workers()
+
+    def run(part_and_scratch):
+        (part, _, _), scratch = part_and_scratch
+        return float(forward(part, model, params, scratch=scratch)[0].sum(dtype=np.float64))
+
+    parts = deal(batch, len(workers.scratches))
+    return sum(workers.run(run, list(zip(parts, workers.scratches, strict=False)))), len(batch.target.inputs)
+
+
+def attention_of(batch, model, params):
+    """Where each step of the decoder looked, for each pair in the order given: a list of (target words + END, START +
+    source words), whose rows sum to 1.
+    """
+    _, weights, _ = forward(batch, model, params)
+    lengths = (np.arange(batch.source.batch_sizes[0]) < batch.source.batch_sizes[:, None]).sum(axis=0)
+    lengths = lengths[np.argsort(batch.source.order)]
+    return [one[:, :length] for one, length in zip(unpack(weights, batch.target), lengths, strict=True)]
+
+# ---- decoding -------------------------------------------------------------------------------------------------------
+
+def read_sources(words, lengths, model, params):
+    """The state before the first target word, for N sources in the order given: a tuple for search, N rows in each
+    part. words (K,): their word indices one after another; lengths (N,).
+    """
+    source = pack(words, lengths)
+    hidden, last, _ = encode_forward(source, model, params)
+    back = np.argsort(source.order)
+    state = [tuple(part[back] for part in layer) for layer in last]
+    if params['attention']:
+        values, absent, _ = memory_forward(hidden, source, source.order)
+        state[0] = (*state[0], Sight(values, part_of(model, 'decoder_layer0'), absent))
+    return tuple(part for layer in state for part in layer)
+
+
+def make_tick(model, params):
+    """The function that search steps: tick(words (n,), state) -> logprobs (n, V), state.
+
+    The state is a tuple as of read_sources. An unknown word has the logprob -inf, so that no search writes it.
+    """
+    layer, decoder = LAYERS[params['layer']], part_of(model, 'decoder')
+    words_in = stacked.project(layer, model['Ws'], decoder, params)
+    number = len(layer.zero_state(0, stacked.part_of(decoder, 0), model['Wd'].dtype))
+    first = number + bool(params['attention'])    # parts of the lowest layer's state
+
+    def tick(words, state):
+        layers = [state[:first], *(state[i:i + number] for i in range(first, len(state), number))]
+        h, layers = stacked.tick(layer, words_in[words], layers, decoder, params)
+        y, _ = affine_forward(h, model['Wd'], model['bd'])
+        y = log_softmax(y)
+        y[:, UNKNOWN] = -np.inf
+        return y, tuple(part for one in layers for part in one)
+
+    return tick
