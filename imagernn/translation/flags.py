@@ -92,5 +92,7 @@ def check_training_flags(params):
     require_between(params, {'batch_size': (1, MOST), 'regc': (0, FLOAT32_MAX), 'embedding_size': (1, MOST),
                              'attention_size': (1, MOST), 'word_count_threshold': (1, math.inf),
                              'label_smoothing': (0, .5)})
+    if params['attention'] and params['layer'] != 'lstm':
+        raise InputError(f'--attention: needs --layer lstm; --layer {params["layer"]} has none')
     require_shares(params, ('drop_prob',))
     require_above_zero(params, ('eval_period',))

@@ -1,0 +1,157 @@
+"""Translation models from the command line: a copy task, exact resuming, adapting, and what cannot be trained on."""
+
+import numpy as np
+import pytest
+from driving import Stepper, nothing
+
+from imagernn.errors import InputError
+from imagernn.nn.search import greedy_search
+from imagernn.nn.workers import Workers
+from imagernn.runs.checkpoint_file import load_checkpoint, save_checkpoint
+from imagernn.translation import train
+from imagernn.translation.evaluate import nats_of
+from imagernn.translation.load import load_translator
+from imagernn.translation.model import make_tick, read_sources
+from imagernn.translation.text import Pairs, encode
+
+WORDS = 'abcdef'
+FILES = ['--source', 'train.xx', '--target', 'train.yy', '--val_source', 'val.xx', '--val_target', 'val.yy']
+TINY = [*FILES, '--embedding_size', '8', '--hidden_sizes', '8', '-b', '60', '-m', '2', '--num_threads', '1']
+
+
+@pytest.fixture
+def copies(tmp_path, monkeypatch):
+    """Sentences of one to four letters; their translations are the same letters in upper case."""
+    monkeypatch.chdir(tmp_path)
+    rng = np.random.default_rng(0)
+    for split, n in ('train', 1200), ('val', 30):
+        lines = [' '.join(rng.choice(list(WORDS), rng.integers(1, 5))) for _ in range(n)]
+        (tmp_path / f'{split}.xx').write_text('\n'.join(lines), encoding='utf-8')
+        (tmp_path / f'{split}.yy').write_text('\n'.join(lines).upper(), encoding='utf-8')
+    return tmp_path
+
+
+def last_of(folder):
+    path, = (folder / 'cv').glob('*_last.h5')
+    return path
+
+
+def translations(checkpoint, lines):
+    """What greedy search writes for lines of words."""
+    model, params = checkpoint['model'], checkpoint['params']
+    tokens, lengths = encode([line.split() for line in lines], checkpoint['source_ixtoword'])
+    state = read_sources(tokens, lengths, model, params)
+    return [' '.join(checkpoint['ixtoword'][ix] for ix in best.words if ix)
+            for best, in greedy_search(make_tick(model, params), state)]
+
+
+@pytest.mark.parametrize('more', [[], ['--attention', '--attention_size', '16'],
+                                  ['--layer', 'gru', '--source_order', 'forward']])
+def test_a_copy_task_is_learned(copies, more):
+    flags = [*TINY, '--hidden_sizes', '48', '--embedding_size', '24', '--drop_prob', '0', '-l', '.01',
+             '-b', '20', '-m', '12', '--eval_period', '4', *more]
+    assert train.main(flags) == 0
+    checkpoint = load_translator(last_of(copies))
+    lines = (copies / 'val.xx').read_text(encoding='utf-8').split('\n')
+    assert translations(checkpoint, lines) == [line.upper() for line in lines]
+    assert checkpoint['perplexity'] < 1.1 and checkpoint['params']['dataset'] == 'train.xx-yy'
+    # a source of unknown words alone, and an empty one, have translations, too
+    assert len(translations(checkpoint, ['? ?', ''])) == 2
+
+
+@pytest.mark.parametrize('more', [[], ['--attention', '--hidden_sizes', '8,6'], ['--layer', 'gru'],
+                                  ['--weight_average', '.9', '--tokenizer', 'words', '--lower_case']])
+def test_resumed_equals_uninterrupted(copies, more):
+    flags = [*TINY, *more, '--checkpoint_every', '7']
+    assert train.main(flags) == 0
+    path = last_of(copies)
+    whole = load_translator(path)
+    values = [report['val_ppl2'] for report in whole['history'] if report['evaluated']]
+    assert whole['it'] == 40 and values[-1] < values[0]
+    # again, and resumed from the middle of the second epoch
+    path.unlink()
+    state, solver, *rest = train.prepare(flags)
+
+    def halt(state):
+        if state.it == 30:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train.train(state, Stepper(solver, state, nothing, halt), *rest)
+    assert load_translator(path)['it'] == 28
+    assert train.main([*FILES, '--resume', 'auto']) == 0
+    resumed = load_translator(path)
+    assert resumed['val_ppl2'] == whole['val_ppl2']
+    for name, w in whole['model'].items():
+        np.testing.assert_array_equal(resumed['model'][name], w, err_msg=name)
+
+
+def test_a_run_that_resumes_needs_the_same_sentences_and_flags(copies, capsys):
+    assert train.main([*TINY, '-m', '.1']) == 0
+    path = str(last_of(copies))
+    for flags, words in ((['--source_order', 'forward'], 'leave the flag out'), (['-b', '3'], '--init_model_from')):
+        assert train.main(['--resume', path, *flags]) == 2 and words in capsys.readouterr().err
+    with open('val.yy', 'a', encoding='utf-8') as file:
+        file.write(' A')
+    assert train.main(['--resume', path]) == 2
+    assert 'the sentences have changed since' in capsys.readouterr().err
+    # a new run from its weights has its vocabularies
+    assert train.main([*FILES, '--init_model_from', path, '-m', '.1', '--fappend', 'more']) == 0
+    assert (copies / 'train.xx').write_text('? ?\n' * 1200) and train.main(
+        [*FILES, '--init_model_from', path, '--fappend', 'other']) == 2
+    assert 'train.xx: no word is in the vocabulary' in capsys.readouterr().err
+
+
+def test_nats_do_not_depend_on_the_batches(copies):
+    state, _, _, splits, params = train.prepare(TINY)
+    pairs = splits['train']
+    whole = nats_of(pairs, state.model, params)
+    assert whole == pytest.approx(nats_of(pairs, state.model, params, Workers(3)), rel=1e-6)
+    assert whole == pytest.approx(np.log(len(state.extra['ixtoword'])), rel=.1)    # of weights that know nothing
+    # each word counts once: two halves weigh as much as they have words, END included
+    count, halves = 0, 0.
+    for numbers in np.array_split(np.arange(1200), [150]):
+        part = Pairs(*((np.concatenate([sentences[k] for k in numbers]), lengths[numbers])
+                       for lengths, sentences in ((lengths, np.split(tokens, np.cumsum(lengths)[:-1]))
+                                                  for tokens, lengths in pairs)))
+        n = int(part.target[1].sum()) + len(numbers)
+        halves, count = halves + n * nats_of(part, state.model, params), count + n
+    assert halves / count == pytest.approx(whole, rel=1e-6)
+
+
+@pytest.mark.parametrize(('change', 'words'), [
+    ({'source_words': ['#START#', '<unk>', 3]}, 'source_words'), ({'source_words': ['#START#']}, 'have no word'),
+    ({'source_words': ['#START#', '<unk>', 'a']}, 'parameters are not those'), ({'layer': 'rnn'}, 'its layer'),
+    ({'attention': 1}, 'its attention'), ({'hidden_sizes': 8}, 'its hidden_sizes'),
+    ({'kind': 'textgen'}, 'of the kind textgen')])
+def test_checkpoints_that_are_not_what_they_should_be(copies, change, words):
+    assert train.main([*TINY, '-m', '.05']) == 0
+    checkpoint = load_checkpoint(last_of(copies), 'translation')
+    place = checkpoint if change.keys() <= checkpoint.keys() else checkpoint['params']
+    place.update(change)
+    save_checkpoint('x.h5', checkpoint)
+    with pytest.raises(InputError, match=f'^x.h5: .*{words}'):
+        load_translator('x.h5')
+
+
+@pytest.mark.parametrize(('flags', 'words'), [
+    (['--val_target', 'train.yy'], 'val.xx has 30 lines, and train.yy has 1,200'), (['--source', 'no.xx'], 'no.xx'),
+    (['--hidden_sizes', '8,'], '--hidden_sizes 8,'), (['--drop_prob', '1'], '--drop_prob 1'),
+    (['--label_smoothing', '.6'], '--label_smoothing'), (['--attention_size', '0'], '--attention_size 0'),
+    (['--layer', 'gru', '--attention'], 'needs --layer lstm'), (['-b', '0'], '--batch_size 0'), (['--word_count_threshold', '9999'], 'lower it')])
+def test_flags_that_cannot_be(copies, flags, words, capsys):
+    assert train.main([*TINY, *flags]) == 2
+    err = capsys.readouterr().err
+    assert words in err and err.count('\n') == 1
+
+
+def test_all_four_files_are_needed(copies, capsys):
+    assert train.main(['--source', 'train.xx', '--target', 'train.yy']) == 2
+    assert '--val_source is missing' in capsys.readouterr().err
+
+
+def test_pairs_with_an_empty_side_are_reported(copies, capsys):
+    lines = (copies / 'train.yy').read_text(encoding='utf-8').split('\n')
+    (copies / 'train.yy').write_text('\n'.join(['', *lines[1:]]), encoding='utf-8')
+    assert train.main([*TINY, '-m', '.05']) == 0
+    assert 'train: 1,199 pairs of sentences; 1 with an empty side were left out' in capsys.readouterr().out
