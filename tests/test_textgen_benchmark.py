@@ -55,3 +55,17 @@ def test_pytorchs_steps_make_our_updates(sides, way):
 def test_the_stream_has_tokens_of_the_vocabulary(textgen, sides):
     tokens = np.concatenate([batch.inputs for batch in sides[2]])
     assert tokens.min() >= 0 and tokens.max() < 12
+
+
+def test_recurrentjs_curve_and_speed(monkeypatch, tmp_path, capsys):
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    recurrentjs = importlib.import_module('recurrentjs')
+    monkeypatch.setattr(recurrentjs, 'CURVE', {(1, 5): 3., (61, 80): 2.})
+    monkeypatch.setattr(recurrentjs, 'STEPS', {1: 2, 4: 1})
+    path = tmp_path / 'sentences.txt'
+    path.write_text('abab\nabababab\nab\n', encoding='utf-8')
+    early, late = recurrentjs.curves(recurrentjs.parse([str(path), '--seeds', '0']))[0]
+    assert np.log(3) > early > late    # of a, b and END
+    assert recurrentjs.main([str(path), '--seeds', '0', '1', '--turns', '1']) == 0
+    printed = capsys.readouterr().out
+    assert '| 61 to 80 | 2.00 |' in printed and '| 4 |' in printed
