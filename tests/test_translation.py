@@ -138,7 +138,8 @@ def test_checkpoints_that_are_not_what_they_should_be(copies, change, words):
     (['--val_target', 'train.yy'], 'val.xx has 30 lines, and train.yy has 1,200'), (['--source', 'no.xx'], 'no.xx'),
     (['--hidden_sizes', '8,'], '--hidden_sizes 8,'), (['--drop_prob', '1'], '--drop_prob 1'),
     (['--label_smoothing', '.6'], '--label_smoothing'), (['--attention_size', '0'], '--attention_size 0'),
-    (['--layer', 'gru', '--attention'], 'needs --layer lstm'), (['-b', '0'], '--batch_size 0'), (['--word_count_threshold', '9999'], 'lower it')])
+    (['--layer', 'gru', '--attention'], 'needs --layer lstm'),
+    (['-b', '0'], '--batch_size 0'), (['--word_count_threshold', '9999'], 'lower it')])
 def test_flags_that_cannot_be(copies, flags, words, capsys):
     assert train.main([*TINY, *flags]) == 2
     err = capsys.readouterr().err
