@@ -60,7 +60,10 @@ def add_training_flags(parser):
         help='How many characters or words the gradient reaches back in a stream.')
     add('-c', '--regc', type=float, default=0., help='The strength of the L2 regularization.')
     add('--drop_prob', type=float, default=.4,
-        help='The dropout probability of the inputs, between the layers, and of the top. Lower it for a long text.')
+        help='The dropout probability between the layers and of the top. Lower it for a long text.')
+    add('--input_drop_prob', type=float, default=0.,
+        help='The dropout probability of the encoded characters or words. Raise it for words, to .3 or so, where the '
+             'text is short; for characters it does more harm than good.')
     add('--dtype', choices=('float32', 'float64'), default='float32',
         help='The precision of all arithmetic. float64 takes longer; use it to compare results exactly.')
     add('-p', '--eval_period', type=float, default=1, help='The number of epochs between evaluations on val.')
@@ -80,7 +83,7 @@ def check_training_flags(params):
     split_shares(params)
     require_between(params, {'batch_size': (1, MOST), 'window': (1, MOST), 'regc': (0, FLOAT32_MAX),
                              'embedding_size': (1, MOST), 'word_count_threshold': (1, math.inf)})
-    require_shares(params, ('drop_prob',))
+    require_shares(params, ('drop_prob', 'input_drop_prob'))
     require_above_zero(params, ('eval_period',))
 
 

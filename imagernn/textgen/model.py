@@ -65,7 +65,7 @@ def regularized(params):
 
 
 class Dropout(NamedTuple):
-    """What dropout keeps of the embeddings, between the layers (a list), and of the top; None keeps all."""
+    """What dropout keeps of the embeddings, between the layers (a list), and of the top; where it is None, all."""
 
     inputs: np.ndarray | None
     between: list | None
@@ -73,9 +73,8 @@ class Dropout(NamedTuple):
 
     def part(self, rows):
         """What belongs to these packed rows."""
-        if self.inputs is None:
-            return self
-        return Dropout(self.inputs[rows], [kept[rows] for kept in self.between], self.top[rows])
+        return Dropout(_rows(self.inputs, rows), self.between and [_rows(kept, rows) for kept in self.between],
+                       _rows(self.top, rows))
 
 
 EVERYTHING = Dropout(None, None, None)
@@ -83,11 +82,14 @@ EVERYTHING = Dropout(None, None, None)
 
 def draw_dropout(P, params, rng):
     """Draw what dropout keeps in P packed rows; without an rng (prediction) everything."""
-    prob, sizes = params.get('drop_prob', 0), sizes_of(params)
-    if not prob or rng is None:
-        return EVERYTHING
-    draw = [dropout_draw(P, size, prob, rng) for size in (params['embedding_size'], *sizes)]
-    return Dropout(draw[0], draw[1:-1], draw[-1])
+    prob = params.get('drop_prob', 0)
+    *between, top = [dropout_draw(P, size, prob, rng) for size in sizes_of(params)]
+    inputs = dropout_draw(P, params['embedding_size'], params.get('input_drop_prob', 0), rng)
+    return Dropout(inputs, between, top)
+
+
+def _rows(array, rows):
+    return None if array is None else array[rows]
 
 
 def forward(batch, model, params, start=None, dropout=EVERYTHING, scratch=None):
@@ -95,7 +97,7 @@ def forward(batch, model, params, start=None, dropout=EVERYTHING, scratch=None):
     scratch, prob = scratch or Scratch(), params.get('drop_prob', 0)
     layer = LAYERS[params['layer']]
     X, word_cache = embedding_forward(model['Ws'], batch.inputs)                                 # (P, F)
-    X, input_mask = dropout_forward(X, dropout.inputs, prob)
+    X, input_mask = dropout_forward(X, dropout.inputs, params.get('input_drop_prob', 0))
     H, last, cache = stacked.forward(layer, X, batch.batch_sizes, model, params, start, dropout.between, prob, scratch)
     H, top_mask = dropout_forward(H, dropout.top, prob)
     logprobs, decoder_cache = softmax_cost_forward(H, model['Wd'], model['bd'], batch.targets, scratch)
