@@ -8,6 +8,8 @@
     python docs/screenshots.py ranking_open RANKING_STRUCT.json                with the panel of an image
     python docs/screenshots.py album PHOTOS "a dog in the snow"                a search in an album
     python docs/screenshots.py album_open PHOTOS "a dog in the snow"           with the panel of a photo
+    python docs/screenshots.py text_page CHECKPOINT ["The "]                   a text that a language model has written
+    python docs/screenshots.py text_page_unit CHECKPOINT ["The "]              with the unit that follows its lines best
 
 Writes OUTPUT/PAGE_desktop_light.png and so on. Needs the extra [browser] and Chromium.
 """
@@ -24,6 +26,8 @@ from imagernn.errors import script
 from imagernn.gallery.opening import open_album
 from imagernn.gallery.pages import album_routes
 from imagernn.monitor import monitor_routes
+from imagernn.textgen.load import load_text_model
+from imagernn.textgen.page import about, text_routes
 from imagernn.web.results_page import Places
 from imagernn.web.server import serving
 
@@ -40,10 +44,11 @@ def build_parser():
                                      formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     parser.add_argument('page', choices=PAGES,
                         help='The page: the training monitor; the results page as it opens, after a search, or with '
-                             'the attention of a word; the ranking page or an album, as they open or with a panel.')
+                             'the attention of a word; the ranking page or an album, as they open or with a panel; '
+                             'the page of a language model with a text, or with a unit over the text.')
     parser.add_argument('sources', nargs='+',
-                        help='The data that it shows: a status folder, one or two result files, a ranking file, or a '
-                             'folder of photos and a sentence.')
+                        help='The data that it shows: a status folder, one or two result files, a ranking file, a '
+                             'folder of photos and a sentence, or a checkpoint of a language model and a beginning.')
     parser.add_argument('--output', default='shots/', help='The folder for the screenshots.')
     return parser
 
@@ -164,9 +169,32 @@ def album_open(sources):
     return routes, ready
 
 
+def text_page(sources):
+    """The page of a language model with a text, and the pointer on one of its characters or words."""
+    def ready(page):
+        page.click('#start')
+        page.wait_for_function('() => view.run === null')
+        page.locator('#text > span').nth(30).hover()
+
+    path, *beginning = sources
+    checkpoint = load_text_model(path, 'float32')
+    return text_routes(checkpoint, about(checkpoint, path, ''.join(beginning))), ready
+
+
+def text_page_unit(sources):
+    """The same with the unit that follows the position in the line best."""
+    def ready(page):
+        write(page)
+        page.select_option('#order', 'position in the line')
+        page.locator('.list .unit').first.click()
+
+    routes, write = text_page(sources)
+    return routes, ready
+
+
 PAGES = {'monitor': monitor, 'results': results, 'results_found': results_found,
          'results_attention': results_attention, 'ranking': ranking, 'ranking_open': ranking_open,
-         'album': search_in_album, 'album_open': album_open}
+         'album': search_in_album, 'album_open': album_open, 'text_page': text_page, 'text_page_unit': text_page_unit}
 
 if __name__ == '__main__':
     sys.exit(main())

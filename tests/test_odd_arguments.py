@@ -43,7 +43,8 @@ USES = [    # every path that a command takes: {} in the place of one
     *(f'train-translator --source t.txt --target t.txt --val_source t.txt --val_target t.txt {flag} {{}}' for flag in (
         '--source', '--target', '--val_source', '--val_target', '--resume', '--init_model_from',
         '--word_count_threshold 1 --checkpoint_output_directory')),
-    'train-text {}', 'train-text t.txt --val {}', 'train-text --resume {}', 'sample-text {}',
+    'train-text {}', 'train-text t.txt --val {}', 'train-text --resume {}', 'sample-text {}', 'text-page {}',
+    'text-page t.h5 --export {}',
     'score-translations {} t.txt', 'score-translations t.txt {}', 'score-translations t.txt t.txt --compare {}',
     'score-translations t.txt t.txt --json {}',
     'album {}', 'album . --index_folder {}', 'album . --captioner {}', 'album . --weights {}', 'find {} dogs',

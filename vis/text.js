@@ -2,10 +2,11 @@
 // a hidden unit, and each place shows what else was likely. Its data comes from imagernn/textgen/page.py and stays text.
 'use strict';
 
-const STEP = 25;                        // characters or words of a request
+const STEP = 40;                        // characters or words of a request
 const ROUND = 500;                      // written by one press of a button
 const SHADES = [.5, .2, .05, .01];      // a probability below each of these gets a stronger shade
 const BY_NUMBER = 'all, by number';
+const PROPERTIES = ['position in the line', 'inside quotes', 'spaces', 'capitals'];    // of reading.py
 
 let model;
 // What is shown. tokens, units, p, likely, rows (of activations) and spans have an entry for each character or word;
@@ -31,7 +32,7 @@ async function start() {
 }
 
 const notice = (...content) => byId('notices').replaceChildren(element('p', {class: 'notice bad text'}, ...content));
-const thing = model => model.level === 'char' ? 'character' : 'word';
+const thing = () => model.level === 'char' ? 'character' : 'word';
 
 // The JSON at an address. Errors say what to tell the user.
 async function ask(address, parameters, signal) {
@@ -49,7 +50,7 @@ async function ask(address, parameters, signal) {
 // ---- writing
 
 function watchControls() {
-  const {prime, temperature} = {prime: byId('prime'), temperature: byId('temperature')};
+  const prime = byId('prime'), temperature = byId('temperature');
   const showDegrees = () => {
     byId('degrees').textContent = Number(temperature.value).toFixed(2);
     temperature.setAttribute('aria-valuetext', temperature.value === '0' ? '0, the likeliest' : temperature.value);
@@ -110,7 +111,7 @@ function showCount() {
   if (!written) byId('count').textContent = '';
   else {
     const nats = -view.p.slice(view.begun).reduce((sum, p) => sum + Math.log(p), 0) / written;
-    byId('count').textContent = `${numberOf(written, thing(model))} written, ${nats.toFixed(2)} nats each` +
+    byId('count').textContent = `${numberOf(written, thing())} written, ${nats.toFixed(2)} nats each` +
       (view.ended ? '; the line has ended' : view.tokens.length >= model.most ? '; this is as long as a text gets' : '');
   }
 }
@@ -213,10 +214,14 @@ const probability = p => p >= .001 ? p.toFixed(4) : p.toExponential(2).replace('
 const visible = unit => ({' ': '␣ space', '\n': '↵ new line', '\t': '⇥ tab'})[unit] ?? unit;
 
 function watchText() {
-  const text = byId('text');
-  for (const kind of ['pointerover', 'click']) {
-    text.addEventListener(kind, event => { if (event.target.place !== undefined) look(event.target.place); });
-  }
+  const text = byId('text'), visit = event => { if (event.target.place !== undefined) look(event.target.place); };
+  let pointer = '';
+  text.addEventListener('click', visit);
+  text.addEventListener('pointerover', event => {
+    const now = `${event.clientX} ${event.clientY}`;
+    if (now !== pointer) visit(event);    // else the text has been scrolled under it, perhaps by a key
+    pointer = now;
+  });
   text.addEventListener('focus', () => {
     if (view.at < 0 && view.spans.length && text.matches(':focus-visible')) look(0, true);
   });
@@ -286,13 +291,13 @@ function showPlace() {
 
 function nameOf(unit) {
   const layer = model.firsts.findLastIndex(first => first <= unit);
-  return `unit ${unit - model.firsts[layer] + 1}${model.sizes.length > 1 ? ` of layer ${layer + 1}` : ''}`;
+  return `unit ${unit - model.firsts[layer] + 1}${model.sizes.length > 1 ? ` in layer ${layer + 1}` : ''}`;
 }
 
 function watchUnits() {
   const units = byId('units');
-  byId('order').append(...[[BY_NUMBER, BY_NUMBER], ...['position in the line', 'inside quotes', 'spaces', 'capitals']
-    .map(name => [name, `those that follow: ${name}`])].map(([value, text]) => element('option', {value}, text)));
+  byId('order').append(element('option', {value: BY_NUMBER}, BY_NUMBER), element('optgroup', {label: 'those that follow'},
+    ...PROPERTIES.map(value => element('option', {value}, value))));
   byId('order').onchange = showUnits;
   units.addEventListener('click', event => {
     const button = event.target.closest('.unit');
@@ -319,7 +324,7 @@ function watchUnits() {
 async function showUnits() {
   const order = byId('order').value, ready = view.tokens.length > 1 && !view.run;
   if (order === BY_NUMBER) {
-    byId('about').textContent = `${model.activation} after each ${thing(model)}: blue is above 0, red below. Choose a ` +
+    byId('about').textContent = `${model.activation} after each ${thing()}: blue is above 0, red below. Choose a ` +
       'unit to see it over the text.';
     fillUnits(...model.sizes.flatMap((size, layer) => [
       model.sizes.length > 1 ? element('h3', {}, layer ? `Layer ${layer + 1}` : 'Layer 1, the lowest') : null,
@@ -335,7 +340,7 @@ async function showUnits() {
   if (byId('order').value !== order) return;
   const found = ready && view.followers?.[order];
   byId('about').textContent = found ? `Pearson’s correlation of ${model.activation} with ${order} over this text.` :
-    ready ? `This text has nothing to follow there: ${order}.` : 'Write a text first.';
+    ready ? `This text has nothing to follow: “${order}” is the same in all of it.` : view.run ? 'Wait until the text is written.' : 'Write a text first.';
   fillUnits(element('div', {class: 'list', role: 'group', 'aria-label': `Units that follow: ${order}`},
     ...(found || []).map(([unit, strength]) => unitButton(unit, strength))));
 }
