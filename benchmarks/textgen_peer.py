@@ -75,7 +75,7 @@ class TextPeer(nn.Module):
         """The mean of -ln p of the targets of a Packed window. Keeps the state after it."""
         T, N = len(window.batch_sizes), int(window.batch_sizes[0])
         inputs, targets = (torch.from_numpy(array) for array in window[:2])
-        X = self._dropout(self.word(inputs)).view(T, N, -1)                     # (T, N, E)
+        X = self.word(inputs).view(T, N, -1)                                    # (T, N, E)
         H = (self._layers if self.way['recurrence'] == 'nn.LSTM' else self._loops)(X)
         H = self._dropout(H.flatten(0, 1))                                      # (T·N, H)
         if self.way['softmax'] == 'whole softmax':
