@@ -14,7 +14,6 @@ from imagernn.nn.workers import Workers
 from imagernn.runs.checkpoint_file import load_checkpoint
 from imagernn.textgen import sample, train
 from imagernn.textgen.evaluate import nats_of
-from imagernn.textgen.load import text_of
 from imagernn.textgen.model import LAYERS, cost_and_grads, forward, init_model, make_tick, windows
 
 TOLERANCE = 1e-6
@@ -139,7 +138,7 @@ def test_a_run_learns_and_resumed_equals_uninterrupted(book, tmp_path, more, cap
     assert values[-1] < values[0]
     # again, and resumed from the middle of an epoch: the schedule is that of the whole run
     path.unlink()
-    state, solver, *rest = prepared([*flags, '-m', '3'])
+    state, solver, *rest = train.prepare([*flags, '-m', '3'])
 
     def halt(state):
         if state.it == 17:
@@ -149,17 +148,10 @@ def test_a_run_learns_and_resumed_equals_uninterrupted(book, tmp_path, more, cap
         train.train(state, Stepper(solver, state, nothing, halt), *rest)
     _, middle = last_of(tmp_path)
     assert middle['it'] == 14
-    assert train.main(['--resume', str(path)]) == 0
+    assert train.main([book, '--resume', 'auto']) == 0
     _, resumed = last_of(tmp_path)
     for name, w in whole['model'].items():
         np.testing.assert_array_equal(resumed['model'][name], w, err_msg=name)
-
-
-def prepared(argv):
-    params = vars(train.build_parser().parse_args(argv))
-    params['dataset'] = 'book'
-    text = text_of(params)
-    return *train.start(params, None, text), text, params
 
 
 def test_a_model_writes_and_scores_text(book, tmp_path, capsys):

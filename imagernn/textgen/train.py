@@ -61,14 +61,20 @@ SAMPLE_TEMPERATURE = .7
 
 @script
 def main(argv=None):
-    params, checkpoint = chosen_params(build_parser(), argv, load_text_model, load_resumable, MODEL_PARAMS, RUN_PARAMS,
+    return train(*prepare(argv))
+
+
+def prepare(argv):
+    """What train() needs, from the command line: state, solver, rng, the Text and params."""
+    parser = build_parser()
+    parser.set_defaults(dataset=Path(parser.parse_args(argv).text).stem)    # names the run's files
+    params, checkpoint = chosen_params(parser, argv, load_text_model, load_resumable, MODEL_PARAMS, RUN_PARAMS,
                                        NO_WORD_VECTORS)
     check_training_flags(params)
-    params['dataset'] = Path(params['text']).stem
     if params['test'] and not params['val']:
         raise InputError(f'--test {params["test"]}: needs --val, or leave both out to take shares of the text')
     text = text_of(params, checkpoint and checkpoint['ixtoword'])
-    return train(*start(params, checkpoint, text), text, params)
+    return *start(params, checkpoint, text), text, params
 
 
 def load_resumable(path):
