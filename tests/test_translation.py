@@ -1,9 +1,14 @@
-"""Translation models from the command line: a copy task, exact resuming, adapting, and what cannot be trained on."""
+"""Translation models from the command line: a copy task, exact resuming, adapting, samples as a model learns, word
+vectors, and what cannot be trained on.
+"""
+
+import json
 
 import numpy as np
 import pytest
 from driving import Stepper, nothing
 
+from imagernn.corpus.word_vectors import read_vectors
 from imagernn.errors import InputError
 from imagernn.nn.search import greedy_search
 from imagernn.nn.workers import Workers
@@ -12,7 +17,7 @@ from imagernn.translation import train
 from imagernn.translation.evaluate import nats_of
 from imagernn.translation.load import load_translator
 from imagernn.translation.model import make_tick, read_sources
-from imagernn.translation.text import Pairs, encode
+from imagernn.translation.text import Pairs, detokenize, encode, tokenize
 
 WORDS = 'abcdef'
 FILES = ['--source', 'train.xx', '--target', 'train.yy', '--val_source', 'val.xx', '--val_target', 'val.yy']
@@ -57,6 +62,96 @@ def test_a_copy_task_is_learned(copies, more):
     assert checkpoint['perplexity'] < 1.1 and checkpoint['params']['dataset'] == 'train.xx-yy'
     # a source of unknown words alone, and an empty one, have translations, too
     assert len(translations(checkpoint, ['? ?', ''])) == 2
+
+
+@pytest.mark.parametrize('more', [[], ['--tokenizer', 'words', '--attention'], ['--weight_average', '.9']],
+                         ids=' '.join)
+def test_every_evaluation_shows_the_translation_of_the_next_pair_of_val(copies, more, capsys):
+    for split, lines in ('train', ['a, b.', 'c d.'] * 300), ('val', ['a, b.', '? d.']):
+        (copies / f'{split}.xx').write_text('\n'.join(lines), encoding='utf-8')
+        (copies / f'{split}.yy').write_text('\n'.join(lines).upper(), encoding='utf-8')
+    assert train.main([*TINY, '-m', '3', '-l', '.05', *more]) == 0
+    status, = (copies / 'status').glob('*.json')
+    samples = [report['sample'] for report in json.loads(status.read_text())['history'] if report['evaluated']]
+    assert len(samples) == 3
+    out = capsys.readouterr().out
+    assert all(f'\n  {line}\n' in out for text in samples for line in text.split('\n'))
+    rows = [text.split('\n') for text in samples]
+    sources, references = ['a, b.', '<unk> d.', 'a, b.'], ['A, B.', '<unk> D.', 'A, B.']
+    assert [row[0] for row in rows] == [f'source: {line}' for line in sources]
+    assert [row[2] for row in rows] == [f'reference: {line}' for line in references]
+    # what greedy search writes with the model of the checkpoint, put together again
+    checkpoint = load_translator(last_of(copies))
+    words, = tokenize(sources[-1:], checkpoint['params']['tokenizer'])
+    written, = translations(checkpoint, [' '.join(words)])
+    assert rows[-1][1:2] == [f'translation: {line}' for line in detokenize([written.split()],
+                                                                           checkpoint['params']['tokenizer'])]
+    assert samples[0] != samples[-1]
+
+
+def vectors_of(path, words, size=8):
+    """Write a file of word vectors, and return them: a dict word -> (size,)."""
+    rows = np.random.default_rng(len(path)).normal(size=(len(words), size))
+    with open(path, 'w', encoding='utf-8') as file:
+        file.writelines(f'{word} {" ".join(map(str, row))}\n' for word, row in zip(words, rows, strict=True))
+    return read_vectors(path, words, size)[0]
+
+
+@pytest.mark.parametrize('flags', [['--word_vectors', 'y.txt'], ['--source_word_vectors', 'source.txt'],
+                                   ['--word_vectors', 'y.txt', '--source_word_vectors', 'source.txt']])
+def test_a_new_model_starts_from_word_vectors_which_may_be_fixed(copies, flags, capsys):
+    vectors = {'word_vectors': ('Ws', 'ixtoword', vectors_of('y.txt', WORDS.upper()[:4])),
+               'source_word_vectors': ('source_Ws', 'source_ixtoword', vectors_of('source.txt', WORDS[:3]))}
+
+    def taken(checkpoint):
+        """The parameters that still have the vectors of a file."""
+        rows = {name: {word: checkpoint['model'][name][ix] for ix, word in checkpoint[words].items()}
+                for name, words, _ in vectors.values()}
+        return {name for name, _, of in vectors.values() if all((rows[name][word] == of[word]).all() for word in of)}
+
+    given = {name for flag, (name, _, _) in vectors.items() if f'--{flag}' in flags}
+    state, *_ = train.prepare([*TINY, *flags])
+    assert taken({'model': state.model, 'ixtoword': state.extra['ixtoword'],
+                  'source_ixtoword': dict(enumerate(state.extra['source_words']))}) == given
+    for fixed in ([], ['--fix_word_vectors']):
+        capsys.readouterr()
+        assert train.main([*TINY, '-m', '.3', '-c', '.01', *flags, *fixed]) == 0
+        out = capsys.readouterr().out
+        assert ('y.txt: has vectors of 4 of the 7 words' in out) == ('Ws' in given)
+        assert ('source.txt: has vectors of 3 of the 7 words' in out) == ('source_Ws' in given)
+        checkpoint = load_translator(last_of(copies))
+        assert taken(checkpoint) == (given if fixed else set())
+    # a run that resumes, or starts from the weights, has no need of the files
+    for name in 'y.txt', 'source.txt':
+        (copies / name).unlink()
+    path = str(last_of(copies))
+    assert train.main([*FILES, '--resume', path, '-m', '.4']) == 0
+    assert taken(load_translator(path)) == given
+    assert train.main(['--resume', path, flags[0], 'other.txt']) == 2
+    assert f'was made with {flags[1]}' in capsys.readouterr().err
+    assert train.main([*FILES, '--init_model_from', path, '--fix_word_vectors', '-m', '.1', '--fappend', 'x']) == 0
+    assert taken(load_translator(next(copies.glob('cv/*_x_last.h5')))) == given
+
+
+def test_words_that_began_at_random_may_be_fixed_in_a_run_that_starts_from_their_weights(copies):
+    assert train.main([*TINY, '-m', '.1']) == 0
+    path = last_of(copies)
+    assert train.main([*FILES, '--init_model_from', str(path), '--fix_word_vectors', '-m', '.1', '--fappend', 'x']) == 0
+    before, after = (load_translator(one)['model'] for one in (path, next(copies.glob('cv/*_x_last.h5'))))
+    assert {name for name in before if (before[name] == after[name]).all()} == {'Ws', 'source_Ws'}
+
+
+@pytest.mark.parametrize(('flags', 'contents', 'words'), [
+    (['--word_vectors', 'v.txt'], 'A 1 2\n', '2 numbers, but --embedding_size is 8; give --embedding_size 2'),
+    (['--source_word_vectors', 'v.txt'], 'a 1 2\n', 'but --embedding_size is 8; give --embedding_size 2'),
+    (['--source_word_vectors', 'v.txt'], 'A 1 2 3 4 5 6 7 8\n', 'v.txt: has none of the 7 words'),
+    (['--source_word_vectors', 'absent.txt'], '', 'absent.txt: cannot be read'),
+    (['--fix_word_vectors'], '', '--fix_word_vectors: the words would keep random vectors')])
+def test_word_vectors_that_cannot_be_used(copies, flags, contents, words, capsys):
+    (copies / 'v.txt').write_text(contents, encoding='utf-8')
+    assert train.main([*TINY, *flags]) == 2
+    err = capsys.readouterr().err
+    assert words in err and err.count('\n') == 1
 
 
 @pytest.mark.parametrize('more', [[], ['--attention', '--hidden_sizes', '8,6'], ['--layer', 'gru'],

@@ -3,6 +3,7 @@
 import math
 import re
 
+from imagernn.corpus.flags import NO_WORD_VECTORS, add_word_vector_flags, check_word_vector_flags
 from imagernn.errors import InputError
 from imagernn.runs.flags import FLOAT32_MAX, check_run_params, require_above_zero, require_between, require_shares
 from imagernn.translation.names import LAYER_NAMES, SOURCE_ORDERS, TOKENIZER_NAMES
@@ -10,9 +11,10 @@ from imagernn.translation.names import LAYER_NAMES, SOURCE_ORDERS, TOKENIZER_NAM
 FILES = ('source', 'target', 'val_source', 'val_target')
 # what a checkpoint's arrays were made for: a run that starts or resumes from one cannot choose these
 MODEL_PARAMS = ('tokenizer', 'lower_case', 'layer', 'embedding_size', 'hidden_sizes', 'source_order', 'attention',
-                'attention_size', 'tanhC_version')
+                'attention_size', 'tanhC_version', 'word_vectors', 'source_word_vectors')
 # what a run that resumes cannot choose either
-RUN_PARAMS = ('source', 'target', 'seed', 'word_count_threshold', 'batch_size', 'label_smoothing')
+RUN_PARAMS = ('source', 'target', 'seed', 'word_count_threshold', 'batch_size', 'label_smoothing', 'fix_word_vectors')
+EARLIER = {**NO_WORD_VECTORS, 'source_word_vectors': ''}    # what a run has without these flags
 MOST = 10 ** 5    # of a size or a batch
 
 
@@ -55,6 +57,9 @@ def add_model_flags(parser):
         help='The size of the hidden layer that computes the weights of the attention.')
     add('--tanhC_version', type=int, default=1,
         help='With 1, an LSTM computes h = o·tanh(c), not o·c as in NeuralTalk.')
+    add_word_vector_flags(add, 'embedding_size')
+    add('--source_word_vectors', default='', metavar='FILE',
+        help='The same for the words of the source; those of --word_vectors are for the words of the target.')
     add('--init_model_from', default='',
         help='A checkpoint whose weights and vocabularies a new run starts from. Give it to adapt a model to other '
              'sentences of the same languages.')
@@ -86,6 +91,8 @@ def check_training_flags(params):
         raise InputError(f'--{missing[0]} is missing: name four files of sentences, one a line, as in: '
                          '--source train.fr --target train.en --val_source val.fr --val_target val.en')
     check_run_params(params)
+    if not params['source_word_vectors']:
+        check_word_vector_flags(params)
     if not re.fullmatch(r'[1-9][0-9]{0,4}(,[1-9][0-9]{0,4}){0,9}', params['hidden_sizes']):
         raise InputError(f'--hidden_sizes {params["hidden_sizes"]}: expected the sizes of one to ten layers, separated '
                          'by commas, as in 512,512')

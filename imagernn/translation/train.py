@@ -12,6 +12,7 @@ from shlex import quote
 from imagernn.errors import InputError, command, loading, script
 from imagernn.runs.flags import HelpWithDefaults, add_optimizer_flags, add_output_flags, add_system_flags
 from imagernn.translation.flags import (
+    EARLIER,
     MODEL_PARAMS,
     RUN_PARAMS,
     add_data_flags,
@@ -41,28 +42,34 @@ with loading(__name__, build_parser):    # --help does not wait for these
     import numpy as np
 
     from imagernn.corpus.vocab import START
+    from imagernn.corpus.word_vectors import word_vectors_for
     from imagernn.metrics.perplexity import perplexity
     from imagernn.nn.schedules import schedule_of
+    from imagernn.nn.search import greedy_search
     from imagernn.nn.solver import Solver
     from imagernn.nn.workers import Workers
     from imagernn.runs.run import Run
     from imagernn.runs.start import chosen_params
     from imagernn.runs.state import PERPLEXITY, RunState, require_resumable, resumed
-    from imagernn.runs.terminal import say
+    from imagernn.runs.terminal import report, say
     from imagernn.translation.batch import make_batch
     from imagernn.translation.evaluate import nats_of
     from imagernn.translation.load import KIND, load_translator
-    from imagernn.translation.model import cost_and_grads, init_model
+    from imagernn.translation.model import cost_and_grads, init_model, make_tick, read_sources
     from imagernn.translation.text import (
         END,
         Pairs,
         batch_chooser,
         chosen,
+        detokenize,
         encode,
+        language_of,
         read_pairs,
         unknown_share,
         vocabulary,
     )
+
+WORD_VECTORS = {'source_word_vectors': 'source_Ws', 'word_vectors': 'Ws'}    # flag -> parameter, source and target
 
 
 @script
@@ -75,7 +82,8 @@ def prepare(argv):
     parser = build_parser()
     given = parser.parse_args(argv)
     parser.set_defaults(dataset=f'{Path(given.source).name}-{Path(given.target).suffix[1:]}')    # train.fr-en
-    params, checkpoint = chosen_params(parser, argv, load_translator, load_resumable, MODEL_PARAMS, RUN_PARAMS)
+    params, checkpoint = chosen_params(parser, argv, load_translator, load_resumable, MODEL_PARAMS, RUN_PARAMS,
+                                       EARLIER)
     check_training_flags(params)
     vocabularies, splits = read_splits(params, checkpoint)
     return *start(params, checkpoint, vocabularies, splits), splits, params
@@ -115,7 +123,8 @@ def read_splits(params, checkpoint):
 
 def start(params, checkpoint, vocabularies, splits):
     """The RunState, solver and random stream of a new run, or as the checkpoint left them."""
-    dtype, rng, solver = np.dtype(params['dtype']), np.random.default_rng(params['seed']), Solver(params)
+    dtype, rng = np.dtype(params['dtype']), np.random.default_rng(params['seed'])
+    solver = Solver(params, fixed(params))
     source_ixtoword, ixtoword = vocabularies
     digest = hashlib.blake2b(b''.join(array.tobytes() for pairs in splits.values() for side in pairs
                                       for array in side), digest_size=16)
@@ -123,6 +132,7 @@ def start(params, checkpoint, vocabularies, splits):
              'source_words': list(source_ixtoword.values()), 'fingerprint': {'text': digest.hexdigest()}}
     if checkpoint is None:
         model = init_model(params, len(source_ixtoword), len(ixtoword), rng, dtype)
+        take_word_vectors(model, vocabularies, splits['train'], params, rng)
     else:
         model = {name: array.astype(dtype) for name, array in checkpoint['model'].items()}
     if params['resume']:
@@ -135,6 +145,23 @@ def start(params, checkpoint, vocabularies, splits):
     state.keep_average_where(params['weight_average'])
     state.keep_good_where(params['on_divergence'], solver, rng)
     return state, solver, rng
+
+
+def take_word_vectors(model, vocabularies, pairs, params, rng):
+    """Change a new model by the files of --source_word_vectors and --word_vectors; reports what was found."""
+    for (flag, name), ixtoword, (tokens, _) in zip(WORD_VECTORS.items(), vocabularies, pairs, strict=True):
+        if params[flag]:
+            counts = np.bincount(tokens, minlength=len(ixtoword))                                # (V,)
+            model[name][:], *found = word_vectors_for(params[flag], ixtoword, np.log(np.maximum(counts, 1)),
+                                                      params['embedding_size'], rng, ['embedding_size'])
+            report(*found)
+
+
+def fixed(params):
+    """The parameters that --fix_word_vectors leaves as they are: those that began as vectors of a file, else both."""
+    if not params['fix_word_vectors']:
+        return []
+    return [name for flag, name in WORD_VECTORS.items() if params[flag]] or [*WORD_VECTORS.values()]
 
 
 def train(state, solver, rng, splits, params):
@@ -160,7 +187,28 @@ def train(state, solver, rng, splits, params):
             # now and then, and at the end, see how well it predicts translations that it was not trained on
             if run.evaluates():
                 run.evaluated(perplexity(-nats_of(splits['val'], state.evaluated_model, params, workers), 1))
+                run.sampled(sample_of(state, splits['val'], params))
     return run.exit_code
+
+
+def sample_of(state, pairs, params):
+    """A sentence, what the evaluated model makes of it by greedy search, and the reference: three lines.
+
+    pairs: the Pairs of val, of which each evaluation shows the next. No random stream is used.
+    """
+    number = sum(past['evaluated'] for past in state.history) % len(pairs.source[1])
+    source, (reference, _) = chosen(pairs, np.array([number]))
+    model, longest = state.evaluated_model, 2 * len(source[0]) + 10
+    best, = greedy_search(make_tick(model, params), read_sources(*source, model, params), longest)[0]
+    translation = [ix for ix in best.words if ix]    # without END
+    words, source_words = state.extra['ixtoword'], state.extra['source_words']
+    lines = []
+    for name, indices, ixtoword, path in (('source', source[0], source_words, params['source']),
+                                          ('translation', translation, words, params['target']),
+                                          ('reference', reference, words, params['target'])):
+        line, = detokenize([[ixtoword[ix] for ix in indices]], params['tokenizer'], language_of(path))
+        lines.append(f'{name}: {line}')
+    return '\n'.join(lines)
 
 
 def next_step(path):
