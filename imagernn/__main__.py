@@ -25,6 +25,7 @@ COMMANDS = {    # name: module, or script of the checkout; sentence
     'sample-text': ('imagernn.textgen.sample', 'Write text with a trained language model, or score a text.'),
     'text-page': ('imagernn.textgen.page', 'Watch a language model write in a browser; see what its units do.'),
     'train-translator': ('imagernn.translation.train', 'Train a translation model on pairs of sentences.'),
+    'translate': ('imagernn.translation.translate', 'Translate lines of text with a trained model.'),
     'score-translations': ('imagernn.translation.score', 'Score translations by BLEU, with intervals.'),
     'album': ('imagernn.album', 'Search and browse a folder of photos in a browser.'),
     'find': ('imagernn.find', 'Find the photos in a folder that a sentence describes.'),

@@ -45,7 +45,7 @@ USES = [    # every path that a command takes: {} in the place of one
         '--word_count_threshold 1 --checkpoint_output_directory')),
     'train-text {}', 'train-text t.txt --val {}', 'train-text --resume {}', 'sample-text {}', 'text-page {}',
     'text-page t.h5 --export {}',
-    'score-translations {} t.txt', 'score-translations t.txt {}', 'score-translations t.txt t.txt --compare {}',
+    'translate {}', 'score-translations {} t.txt', 'score-translations t.txt {}', 'score-translations t.txt t.txt --compare {}',
     'score-translations t.txt t.txt --json {}',
     'album {}', 'album . --index_folder {}', 'album . --captioner {}', 'album . --weights {}', 'find {} dogs',
     'train-ranker -d {}', 'train-ranker -d tiny --features {}.h5', 'train-ranker -d tiny --resume {}',

@@ -32,6 +32,7 @@ from imagernn.nn.layers import (
     softmax_cost_forward,
 )
 from imagernn.nn.scratch import Scratch
+from imagernn.nn.search import make_mean_tick
 from imagernn.nn.sharing import add_up
 from imagernn.nn.workers import Workers
 
@@ -343,19 +344,12 @@ def make_ensemble_tick(members, workers=None, likeliest=False):
     """
     if len(members) == 1:
         return make_tick(*members[0], workers, likeliest)
-    ticks = [make_tick(model, params, workers) for model, params in members]
-    starts = np.cumsum([0, *(num_parts_of_state(model, params) for model, params in members)])
+    mean_tick = make_mean_tick([make_tick(model, params, workers) for model, params in members],
+                               [num_parts_of_state(model, params) for model, params in members])
 
     def tick(words, state, scratch=None):
-        states, found = (), []
-        for number, one in enumerate(ticks):
-            own = state[starts[number]:starts[number + 1]]
-            logprobs, own = one(words, own, scratch and scratch.part(f'member {number}'))
-            found.append(logprobs)                                                               # (n, V)
-            states += own
-        largest = np.maximum.reduce(found)    # relative to it, as probabilities may be too small for their dtype
-        y = largest + np.log(sum(np.exp(logprobs - largest) for logprobs in found) / len(found))
-        return (likeliest_words(y) if likeliest else y), states
+        y, state = mean_tick(words, state, scratch)                                              # (n, V)
+        return (likeliest_words(y) if likeliest else y), state
 
     return tick
 

@@ -180,6 +180,29 @@ def pooled_beam_search(tick, state, beam_size, max_length=MAX_LENGTH, nbest=None
     return [[sentence for _, sentence in sorted(pool, key=lambda found: -found[0])[:nbest]] for pool in pools]
 
 
+def make_mean_tick(ticks, parts):
+    """The tick of several models with the same vocabulary: the mean of their probabilities at each word.
+
+    ticks: of each model; parts: how many parts its state has. The state is the models' states one after another. Where
+    the new tick is given a scratch, each model's tick gets a part of it.
+    """
+    starts = np.cumsum([0, *parts])
+
+    def tick(words, state, scratch=None):
+        states, found = (), []
+        for number, one in enumerate(ticks):
+            own = state[starts[number]:starts[number + 1]]
+            logprobs, own = one(words, own, *([scratch.part(f'member {number}')] if scratch else []))
+            found.append(logprobs)                                              # (n, V)
+            states += own
+        # relative to the largest, as probabilities may be too small for their dtype; all may be 0
+        largest = np.maximum(np.maximum.reduce(found), np.finfo(found[0].dtype).min)
+        with np.errstate(divide='ignore'):
+            return largest + np.log(sum(np.exp(logprobs - largest) for logprobs in found) / len(found)), states
+
+    return tick
+
+
 def _candidates(logprobs, item, score, beam_size):
     """Row and word of all continuations that may be among an item's best beam_size, and few others.
 
