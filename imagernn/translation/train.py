@@ -45,7 +45,6 @@ with loading(__name__, build_parser):    # --help does not wait for these
     from imagernn.corpus.word_vectors import word_vectors_for
     from imagernn.metrics.perplexity import perplexity
     from imagernn.nn.schedules import schedule_of
-    from imagernn.nn.search import greedy_search
     from imagernn.nn.solver import Solver
     from imagernn.nn.workers import Workers
     from imagernn.runs.run import Run
@@ -55,7 +54,7 @@ with loading(__name__, build_parser):    # --help does not wait for these
     from imagernn.translation.batch import make_batch
     from imagernn.translation.evaluate import nats_of
     from imagernn.translation.load import KIND, load_translator
-    from imagernn.translation.model import cost_and_grads, init_model, make_tick, read_sources
+    from imagernn.translation.model import cost_and_grads, init_model
     from imagernn.translation.text import (
         END,
         Pairs,
@@ -68,6 +67,7 @@ with loading(__name__, build_parser):    # --help does not wait for these
         unknown_share,
         vocabulary,
     )
+    from imagernn.translation.translator import Translator
 
 WORD_VECTORS = {'source_word_vectors': 'source_Ws', 'word_vectors': 'Ws'}    # flag -> parameter, source and target
 
@@ -197,18 +197,15 @@ def sample_of(state, pairs, params):
     pairs: the Pairs of val, of which each evaluation shows the next. No random stream is used.
     """
     number = sum(past['evaluated'] for past in state.history) % len(pairs.source[1])
-    source, (reference, _) = chosen(pairs, np.array([number]))
-    model, longest = state.evaluated_model, 2 * len(source[0]) + 10
-    best, = greedy_search(make_tick(model, params), read_sources(*source, model, params), longest)[0]
-    translation = [ix for ix in best.words if ix]    # without END
-    words, source_words = state.extra['ixtoword'], state.extra['source_words']
-    lines = []
-    for name, indices, ixtoword, path in (('source', source[0], source_words, params['source']),
-                                          ('translation', translation, words, params['target']),
-                                          ('reference', reference, words, params['target'])):
-        line, = detokenize([[ixtoword[ix] for ix in indices]], params['tokenizer'], language_of(path))
-        lines.append(f'{name}: {line}')
-    return '\n'.join(lines)
+    (source, _), (reference, _) = chosen(pairs, np.array([number]))
+    checkpoint = {'model': state.evaluated_model, 'params': params, 'ixtoword': state.extra['ixtoword'],
+                  'source_ixtoword': dict(enumerate(state.extra['source_words']))}
+    words = [checkpoint['source_ixtoword'][ix] for ix in source]
+    (best,), = Translator([checkpoint], beam_size=1).translate([words])
+    line, = detokenize([words], params['tokenizer'], language_of(params['source']))
+    other, = detokenize([[checkpoint['ixtoword'][ix] for ix in reference]], params['tokenizer'],
+                        language_of(params['target']))
+    return f'source: {line}\ntranslation: {best.text}\nreference: {other}'
 
 
 def next_step(path):
