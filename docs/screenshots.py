@@ -10,6 +10,7 @@
     python docs/screenshots.py album_open PHOTOS "a dog in the snow"           with the panel of a photo
     python docs/screenshots.py text_page CHECKPOINT ["The "]                   a text that a language model has written
     python docs/screenshots.py text_page_unit CHECKPOINT ["The "]              with the unit that follows its lines best
+    python docs/screenshots.py translation CHECKPOINT "un homme court ."       a sentence, its translation, the weights
 
 Writes OUTPUT/PAGE_desktop_light.png and so on. Needs the extra [browser] and Chromium.
 """
@@ -28,6 +29,8 @@ from imagernn.gallery.pages import album_routes
 from imagernn.monitor import monitor_routes
 from imagernn.textgen.load import load_text_model
 from imagernn.textgen.page import about, text_routes
+from imagernn.translation import page as translation_page
+from imagernn.translation.translator import Translator
 from imagernn.web.results_page import Places
 from imagernn.web.server import serving
 
@@ -45,10 +48,12 @@ def build_parser():
     parser.add_argument('page', choices=PAGES,
                         help='The page: the training monitor; the results page as it opens, after a search, or with '
                              'the attention of a word; the ranking page or an album, as they open or with a panel; '
-                             'the page of a language model with a text, or with a unit over the text.')
+                             'the page of a language model with a text, or with a unit over the text; the page of '
+                             'a translation model.')
     parser.add_argument('sources', nargs='+',
                         help='The data that it shows: a status folder, one or two result files, a ranking file, a '
-                             'folder of photos and a sentence, or a checkpoint of a language model and a beginning.')
+                             'folder of photos and a sentence, a checkpoint of a language model and a beginning, or '
+                             'one of a translation model and a sentence.')
     parser.add_argument('--output', default='shots/', help='The folder for the screenshots.')
     return parser
 
@@ -192,9 +197,24 @@ def text_page_unit(sources):
     return routes, ready
 
 
+def translation(sources):
+    """The page of a translation model with a sentence, and the focus on one of the weights."""
+    def ready(page):
+        page.fill('#line', sentence)
+        page.press('#line', 'Enter')
+        page.wait_for_selector('#main:not([hidden])')
+        if page.locator('.weight').count():
+            page.locator('.weight').nth(2).focus()
+
+    path, sentence = sources
+    translator = Translator.load([path])
+    return translation_page.translation_routes(translator, translation_page.about(translator, path)), ready
+
+
 PAGES = {'monitor': monitor, 'results': results, 'results_found': results_found,
          'results_attention': results_attention, 'ranking': ranking, 'ranking_open': ranking_open,
-         'album': search_in_album, 'album_open': album_open, 'text_page': text_page, 'text_page_unit': text_page_unit}
+         'album': search_in_album, 'album_open': album_open, 'text_page': text_page, 'text_page_unit': text_page_unit,
+         'translation': translation}
 
 if __name__ == '__main__':
     sys.exit(main())

@@ -26,6 +26,8 @@ COMMANDS = {    # name: module, or script of the checkout; sentence
     'text-page': ('imagernn.textgen.page', 'Watch a language model write in a browser; see what its units do.'),
     'train-translator': ('imagernn.translation.train', 'Train a translation model on pairs of sentences.'),
     'translate': ('imagernn.translation.translate', 'Translate lines of text with a trained model.'),
+    'translation-page': ('imagernn.translation.page',
+                         'Watch a model translate, with its attention, in a browser.'),
     'score-translations': ('imagernn.translation.score', 'Score translations by BLEU, with intervals.'),
     'album': ('imagernn.album', 'Search and browse a folder of photos in a browser.'),
     'find': ('imagernn.find', 'Find the photos in a folder that a sentence describes.'),
