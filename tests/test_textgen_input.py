@@ -97,10 +97,34 @@ def test_a_mistake_is_one_line_in_a_process_of_its_own():
 def test_texts_that_cannot_be_scored(folder, capsys):
     assert train.main(['book.txt', *FLAGS, '--split_shares', '90,10,0']) == 0
     path, _ = last_checkpoint(folder)
-    for contents, words in (b'', 'is empty'), (b'a', 'score text has a single'), (b'\0', 'zero byte'):
+    for contents, words in (b'', 'is empty'), (b'a', 'x.txt: the scored text has a single'), (b'\0', 'zero byte'):
         (folder / 'x.txt').write_bytes(contents)
         assert words in refusal(capsys, sample.main, path, '--score', 'x.txt')
     assert 'was trained without one' in refusal(capsys, sample.main, path, '--split', 'test')
+
+
+@pytest.mark.parametrize(('flags', 'words'), [([], 'scored as <unk>'), (['--lines'], 'left out')])
+def test_what_the_model_does_not_know_of_a_scored_text_is_counted(folder, flags, words, capsys):
+    assert train.main(['book.txt', *FLAGS, *flags]) == 0
+    path, _ = last_checkpoint(folder)
+    capsys.readouterr()
+    for text, warning in ('the Ä cat\nÖ', 'x.txt: 2 of 1'), ('the cat', ''):
+        (folder / 'x.txt').write_text(text)
+        assert sample.main([path, '--score', 'x.txt']) == 0
+        err = capsys.readouterr().err
+        assert warning in err and (words in err) == bool(warning)
+
+
+def test_numbers_that_cannot_be_drawn_with(folder, capsys):
+    assert train.main(['book.txt', *FLAGS]) == 0
+    path, _ = last_checkpoint(folder)
+    assert '--seed -1: must be at least 0' in refusal(capsys, sample.main, path, '--seed', '-1')
+    assert '--temperature nan' in refusal(capsys, sample.main, path, '--temperature', 'nan')
+    texts = []
+    for temperature in '0', '1e-300':
+        assert sample.main([path, '--length', '20', '--temperature', temperature]) == 0
+        texts.append(capsys.readouterr().out)
+    assert texts[0] == texts[1]
 
 
 # ---- samples as it learns

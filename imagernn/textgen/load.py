@@ -25,6 +25,8 @@ def load_text_model(path, dtype=None):
         check_vocab(checkpoint)
         if params.get('layer') not in LAYERS or params.get('level') not in LEVELS:
             raise ValueError(f'its layer is {params.get("layer")!r:.60} and its level {params.get("level")!r:.60}')
+        if not isinstance(params.get('lines'), bool):
+            raise ValueError(f'its lines is {params.get("lines")!r:.60}')
         try:
             sizes_of(params)
         except (AttributeError, KeyError, TypeError, ValueError):

@@ -15,6 +15,7 @@ from imagernn.nn.search import draw_words
 from imagernn.textgen.model import LAYERS
 
 LIKELIEST = 5
+LEAST_TEMPERATURE = 1e-9    # ln p divided by less may overflow
 ACTIVATIONS = {    # of a unit, from the state of its layer: the name, and a function whose values are within ±1
     'lstm': ('tanh(c)', lambda h, c: np.tanh(c)),    # the cell remembers; h is what its output gate lets through
     'gru': ('h', lambda h: h),
@@ -63,8 +64,8 @@ def steps(tick, words, state, choose):
 
 
 def drawing(temperature, rng):
-    """For steps: draws from p^(1/temperature), renormalised; 0 takes the likeliest."""
-    if temperature == 0:
+    """For steps: draws from p^(1/temperature), renormalised; 0, or nearly 0, takes the likeliest."""
+    if temperature < LEAST_TEMPERATURE:
         return lambda logprobs: logprobs.argmax(axis=1)
     return lambda logprobs: draw_words(logprobs / temperature, rng)
 

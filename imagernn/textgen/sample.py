@@ -10,6 +10,7 @@ from imagernn.runs.flags import HelpWithDefaults
 
 MOST_LENGTH = 10 ** 6
 MOST_SAMPLES = 1000
+MOST_SEED = 2 ** 32 - 1
 
 
 def build_parser():
@@ -45,9 +46,10 @@ with loading(__name__, build_parser):    # --help does not wait for these
 
     import numpy as np
 
-    from imagernn.corpus.text import encode_texts, read_text
+    from imagernn.corpus.text import UNKNOWN, encode_texts, lines_of, read_text
     from imagernn.nn import stacked
     from imagernn.nn.workers import Workers
+    from imagernn.runs.terminal import warn
     from imagernn.textgen.evaluate import nats_of
     from imagernn.textgen.load import load_text_model, trained_text
     from imagernn.textgen.model import LAYERS, make_tick
@@ -72,9 +74,10 @@ def main(argv=None):
 
 def checked_params(argv):
     params = vars(build_parser().parse_args(argv))
-    for name, most in (('length', MOST_LENGTH), ('samples', MOST_SAMPLES), ('num_threads', 1000)):
-        if not 1 <= params[name] <= most:
-            raise InputError(f'--{name} {params[name]}: must be at least 1 and at most {most}')
+    for name, least, most in (('length', 1, MOST_LENGTH), ('samples', 1, MOST_SAMPLES), ('seed', 0, MOST_SEED),
+                              ('num_threads', 1, 1000)):
+        if not least <= params[name] <= most:
+            raise InputError(f'--{name} {params[name]}: must be at least {least} and at most {most}')
     if not 0 <= params['temperature'] <= 1e6:
         raise InputError(f'--temperature {params["temperature"]}: must be at least 0 and at most 1e6')
     if bad := [bias for bias in params['bias'] if not 0 <= bias <= 1e6]:
@@ -98,8 +101,7 @@ def score(checkpoint, params):
         chosen = [splits[split] for split in splits if split in params['split']]
         part = tuple(map(np.concatenate, zip(*chosen, strict=True)))
     else:
-        part = encode_texts({'score': read_text(params['score'])}, trained['level'], trained['lines'], 1,
-                            checkpoint['ixtoword']).splits['score']
+        part = text_to_score(params['score'], checkpoint)
     nats = nats_of(part, checkpoint['model'], trained, Workers(params['num_threads']))
     count = len(part[0])
     if trained['level'] == 'char':
@@ -107,6 +109,21 @@ def score(checkpoint, params):
     else:
         print(f'{count:,} words: perplexity {math.exp(nats):.2f} a word')
     return 0
+
+
+def text_to_score(path, checkpoint):
+    """The tokens and lengths of the text in a file. Warns of characters or words that the model does not know."""
+    params, text = checkpoint['params'], read_text(path)
+    level, lines = params['level'], params['lines']
+    try:
+        part = encode_texts({'scored': text}, level, lines, 1, checkpoint['ixtoword']).splits['scored']
+    except InputError as error:
+        raise InputError(f'{path}: {error}') from None
+    count = sum(map(len, lines_of(text, level))) if lines else len(part[0])
+    if unknown := count - np.count_nonzero(part[0]):
+        warn(f'{path}: {unknown:,} of {count:,} {"characters" if level == "char" else "words"} are not in the '
+             f'vocabulary; {"they are left out" if lines else f"each is scored as {UNKNOWN}"}')
+    return part
 
 
 def written(checkpoint, prime, length, samples, temperature, rng):
