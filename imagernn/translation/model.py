@@ -62,10 +62,13 @@ def shapes(params, source_V, V):
 
 
 def init_model(params, source_V, V, rng, dtype=np.float32):
-    """A new model: uniform in ±0.1, or as the recurrent layer has it; biases 0."""
+    """A new model: embeddings normal with variance 1; the recurrent layers as they have it; everything else uniform in
+    ±0.1, biases 0.
+    """
     F, sizes, layer = params['embedding_size'], sizes_of(params), LAYERS[params['layer']]
-    model = {name: np.zeros(shape) if name[0] == 'b' and shape[0] == 1 else rng.uniform(-.1, .1, shape)
+    model = {name: rng.normal(size=shape) if name in ('source_Ws', 'Ws') else rng.uniform(-.1, .1, shape)
              for name, shape in shapes(params, source_V, V).items()}
+    model['bd'][:] = 0
     for part in (*directions_of(params), 'decoder'):
         model |= {f'{part}_{name}': w for name, w in stacked.init(layer, F, sizes, rng).items()}
     if params['attention']:
