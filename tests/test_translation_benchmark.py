@@ -73,7 +73,7 @@ def test_a_planted_difference_is_found(translation, sides):
 def test_pytorch_drops_as_much_as_we_do(sides):
     """Costs of a batch with dropout, before anything is learned, scatter around the same mean, above that without."""
     ours, peer, batches = sides('--attention', '-l', '1e-12')
-    assert [lstm.dropout for lstm in peer.lstm.values()] == [.4, .4, 0, 0]    # encoders, and the decoder's single layers
+    assert [lstm.dropout for lstm in peer.lstm.values()] == [.4, .4, 0, 0]    # the decoder has single layers
     costs = [[who.train_step(batches[0]) for _ in range(50)] for who in (ours, peer)]
     means, errors = np.mean(costs, axis=1), np.std(costs, axis=1) / np.sqrt(50)
     assert abs(means[0] - means[1]) < 4 * np.hypot(*errors)
