@@ -83,6 +83,7 @@ class Training:
         text = text_of(self.params)
         self.tokens, self.lengths = text.splits['train']
         self.state, self.solver, self.rng = train.start(self.params, None, text)
+        self.state.model['Ws'] *= .08    # RecurrentJS's scale of letters
         self.workers = Workers(1)
 
     def step(self, batch_size=1):

@@ -375,7 +375,7 @@ def test_an_exported_page_works_without_a_server(browser, checkpoint_path, tmp_p
         page.goto(export.as_uri())
         page.get_by_text('Temperature 1.5').click()
         assert length_of(page) == 60 and page.is_hidden('#controls')
-        page.select_option('#order', 'spaces')
+        page.select_option('#order', 'position in the line')
         page.locator('.list .unit').first.click()
         page.locator('#text span').nth(3).hover()
         assert page.locator('#place tr').count() >= 5 and page.locator('#text .plus').count()

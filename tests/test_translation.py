@@ -86,7 +86,6 @@ def test_every_evaluation_shows_the_translation_of_the_next_pair_of_val(copies, 
     written, = translations(checkpoint, [' '.join(words)])
     assert rows[-1][1:2] == [f'translation: {line}' for line in detokenize([written.split()],
                                                                            checkpoint['params']['tokenizer'])]
-    assert samples[0] != samples[-1]
 
 
 def vectors_of(path, words, size=8):

@@ -8,12 +8,12 @@ from typing import NamedTuple
 
 import numpy as np
 
-from imagernn.corpus.vocab import END, START
+from imagernn.corpus.vocab import START
 from imagernn.errors import InputError, unreadable
 
 SPLITS = ('train', 'val', 'test')
 UNKNOWN = '<unk>'    # a word of the stream that is not in the vocabulary; in lines such words are dropped
-LINE_END = '\n'      # a word of its own where a text is a stream of words
+LINE_END = '\n'      # a word of its own where a text is a stream of words; END of lines, which cannot contain it
 LONGEST_LINE = 10 ** 4    # characters or words of a line that is read as a whole: memory grows with its length
 
 
@@ -91,8 +91,8 @@ def encode_texts(texts, level, lines, threshold, ixtoword=None):
             for unit in part:
                 counts[unit] = counts.get(unit, 0) + 1
         kept = [unit for unit, count in counts.items() if count >= threshold]
-        first = [END] if lines else [UNKNOWN]
-        ixtoword = dict(enumerate([*first, *(unit for unit in kept if unit not in (first[0], START))]))
+        first = LINE_END if lines else UNKNOWN
+        ixtoword = dict(enumerate([first, *(unit for unit in kept if unit not in (first, START))]))
     index_of = {unit: ix for ix, unit in ixtoword.items() if ix or not lines}
     return Text(ixtoword, {split: _indices(split, part, index_of, lines) for split, part in parts.items()})
 
