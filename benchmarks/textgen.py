@@ -3,7 +3,7 @@
     python benchmarks/textgen.py [--only characters,words,word_windows] [--pairs 7] [--output FILE]
 
 A step is a window of a stream: embedding, two LSTM layers that start from the state which the last window left, dropout
-of the inputs, between the layers and of the top, decoder, softmax cross-entropy, backward, clipping by the norm, Adam.
+between the layers and of the top, decoder, softmax cross-entropy, backward, clipping by the norm, Adam.
 As in compare.py, both sides must first compute the same cost and gradients without dropout, PyTorch's options are tried
 (textgen_peer.py), then all take turns in one process, with the same number of threads. Prints a Markdown table.
 """

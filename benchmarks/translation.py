@@ -12,7 +12,6 @@ improves, and scores its translations of the test by BLEU. imagernn translate ta
 flags of train-translator set the model and its training. Prints a Markdown table or a line of scores.
 """
 
-import argparse
 import json
 import math
 import sys
@@ -89,7 +88,7 @@ def main(argv=None):
 
 def parse(argv):
     parser = train.build_parser()
-    parser.prog, parser.description, parser.usage = Path(__file__).name, __doc__.splitlines()[0], argparse.SUPPRESS
+    parser.prog, parser.description = Path(__file__).name, __doc__.splitlines()[0]
     parser.set_defaults(num_threads=2)
     add = parser.add_argument_group('benchmark').add_argument
     add('files', nargs='*', metavar='FILE',

@@ -70,15 +70,15 @@ function watchControls() {
 }
 
 // Write a new text, or continue with the one that is there.
-async function write(anew) {
+async function write(fromTheBeginning) {
   view.run?.abort();
   const run = view.run = new AbortController();
   byId('notices').replaceChildren();
-  if (anew) clear();
+  if (fromTheBeginning) clear();
   setButtons();
   byId('count').textContent = 'Writing …';
   try {
-    if (anew) {
+    if (fromTheBeginning) {
       const text = byId('prime').value;
       add(await ask('begin', {text}, run.signal));
       view.begun = view.tokens.length;

@@ -30,7 +30,7 @@ def add_optimizer_flags(parser):
     """Solver, learning rate and clipping: the parameters of nn.solver.Solver and nn.schedules.schedule_of."""
     add = parser.add_argument_group('optimizer').add_argument
     add('--solver', choices=SOLVERS, default='rmsprop',
-        help='The update rule. Choose adam to learn faster than with the default, which is NeuralTalk\'s.')
+        help='The update rule. rmsprop is NeuralTalk\'s; adam learns faster.')
     add('-l', '--learning_rate', type=float, default=1e-3,
         help='The step size. Lower it when the cost explodes.')
     add_schedule_flags(add)

@@ -67,8 +67,10 @@ def main(argv=None):
         rng = np.random.default_rng(params['seed'])
         if params['bias']:
             print(f'{"" if number == 0 else chr(10)}bias {params["bias"][number]:g}:')
-        for text in written(checkpoint, params['prime'], params['length'], params['samples'], temperature, rng):
-            print(text)
+        for place, text in enumerate(written(checkpoint, params['prime'], params['length'], params['samples'],
+                                             temperature, rng)):
+            # lines are apart by themselves; the texts of a stream have lines of their own
+            print(f'\n{text}' if place and not checkpoint['params']['lines'] else text)
     return 0
 
 

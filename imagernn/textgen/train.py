@@ -129,7 +129,7 @@ def train(state, solver, rng, text, params):
     if not params['lines'] and len(tokens) <= N * T:
         raise InputError(f'{params["text"]}: has {len(tokens):,} {params["level"]}s to train on, too few for '
                          f'--batch_size {N} parts with a --window of {T}; lower these')
-    say(f'{len(tokens):,} {params["level"]}s to train on, {len(text.ixtoword)} different ones with the first; '
+    say(f'{len(tokens):,} {params["level"]}s to train on, a vocabulary of {len(text.ixtoword):,}; '
         f'{sum(w.size for w in state.model.values()):,} parameters')
 
     with Run(state, solver, rng, params, iters_per_epoch, schedule_of(params, iters_per_epoch),

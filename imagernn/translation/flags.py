@@ -5,6 +5,7 @@ import re
 
 from imagernn.corpus.flags import NO_WORD_VECTORS, add_word_vector_flags, check_word_vector_flags
 from imagernn.errors import InputError
+from imagernn.nn.blas import NUM_THREADS
 from imagernn.runs.flags import FLOAT32_MAX, check_run_params, require_above_zero, require_between, require_shares
 from imagernn.translation.names import LAYER_NAMES, SOURCE_ORDERS, TOKENIZER_NAMES
 
@@ -16,6 +17,7 @@ MODEL_PARAMS = ('tokenizer', 'lower_case', 'layer', 'embedding_size', 'hidden_si
 RUN_PARAMS = ('source', 'target', 'seed', 'word_count_threshold', 'batch_size', 'label_smoothing', 'fix_word_vectors')
 EARLIER = {**NO_WORD_VECTORS, 'source_word_vectors': ''}    # what a run has without these flags
 MOST = 10 ** 5    # of a size or a batch
+MOST_BEAMS = 1000
 
 
 def add_data_flags(parser):
@@ -103,3 +105,23 @@ def check_training_flags(params):
         raise InputError(f'--attention: needs --layer lstm; --layer {params["layer"]} has none')
     require_shares(params, ('drop_prob',))
     require_above_zero(params, ('eval_period',))
+
+
+def add_search_flags(parser):
+    """How translations are found."""
+    add = parser.add_argument_group('search').add_argument
+    add('-b', '--beam_size', type=int, default=5,
+        help='How many sentences the beam search keeps. 1 is greedy search, which is faster.')
+    add('--length_penalty', type=float, default=1.,
+        help='Rank translations by log-probability / length to this power. Raise it if they are too short, lower it if '
+             'they are too long.')
+    add('--num_threads', type=int, default=NUM_THREADS, help='How many threads share the lines.')
+
+
+def check_search_flags(params):
+    """Raise InputError for invalid values of add_search_flags."""
+    for name, most in ('beam_size', MOST_BEAMS), ('num_threads', 1000):
+        if not 1 <= params[name] <= most:
+            raise InputError(f'--{name} {params[name]}: must be at least 1 and at most {most}')
+    if not 0 <= params['length_penalty'] <= 10:
+        raise InputError(f'--length_penalty {params["length_penalty"]}: must be at least 0 and at most 10')

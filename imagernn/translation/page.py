@@ -10,7 +10,7 @@ from pathlib import Path
 
 from imagernn.errors import InputError, loading, script
 from imagernn.runs.flags import HelpWithDefaults
-from imagernn.translation.translate import add_search_flags, check_search_flags
+from imagernn.translation.flags import add_search_flags, check_search_flags
 from imagernn.web.flags import add_server_flags
 
 PAGE = 'translation.html'

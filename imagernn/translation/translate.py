@@ -8,10 +8,9 @@ import itertools
 import sys
 
 from imagernn.errors import InputError, loading, script
-from imagernn.nn.blas import NUM_THREADS
 from imagernn.runs.flags import HelpWithDefaults
+from imagernn.translation.flags import add_search_flags, check_search_flags
 
-MOST_BEAMS = 1000
 EXAMPLES = 5    # of unknown words, in the warning
 
 
@@ -33,25 +32,6 @@ def build_parser():
         help='How many lines are read before they are translated together and written. Give 1 where another program '
              'waits for each translation. At a terminal it is 1.')
     return parser
-
-
-def add_search_flags(parser):
-    add = parser.add_argument_group('search').add_argument
-    add('-b', '--beam_size', type=int, default=5,
-        help='How many sentences the beam search keeps. 1 is greedy search, which is faster.')
-    add('--length_penalty', type=float, default=1.,
-        help='Rank translations by log-probability / length to this power. Raise it if they are too short, lower it if '
-             'they are too long.')
-    add('--num_threads', type=int, default=NUM_THREADS, help='How many threads share the lines.')
-
-
-def check_search_flags(params):
-    """Raise InputError for invalid values of the flags above."""
-    for name, most in ('beam_size', MOST_BEAMS), ('num_threads', 1000):
-        if not 1 <= params[name] <= most:
-            raise InputError(f'--{name} {params[name]}: must be at least 1 and at most {most}')
-    if not 0 <= params['length_penalty'] <= 10:
-        raise InputError(f'--length_penalty {params["length_penalty"]}: must be at least 0 and at most 10')
 
 
 with loading(__name__, build_parser):    # --help does not wait for these
