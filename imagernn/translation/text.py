@@ -1,6 +1,6 @@
 """Sentence pairs as integers: lines of two parallel files to words, and words to indices of two vocabularies.
 
-Index 0 is START on the way in and END on the way out; index 1 is the unknown word. Knows nothing of models.
+Index 0 stands for START in the inputs and for END in the targets; index 1 is the unknown word. Knows nothing of models.
 """
 
 import re
