@@ -23,7 +23,7 @@ LINES = ['a b c', '', 'g', 'd e f g a b c d e f', 'c b', '? ! ?', 'a b c d']
 
 def checkpoint_of(path, seed=1, words=WORDS, **params):
     """Write a checkpoint of a small model with large weights, so that its translations differ -> its path."""
-    params = {'layer': 'lstm', 'embedding_size': 8, 'hidden_sizes': '12', 'attention': False, 'attention_size': 3,
+    params = {'layer': 'lstm', 'embedding_size': 8, 'hidden_sizes': '12', 'attention': False,
               'source_order': 'reversed', 'tokenizer': 'none', 'lower_case': False, 'source': 'train.xx',
               'target': 'train.yy', 'tanhC_version': 1, **params}
     rng = np.random.default_rng(seed)

@@ -14,9 +14,10 @@ from imagernn.nn.search import greedy_search
 from imagernn.nn.workers import Workers
 from imagernn.runs.checkpoint_file import load_checkpoint, save_checkpoint
 from imagernn.translation import train
+from imagernn.translation.batch import make_batch
 from imagernn.translation.evaluate import nats_of
 from imagernn.translation.load import load_translator
-from imagernn.translation.model import make_tick, read_sources
+from imagernn.translation.model import attention_of, make_tick, read_sources
 from imagernn.translation.text import Pairs, detokenize, encode, tokenize
 
 WORDS = 'abcdef'
@@ -50,8 +51,8 @@ def translations(checkpoint, lines):
             for best, in greedy_search(make_tick(model, params), state)]
 
 
-@pytest.mark.parametrize('more', [[], ['--attention', '--attention_size', '16'],
-                                  ['--layer', 'gru', '--source_order', 'forward']])
+@pytest.mark.parametrize('more', [[], ['--attention'], ['--layer', 'gru', '--source_order', 'forward'],
+                                  ['--layer', 'gru', '--attention', '-l', '.005']])
 def test_a_copy_task_is_learned(copies, more):
     flags = [*TINY, '--hidden_sizes', '48', '--embedding_size', '24', '--drop_prob', '0', '-l', '.01',
              '-b', '20', '-m', '12', '--eval_period', '4', *more]
@@ -62,6 +63,10 @@ def test_a_copy_task_is_learned(copies, more):
     assert checkpoint['perplexity'] < 1.1 and checkpoint['params']['dataset'] == 'train.xx-yy'
     # a source of unknown words alone, and an empty one, have translations, too
     assert len(translations(checkpoint, ['? ?', ''])) == 2
+    if '--attention' in more:    # each word is found in the word that it copies
+        sides = encode([list('bfad')], checkpoint['source_ixtoword']), encode([list('BFAD')], checkpoint['ixtoword'])
+        weights, = attention_of(make_batch(*sides[0], *sides[1]), checkpoint['model'], checkpoint['params'])
+        assert weights[:4].argmax(axis=1).tolist() == [1, 2, 3, 4]
 
 
 @pytest.mark.parametrize('more', [[], ['--tokenizer', 'words', '--attention'], ['--weight_average', '.9']],
@@ -216,7 +221,8 @@ def test_nats_do_not_depend_on_the_batches(copies):
 @pytest.mark.parametrize(('change', 'words'), [
     ({'source_words': ['#START#', '<unk>', 3]}, 'source_words'), ({'source_words': ['#START#']}, 'have no word'),
     ({'source_words': ['#START#', '<unk>', 'a']}, 'parameters are not those'), ({'layer': 'rnn'}, 'its layer'),
-    ({'attention': 1}, 'its attention'), ({'hidden_sizes': 8}, 'its hidden_sizes'),
+    ({'attention': 1}, 'its attention'), ({'attention': True}, 'has no forward_layer0_WLSTM'),
+    ({'hidden_sizes': 8}, 'its hidden_sizes'),
     ({'kind': 'textgen'}, 'of the kind textgen')])
 def test_checkpoints_that_are_not_what_they_should_be(copies, change, words):
     assert train.main([*TINY, '-m', '.05']) == 0
@@ -231,8 +237,7 @@ def test_checkpoints_that_are_not_what_they_should_be(copies, change, words):
 @pytest.mark.parametrize(('flags', 'words'), [
     (['--val_target', 'train.yy'], 'val.xx has 30 lines, and train.yy has 1,200'), (['--source', 'no.xx'], 'no.xx'),
     (['--hidden_sizes', '8,'], '--hidden_sizes 8,'), (['--drop_prob', '1'], '--drop_prob 1'),
-    (['--label_smoothing', '.6'], '--label_smoothing'), (['--attention_size', '0'], '--attention_size 0'),
-    (['--layer', 'gru', '--attention'], 'needs --layer lstm'),
+    (['--label_smoothing', '.6'], '--label_smoothing'),
     (['-b', '0'], '--batch_size 0'), (['--word_count_threshold', '9999'], 'lower it')])
 def test_flags_that_cannot_be(copies, flags, words, capsys):
     assert train.main([*TINY, *flags]) == 2

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from test_gradients import CAUGHT, check, errors
 
-from imagernn.nn import attention
+from imagernn.nn import global_attention
 from imagernn.nn.search import greedy_search
 from imagernn.nn.workers import Workers
 from imagernn.translation import model as translation
@@ -33,12 +33,13 @@ VARIANTS = {
     'gru': {'layer': 'gru', 'hidden_sizes': '4,3'},
     'attention': {'attention': True},
     'attention, forward, two layers': {'attention': True, 'source_order': 'forward', 'hidden_sizes': '4,3'},
+    'attention, gru': {'attention': True, 'layer': 'gru', 'hidden_sizes': '4,3'},
     'smoothing': {'attention': True, 'label_smoothing': .2},
 }
 
 
 def make_params(**more):
-    return {'layer': 'lstm', 'embedding_size': 3, 'hidden_sizes': '4', 'attention': False, 'attention_size': 5,
+    return {'layer': 'lstm', 'embedding_size': 3, 'hidden_sizes': '4', 'attention': False,
             'source_order': 'reversed', 'drop_prob': 0., 'regc': 0., 'tanhC_version': 1, 'label_smoothing': 0., **more}
 
 
@@ -79,45 +80,56 @@ def test_the_gradients_of_the_cost(variant, more):
     check(f, arrays, grads)
 
 
-@pytest.mark.parametrize('variant', ['two layers', 'attention'])
+@pytest.mark.parametrize('variant', ['two layers', 'attention', 'attention, gru'])
 def test_the_gradients_from_several_threads(variant):
     f, _, arrays, grads = whole_cost(3, **VARIANTS[variant], drop_prob=.4)
     check(f, arrays, grads)
 
 
-def planted_bridge(dstart, keep):
-    """What the bridge hands back, spoilt: the state's cells get no gradient, or half of the attention's vectors."""
-    first = list(dstart[0])
-    first[keep] = first[keep] * .5
-    return [tuple(first), *dstart[1:]]
+def caught(suspects, **more):
+    """Whether the checker finds an error in the gradients, by the elements of these parameters and by all at once."""
+    f, names, arrays, grads = whole_cost(**more)
+    return min(errors(f, arrays, grads, list(map(names.index, suspects)))) > CAUGHT
 
 
-@pytest.mark.parametrize('part', [0, 1, 3], ids=['h', 'c', 'what is attended to'])
-def test_an_error_on_the_bridge_is_caught(part, monkeypatch):
-    backward = translation.stacked.backward
+@pytest.mark.parametrize('part', [0, 1], ids=['h', 'c'])
+@pytest.mark.parametrize('attends', [False, True], ids=['', 'attention'])
+def test_an_error_on_the_bridge_is_caught(part, attends, monkeypatch):
+    backward, suspects = translation.stacked.backward, ['backward_layer0_WLSTM', 'source_Ws']
+    assert not caught(suspects, attention=attends)
 
     def spoilt(dH, cache, dlast=None):
         dX, dstart, grads = backward(dH, cache, dlast)
-        return dX, planted_bridge(dstart, part) if len(dstart[0]) > 3 else dstart, grads
+        if dlast is None and dstart[0][0] is not None:    # of the decoder, whose start is not zeros
+            dstart = [tuple(half * (.5 if number == part else 1) for number, half in enumerate(dstart[0]))]
+        return dX, dstart, grads
 
     monkeypatch.setattr(translation.stacked, 'backward', spoilt)
-    f, names, arrays, grads = whole_cost(attention=True)
-    suspects = [names.index('backward_layer0_WLSTM'), names.index('source_Ws')]
-    along, largest = errors(f, arrays, grads, suspects)
-    assert along > CAUGHT and largest > CAUGHT
+    assert caught(suspects, attention=attends)
 
 
-def test_one_step_of_attention_where_vectors_are_hidden():
-    rng = np.random.default_rng(1)
-    model = {name: rng.normal(size=shape) for name, shape in attention.shapes(5, 4, 6, 16).items()}
-    h, values, weights = rng.normal(size=(3, 4)), rng.normal(size=(3, 4, 5)), rng.normal(size=(3, 5))
-    hidden = np.array([[False] * 4, [False, False, True, True], [False, True, True, True]])
-    keys = attention.keys_of(values, model)
-    _, cache = attention.attend_forward(h, keys, values, model, hidden)
-    assert not cache[0][hidden].any() and np.allclose(cache[0].sum(axis=1), 1)
-    dquery, dkeys, dWscore = attention.attend_backward(weights, values, model, cache)
-    check(lambda: float(np.vdot(attention.attend_forward(h, keys, values, model, hidden)[0], weights)),
-          [keys, model['Wscore'], h], [dkeys, dWscore, dquery @ model['Wquery'].T])
+@pytest.mark.parametrize('layer', translation.LAYERS)
+@pytest.mark.parametrize('part', [0, 1], ids=['states', 'what is attended to'])
+def test_an_error_in_what_attention_hands_back_is_caught(part, layer, monkeypatch):
+    backward = global_attention.backward
+
+    def spoilt(dout, cache):
+        found = list(backward(dout, cache))
+        found[part] = found[part] * .9
+        return found
+
+    monkeypatch.setattr(global_attention, 'backward', spoilt)
+    assert caught(['Ws'] if part == 0 else ['source_Ws'], attention=True, layer=layer)
+
+
+@pytest.mark.parametrize('where', ['softmax', 'scores'])
+def test_an_error_in_the_gradient_of_the_weights_is_caught(where, monkeypatch):
+    def spoilt(dcontexts, values, weights):
+        dweights = dcontexts @ values.transpose(0, 2, 1)
+        return weights * dweights if where == 'softmax' else 0 * dweights
+
+    monkeypatch.setattr(global_attention, 'weighted_mean_backward', spoilt)
+    assert caught(['attention_Wscore', 'source_Ws'], attention=True)
 
 
 @pytest.mark.parametrize('variant', VARIANTS)

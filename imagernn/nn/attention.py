@@ -6,8 +6,8 @@ vectors v_i, their keys k_i = v_i·Wkey + bkey and the state h before the step:
 
     score_i = tanh(k_i + h·Wquery)·Wscore        weight = softmax(score)        context = Σ_i weight_i v_i
 
-and context·Wcontext is added to the sums that go into the layer's units. Where some have fewer vectors than others, the
-absent ones are hidden: their score is -inf, and so their weight 0.
+and context·Wcontext is added to the sums that go into the layer's units. global_attention.py has other scores, and
+shares with this what follows from scores.
 """
 
 from copy import copy
@@ -32,6 +32,24 @@ def init(E, H, K, S, rng):
     return model
 
 
+def weighted_mean_forward(scores, values):
+    """The mean of the vectors by the softmax of their scores.
+
+    scores (n, T, R): of the R vectors at each of T steps; they are overwritten by the weights. values (n, R, E).
+    Returns contexts (n, T, E) and weights (n, T, R).
+    """
+    scores -= scores.max(axis=-1, keepdims=True)
+    weights = np.exp(scores, out=scores)
+    weights /= weights.sum(axis=-1, keepdims=True)
+    return weights @ values, weights
+
+
+def weighted_mean_backward(dcontexts, values, weights):
+    """dcontexts (n, T, E) -> dscores (n, T, R). The gradient by the vectors is weightsᵀ·dcontexts."""
+    dweights = dcontexts @ values.transpose(0, 2, 1)                            # (n, T, R)
+    return weights * (dweights - (weights * dweights).sum(axis=-1, keepdims=True))
+
+
 def keys_of(values, model):
     """values (N, R, E) -> keys (N, R, K), which are the same at all steps."""
     N, R, E = values.shape
@@ -40,21 +58,16 @@ def keys_of(values, model):
     return keys.reshape(N, R, keys.shape[1])
 
 
-def attend_forward(h, keys, values, model, hidden=None, out=None):
+def attend_forward(h, keys, values, model, out=None):
     """One step: h (n, H), keys (n, R, K), values (n, R, E) -> context (n, E), cache.
 
-    hidden (n, R): True for vectors that are absent; None has all of them. out: an array (n, R, K) for the cache. The
-    cache is (weights (n, R), tanh(k + h·Wquery) (n, R, K)).
+    out: an array (n, R, K) for the cache. The cache is (weights (n, R), tanh(k + h·Wquery) (n, R, K)).
     """
     units = np.add(keys, (h @ model['Wquery'])[:, None], out=out)               # (n, R, K)
     np.tanh(units, out=units)
-    weights = (units @ model['Wscore'])[:, :, 0]                                # (n, R)
-    if hidden is not None:
-        weights[hidden] = -np.inf
-    weights -= weights.max(axis=1, keepdims=True)
-    np.exp(weights, out=weights)
-    weights /= weights.sum(axis=1, keepdims=True)
-    return (weights[:, None] @ values)[:, 0], (weights, units)
+    scores = (units @ model['Wscore'])[:, :, 0]                                 # (n, R)
+    contexts, weights = weighted_mean_forward(scores[:, None], values)
+    return contexts[:, 0], (weights[:, 0], units)
 
 
 def attend_backward(dcontext, values, model, cache):
@@ -64,8 +77,7 @@ def attend_backward(dcontext, values, model, cache):
     """
     weights, units = cache
     n, R, K = units.shape
-    dweights = (values @ dcontext[:, :, None])[:, :, 0]                         # (n, R)
-    dscores = weights * (dweights - (weights * dweights).sum(axis=1, keepdims=True))
+    dscores = weighted_mean_backward(dcontext[:, None], values, weights[:, None])[:, 0]    # (n, R)
     dWscore = units.reshape(n * R, K).T @ dscores.reshape(n * R, 1)
     dkeys = np.multiply(units, units, out=units)    # by tanh: 1 - tanh²
     np.subtract(1, dkeys, out=dkeys)
@@ -78,14 +90,12 @@ def attend_backward(dcontext, values, model, cache):
 class Attention:
     """Attention over all steps of a packed batch: a forward and a backward pass that a recurrent layer steps through.
 
-    values (N, R, E): the vectors of each sentence, in packed order. P: the number of packed rows. hidden (N, R): True
-    for vectors that are absent.
+    values (N, R, E): the vectors of each sentence, in packed order. P: the number of packed rows.
     """
 
-    def __init__(self, values, P, model, scratch=None, hidden=None):
+    def __init__(self, values, P, model, scratch=None):
         (_, R, E), dtype = values.shape, values.dtype
         self._model, self._values, self._scratch = model, values, scratch or Scratch()
-        self._hidden = hidden
         K, H = model['Wkey'].shape[1], len(model['Wquery'])
         self._keys = keys_of(values, model)                                     # (N, R, K)
         self._h = self._scratch('h before', (P, H), dtype)
@@ -97,9 +107,8 @@ class Attention:
         """The step of these packed rows, a slice of n: h (n, H), the state before -> what the sums get (n, S)."""
         n = len(h)
         self._h[rows] = h
-        context, (self.weights[rows], _) = attend_forward(
-            h, self._keys[:n], self._values[:n], self._model, None if self._hidden is None else self._hidden[:n],
-            self._units[rows])
+        context, (self.weights[rows], _) = attend_forward(h, self._keys[:n], self._values[:n], self._model,
+                                                          self._units[rows])
         self._contexts[rows] = context
         return context @ self._model['Wcontext']
 
@@ -147,14 +156,14 @@ class Attention:
 
 
 class Sight:
-    """What a search may look at: the vectors of M images or sentences, and for each of its n beams the row of its own.
+    """What a search may look at: the vectors of M images, and for each of its n beams the row of its image.
 
     It is a part of the state that search carries: indexing and len are those of the rows, so the vectors themselves are
-    never copied from beam to beam. hidden (M, R): True for vectors that are absent.
+    never copied from beam to beam.
     """
 
-    def __init__(self, values, model, hidden=None):
-        self._values, self._hidden = values, hidden                             # (M, R, E)
+    def __init__(self, values, model):
+        self._values = values                                                   # (M, R, E)
         self._keys = keys_of(values, model)                                     # (M, R, K)
         self._row = np.arange(len(values))                                      # (n,)
 
@@ -168,7 +177,5 @@ class Sight:
 
     def look(self, h, model):
         """What the sums of the layer get at this step, (n, S), from the state before it, h (n, H)."""
-        row = self._row
-        context, _ = attend_forward(h, self._keys[row], self._values[row], model,
-                                    None if self._hidden is None else self._hidden[row])
+        context, _ = attend_forward(h, self._keys[self._row], self._values[self._row], model)
         return context @ model['Wcontext']

@@ -12,7 +12,7 @@ from imagernn.translation.names import LAYER_NAMES, SOURCE_ORDERS, TOKENIZER_NAM
 FILES = ('source', 'target', 'val_source', 'val_target')
 # what a checkpoint's arrays were made for: a run that starts or resumes from one cannot choose these
 MODEL_PARAMS = ('tokenizer', 'lower_case', 'layer', 'embedding_size', 'hidden_sizes', 'source_order', 'attention',
-                'attention_size', 'tanhC_version', 'word_vectors', 'source_word_vectors')
+                'tanhC_version', 'word_vectors', 'source_word_vectors')
 # what a run that resumes cannot choose either
 RUN_PARAMS = ('source', 'target', 'seed', 'word_count_threshold', 'batch_size', 'label_smoothing', 'fix_word_vectors')
 EARLIER = {**NO_WORD_VECTORS, 'source_word_vectors': ''}    # what a run has without these flags
@@ -53,10 +53,8 @@ def add_model_flags(parser):
         help='The order in which the encoder reads the source sentence. "reversed" brings the first words of both '
              'sentences close together (Sutskever et al. 2014).')
     add('--attention', action='store_true',
-        help='Let each step of the decoder weigh the states of an encoder that reads in both directions (Bahdanau et '
-             'al. 2015). Give it for better translations, above all of long sentences; a step takes longer.')
-    add('--attention_size', type=int, default=256,
-        help='The size of the hidden layer that computes the weights of the attention.')
+        help='Let each step of the decoder weigh the states of an encoder that reads in both directions (Luong et al. '
+             '2015). Give it for better translations, above all of long sentences; a step takes longer.')
     add('--tanhC_version', type=int, default=1,
         help='With 1, an LSTM computes h = o·tanh(c), not o·c as in NeuralTalk.')
     add_word_vector_flags(add, 'embedding_size')
@@ -99,10 +97,7 @@ def check_training_flags(params):
         raise InputError(f'--hidden_sizes {params["hidden_sizes"]}: expected the sizes of one to ten layers, separated '
                          'by commas, as in 512,512')
     require_between(params, {'batch_size': (1, MOST), 'regc': (0, FLOAT32_MAX), 'embedding_size': (1, MOST),
-                             'attention_size': (1, MOST), 'word_count_threshold': (1, math.inf),
-                             'label_smoothing': (0, .5)})
-    if params['attention'] and params['layer'] != 'lstm':
-        raise InputError(f'--attention: needs --layer lstm; --layer {params["layer"]} has none')
+                             'word_count_threshold': (1, math.inf), 'label_smoothing': (0, .5)})
     require_shares(params, ('drop_prob',))
     require_above_zero(params, ('eval_period',))
 

@@ -9,8 +9,7 @@ from imagernn.translation.text import UNKNOWN_INDEX
 
 KIND = 'translation'
 CHOICES = {'layer': LAYER_NAMES, 'source_order': SOURCE_ORDERS, 'tokenizer': TOKENIZER_NAMES}
-KINDS_OF_PARAMS = {'attention': bool, 'lower_case': bool, 'embedding_size': int, 'attention_size': int, 'source': str,
-                   'target': str}
+KINDS_OF_PARAMS = {'attention': bool, 'lower_case': bool, 'embedding_size': int, 'source': str, 'target': str}
 
 
 def load_translator(path, dtype=None):

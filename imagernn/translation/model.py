@@ -2,7 +2,8 @@
 
 Without attention all that the decoder gets of the source is the encoder's last state, from which it starts (Sutskever,
 Vinyals & Le 2014); the source is read backwards, so that its beginning is the nearest. With attention two encoders read
-it in both directions, and each step of the decoder looks at their states (Bahdanau, Cho & Bengio 2015).
+it in both directions, and each state of the decoder looks at theirs before it predicts a word (Luong, Pham & Manning
+2015; see nn.global_attention).
 
 model is a flat dict of 2-D arrays, params the dict of the command line's flags. Index 0 is START and END, 1 is an
 unknown word. Knows nothing of files or words.
@@ -13,9 +14,8 @@ from typing import NamedTuple
 import numpy as np
 
 from imagernn.metrics.perplexity import perplexity
-from imagernn.nn import attention as soft_attention
-from imagernn.nn import gru, lstm, stacked
-from imagernn.nn.attention import Attention, Sight
+from imagernn.nn import global_attention, gru, lstm, stacked
+from imagernn.nn.global_attention import Memory, columns_and_steps
 from imagernn.nn.layers import (
     affine_forward,
     dropout_backward,
@@ -55,15 +55,14 @@ def shapes(params, source_V, V):
     one = stacked.shapes(layer, F, sizes)
     encoders = {f'{direction}_{name}': shape for direction in directions_of(params) for name, shape in one.items()}
     decoder = {f'decoder_{name}': shape for name, shape in one.items()}
-    if params['attention']:
-        attention = soft_attention.shapes(2 * sizes[-1], sizes[0], params['attention_size'], 4 * sizes[0])
-        decoder |= {f'decoder_layer0_{name}': shape for name, shape in attention.items()}
-    return {'source_Ws': (source_V, F), **encoders, 'Ws': (V, F), **decoder, 'Wd': (sizes[-1], V), 'bd': (1, V)}
+    attention = global_attention.shapes(2 * sizes[-1], sizes[-1]) if params['attention'] else {}
+    return {'source_Ws': (source_V, F), **encoders, 'Ws': (V, F), **decoder,
+            **{f'attention_{name}': shape for name, shape in attention.items()}, 'Wd': (sizes[-1], V), 'bd': (1, V)}
 
 
 def init_model(params, source_V, V, rng, dtype=np.float32):
-    """A new model: embeddings normal with variance 1; the recurrent layers as they have it; everything else uniform in
-    ±0.1, biases 0.
+    """A new model: embeddings normal with variance 1; the recurrent layers and the attention as they have it; the
+    readout uniform in ±0.1, its bias 0.
     """
     F, sizes, layer = params['embedding_size'], sizes_of(params), LAYERS[params['layer']]
     model = {name: rng.normal(size=shape) if name in ('source_Ws', 'Ws') else rng.uniform(-.1, .1, shape)
@@ -72,13 +71,16 @@ def init_model(params, source_V, V, rng, dtype=np.float32):
     for part in (*directions_of(params), 'decoder'):
         model |= {f'{part}_{name}': w for name, w in stacked.init(layer, F, sizes, rng).items()}
     if params['attention']:
-        model['decoder_layer0_bkey'][:] = 0
+        model |= {f'attention_{name}': w for name, w in global_attention.init(2 * sizes[-1], sizes[-1], rng).items()}
     return {name: w.astype(dtype) for name, w in model.items()}
 
 
 def check_model(model, params, source_V, V):
     """ValueError unless model has the parameters that params ask for with so many words, all finite."""
-    if {name: w.shape for name, w in model.items()} != shapes(params, source_V, V):
+    expected = shapes(params, source_V, V)
+    if missing := [name for name in expected if name not in model]:
+        raise ValueError(f'it has no {missing[0]}, which models with its flags have')
+    if {name: w.shape for name, w in model.items()} != expected:
         raise ValueError(f'its parameters are not those of {params["layer"]} layers of {params["hidden_sizes"]} with '
                          f'{source_V} source words and {V} target words')
     if wrong := [name for name, w in model.items() if not np.isfinite(w).all()]:
@@ -88,13 +90,13 @@ def check_model(model, params, source_V, V):
 def regularized(params):
     """Names of the parameters that weight decay acts on."""
     one = stacked.regularized(LAYERS[params['layer']], sizes_of(params))
-    attention = soft_attention.REGULARIZE if params['attention'] else ()
+    attention = global_attention.REGULARIZE if params['attention'] else ()
     return ('source_Ws', *(f'{direction}_{name}' for direction in directions_of(params) for name in one), 'Ws',
-            *(f'decoder_{name}' for name in one), *(f'decoder_layer0_{name}' for name in attention), 'Wd')
+            *(f'decoder_{name}' for name in one), *(f'attention_{name}' for name in attention), 'Wd')
 
 
 def part_of(model, name):
-    """The parameters of an encoder ('forward', 'backward') or of the decoder under the names of nn.stacked."""
+    """The parameters of a part, 'forward', 'backward', 'decoder' or 'attention', under its own names."""
     return {key.removeprefix(f'{name}_'): w for key, w in model.items() if key.startswith(f'{name}_')}
 
 
@@ -105,7 +107,7 @@ class Dropout(NamedTuple):
     encoders: list | None         # for each encoder, of the inputs of its layers 1, 2, …, a list
     target: np.ndarray | None     # of the embedded target words
     decoder: list | None          # of the inputs of its layers 1, 2, …
-    top: np.ndarray | None        # of the decoder's top
+    top: np.ndarray | None        # of the decoder's top, or of what attention makes of it
 
     def part(self, source_rows, target_rows):
         """What belongs to these packed rows."""
@@ -173,8 +175,8 @@ def memory_forward(hidden, source, places, scratch=None):
     behind the end of a sentence; and the cache.
     """
     T, N, H = len(source.batch_sizes), len(places), hidden[0].shape[1]
-    steps = np.repeat(np.arange(T), source.batch_sizes)                                          # (P,)
-    rows = places[np.concatenate([np.arange(alive) for alive in source.batch_sizes])]            # (P,)
+    columns, steps = columns_and_steps(source.batch_sizes)
+    rows = places[columns]                                                                       # (P,)
     values = (scratch or Scratch())('memory', (N, T, len(hidden) * H), hidden[0].dtype)
     values[:] = 0
     absent = np.ones((N, T), bool)
@@ -205,41 +207,43 @@ def forward(batch, model, params, dropout=EVERYTHING, scratch=None, smoothing=0.
     places = target_places(batch)
     back = np.argsort(places)
     start = [tuple(part[back] for part in state) for state in last]
-    attention = memory_cache = None
-    if params['attention']:
-        values, absent, memory_cache = memory_forward(hidden, source, places, scratch)
-        attention = Attention(values, len(target.inputs), part_of(model, 'decoder_layer0'), scratch.part('attention'),
-                              absent)
-        start[0] = (*start[0], None, attention)
-
     X, word_cache = embedding_forward(model['Ws'], target.inputs)                                # (P, F)
     X, input_mask = dropout_forward(X, dropout.target, prob)
     H, _, decoder_cache = stacked.forward(LAYERS[params['layer']], X, target.batch_sizes, part_of(model, 'decoder'),
                                           params, start, dropout.decoder, prob, scratch.part('decoder'))
+    weights = attention_cache = None
+    if params['attention']:
+        values, absent, memory_cache = memory_forward(hidden, source, places, scratch)
+        H, weights, own_cache = global_attention.forward(H, target.batch_sizes, values, absent,
+                                                         part_of(model, 'attention'), scratch.part('attention'))
+        attention_cache = memory_cache, own_cache
     H, top_mask = dropout_forward(H, dropout.top, prob)
     logprobs, softmax_cache = softmax_cost_forward(H, model['Wd'], model['bd'], target.targets, scratch, smoothing)
-    return logprobs, attention and attention.weights, (
-        encoder_cache, [(H_one.shape, H_one.dtype) for H_one in hidden], places, memory_cache, word_cache, input_mask,
-        decoder_cache, top_mask, softmax_cache)
+    return logprobs, weights, (encoder_cache, [(H_one.shape, H_one.dtype) for H_one in hidden], places, word_cache,
+                               input_mask, decoder_cache, attention_cache, top_mask, softmax_cache)
 
 
 def backward(scale, cache):
     """The gradients of -scale · sum(logprobs) by every parameter, the large ones in scratch. Overwrites the cache."""
-    (encoder_cache, like_hidden, places, memory_cache, word_cache, input_mask, decoder_cache, top_mask,
+    (encoder_cache, like_hidden, places, word_cache, input_mask, decoder_cache, attention_cache, top_mask,
      softmax_cache) = cache
     dH, dWd, dbd = softmax_cost_backward(scale, softmax_cache)                                   # (P, H)
-    dX, dstart, grads = stacked.backward(dropout_backward(dH, top_mask), decoder_cache)
+    dH = dropout_backward(dH, top_mask)
+    attention_grads = {}
+    if attention_cache is None:
+        dhidden = [np.zeros(*one) for one in like_hidden]
+    else:
+        memory_cache, own_cache = attention_cache
+        dH, dvalues, attention_grads = global_attention.backward(dH, own_cache)
+        dhidden = memory_backward(dvalues, memory_cache)
+    dX, dstart, grads = stacked.backward(dH, decoder_cache)
     dX = dropout_backward(dX, input_mask)
 
     # back over the bridge
-    if memory_cache is None:
-        dhidden = [np.zeros(*one) for one in like_hidden]
-    else:
-        dhidden = memory_backward(dstart[0][3], memory_cache)
-        dstart[0] = dstart[0][:2]
     dlast = [tuple(part[places] for part in state) for state in dstart]
     return {**encode_backward(dhidden, dlast, encoder_cache), 'Ws': embedding_backward(dX, word_cache),
-            **{f'decoder_{name}': grad for name, grad in grads.items()}, 'Wd': dWd, 'bd': dbd}
+            **{f'decoder_{name}': grad for name, grad in grads.items()},
+            **{f'attention_{name}': grad for name, grad in attention_grads.items()}, 'Wd': dWd, 'bd': dbd}
 
 
 def cost_and_grads(batch, model, params, rng=None, workers=None):
@@ -297,11 +301,11 @@ def read_sources(words, lengths, model, params):
     source = pack(words, lengths)
     hidden, last, _ = encode_forward(source, model, params)
     back = np.argsort(source.order)
-    state = [tuple(part[back] for part in layer) for layer in last]
-    if params['attention']:
-        values, absent, _ = memory_forward(hidden, source, source.order)
-        state[0] = (*state[0], Sight(values, part_of(model, 'decoder_layer0'), absent))
-    return tuple(part for layer in state for part in layer)
+    state = tuple(part[back] for layer in last for part in layer)
+    if not params['attention']:
+        return state
+    values, absent, _ = memory_forward(hidden, source, source.order)
+    return *state, Memory(values, absent, part_of(model, 'attention'))
 
 
 def make_tick(model, params):
@@ -309,17 +313,19 @@ def make_tick(model, params):
 
     The state is a tuple as of read_sources. An unknown word has the logprob -inf, so that no search writes it.
     """
-    layer, decoder = LAYERS[params['layer']], part_of(model, 'decoder')
+    layer, decoder, attention = LAYERS[params['layer']], part_of(model, 'decoder'), part_of(model, 'attention')
     words_in = stacked.project(layer, model['Ws'], decoder, params)
-    number = len(layer.zero_state(0, stacked.part_of(decoder, 0), model['Wd'].dtype))
-    first = number + bool(params['attention'])    # parts of the lowest layer's state
+    number = len(layer.zero_state(0, stacked.part_of(decoder, 0), model['Wd'].dtype))    # parts of a layer's state
+    end = number * len(sizes_of(params))
 
     def tick(words, state):
-        layers = [state[:first], *(state[i:i + number] for i in range(first, len(state), number))]
+        layers = [state[i:i + number] for i in range(0, end, number)]
         h, layers = stacked.tick(layer, words_in[words], layers, decoder, params)
+        for memory in state[end:]:    # with attention
+            h = memory.look(h, attention)
         y, _ = affine_forward(h, model['Wd'], model['bd'])
         y = log_softmax(y)
         y[:, UNKNOWN] = -np.inf
-        return y, tuple(part for one in layers for part in one)
+        return y, (*(part for one in layers for part in one), *state[end:])
 
     return tick
