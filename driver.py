@@ -47,6 +47,7 @@ with loading(__name__, build_parser):    # --help does not wait for these
     from imagernn.nn.schedules import schedule_of
     from imagernn.nn.workers import Workers
     from imagernn.runs.divergence import cost_doubled, perplexity_rose
+    from imagernn.runs.ranks import world
     from imagernn.runs.run import Run
     from imagernn.runs.terminal import report, say
 
@@ -61,7 +62,8 @@ def main(argv=None):
 
 def train(state, solver, rng, provider, params):
     """The training loop. Returns the exit code: 0, 1 if the run was aborted, 130 or 143 if it was stopped."""
-    workers, dtype = Workers(params['num_threads']), np.dtype(params['dtype'])
+    workers = Workers(params['num_threads'], world())    # with mpirun, its processes share each batch
+    dtype = np.dtype(params['dtype'])
     wordtoix, ixtoword = state.extra['wordtoix'], state.extra['ixtoword']
     lookup = lookup_table(provider.words, wordtoix)
     num_sentences = provider.getSplitSize('train', 'sentences')

@@ -10,6 +10,7 @@ demo = ['scikit-learn>=1.2', 'scikit-image>=0.20', *lite0]
 bench = ['torch==2.13.0', 'matplotlib>=3.7', 'threadpoolctl>=3']
 faiss = ['faiss-cpu>=1.8']    # search beyond 100,000 photos
 translation = ['sacremoses>=0.1']    # the Moses tokenizer
+mpi = ['mpi4py>=4']    # the processes of mpirun; an MPI library is needed besides
 browser = ['playwright>=1.40']    # drives the Chromium that the pages' tests look through
 dev = ['ruff>=0.6']
 
@@ -56,5 +57,5 @@ setup(
     python_requires='>=3.10',
     install_requires=['numpy>=1.24', 'scipy>=1.10', 'h5py>=3.12.1', 'pillow>=9.5', 'tqdm>=4.64'],
     extras_require={'test': test, 'metrics': metrics, 'lite0': lite0, 'demo': demo, 'bench': bench, 'browser': browser,
-                    'faiss': faiss, 'translation': translation, 'dev': dev + test},
+                    'faiss': faiss, 'translation': translation, 'mpi': mpi, 'dev': dev + test},
 )

@@ -53,6 +53,7 @@ ADVICE = {    # what to do about an error of the operating system while a file i
 MAY_BE_DAMAGE = {errno.EINVAL, errno.EFBIG, errno.EILSEQ}    # of addresses and names that a damaged file holds
 OUTPUT_FLAG = r'-o|--(\w*output\w*|html|json|csv|export|coco_results|result_struct\w*|dump\w*)'    # to be written
 LONGEST_NAME, LONGEST_PATH = 255, 4095    # in bytes, on common file systems
+ON_ERROR = []    # functions that script() calls after it has reported an error: see runs.ranks
 
 
 class InputError(Exception):
@@ -192,6 +193,8 @@ def script(main):
             print('interrupted', file=sys.stderr)
             return 130
         print('error:', shown(' '.join(message.splitlines())), file=sys.stderr)
+        for function in ON_ERROR:
+            function()
         return 2
 
     return guarded

@@ -82,7 +82,7 @@ def batches_perplexity(batches, model, params, workers, ensemble=()):
         mean = np.logaddexp.reduce(logprobs) - np.log(len(members)) if ensemble else logprobs[0]
         return float(np.logaddexp(mean, LOG_TINY).sum(dtype=np.float64)), len(mean)
 
-    sums = list(workers.map(logprob_of, batches))
+    sums = list(workers.map_shared(logprob_of, batches))
     return perplexity(*map(sum, zip(*sums, strict=True))) if sums else None
 
 
@@ -103,7 +103,7 @@ def caption_images(rows, num_images, model, params, ixtoword, options, workers=N
     tick = make_ensemble_tick(members, workers, likeliest=greedy)
     step = max(1, ROWS_AT_ONCE // beam_size)
     if temperature == 0:    # else the draws depend on the groups, and these must not depend on the number of threads
-        step = max(1, min(step, -(-num_images // len(workers.scratches))))
+        step = max(1, min(step, -(-num_images // workers.num_parts)))
     if samples:    # an image's draws depend on no other image at all
         step, rarity = 1, word_rarity([model for model, _ in members])
 
@@ -133,7 +133,7 @@ def caption_images(rows, num_images, model, params, ixtoword, options, workers=N
 
     groups = ((start, rows(start, min(start + step, num_images))) for start in range(0, num_images, step))
     with tqdm(total=num_images, desc='captions', unit='image', leave=None, disable=None) as progress:
-        for captions in workers.map(captions_of, groups):
+        for captions in workers.map_shared(captions_of, groups):
             yield from captions
             progress.update(len(captions))
 

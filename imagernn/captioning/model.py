@@ -292,10 +292,10 @@ def logprobs_and_grads(batch, model, params, weights, dropout=EVERYTHING, worker
         logprobs, cache = forward(part, model, params, dropout.part(sentences, rows), scratch, smoothing)
         return logprobs, backward(weights if np.ndim(weights) == 0 else weights[rows], cache, params)
 
-    parts = deal(batch, len(workers.scratches))
-    logprobs, grads = zip(*workers.run(run, list(zip(parts, workers.scratches, strict=False))), strict=True)
+    found = workers.run_share(run, deal(batch, workers.num_parts))
+    logprobs = workers.ranks.gather([logprobs for logprobs, _ in found])
     decay = dict.fromkeys(regularized(params), params.get('regc', 0) / len(batch.image_rows))
-    return np.concatenate(logprobs, axis=-1), add_up(grads, model, decay, workers)
+    return np.concatenate(logprobs, axis=-1), add_up([grads for _, grads in found], model, decay, workers)
 
 
 def weights_of_regions(batch, model, params, scratch=None):

@@ -125,19 +125,19 @@ def draw_captions(features, num_samples, model, params, rng, workers=None):
     """
     workers = workers or Workers()
     tick = make_tick(model, params, workers)
-    shares = np.array_split(np.arange(len(features)), min(len(workers.scratches), len(features)))
+    shares = np.array_split(np.arange(len(features)), min(workers.num_parts, len(features)))
     seeds = rng.integers(2 ** 63, size=len(shares))
 
-    def draw(share_and_seed):
-        share, seed = share_and_seed
+    def draw(work):
+        (share, seed), scratch = work
         state = encode_images(features[share], model, params)
         each = np.repeat(np.arange(len(share)), num_samples)
         state = tuple(rows[each] for rows in state)
-        with workers.scratch() as scratch:
-            return sample_search(lambda words, state: tick(words, state, scratch), state, np.random.default_rng(seed))
+        drawn = sample_search(lambda words, state: tick(words, state, scratch), state, np.random.default_rng(seed))
+        return [sentence.words for sentence, in drawn]
 
-    found = workers.run(draw, list(zip(shares, seeds, strict=True)))
-    drawn = [sentence.words for of_share in found for sentence, in of_share]
+    found = workers.ranks.gather(workers.run_share(draw, list(zip(shares, seeds, strict=True))))
+    drawn = [words for of_share in found for words in of_share]
     return np.array([word for words in drawn for word in words]), np.array(list(map(len, drawn)))
 
 

@@ -159,11 +159,12 @@ def cost_and_grads(batch, model, params, rng=None, workers=None):
             cost -= float(logprobs.sum()) / n
             dhidden = dhidden + dh
         grads.update(backward(dhidden, cache, model))
-        return cost, right, grads
+        return (cost, right), grads
 
-    parts = shares(n, min(n, len(workers.scratches)))
-    costs, right, grads = zip(*workers.run(run, list(zip(parts, workers.scratches, strict=False))), strict=True)
-    return sum(costs), add_up(grads, model, {}, workers), {'accuracy': sum(right) / (n * len(batch.labels))}
+    found = workers.run_share(run, shares(n, min(n, workers.num_parts)))
+    costs, right = zip(*workers.ranks.gather([cost_and_right for cost_and_right, _ in found]), strict=True)
+    grads = add_up([grads for _, grads in found], model, {}, workers)
+    return sum(costs), grads, {'accuracy': sum(right) / (n * len(batch.labels))}
 
 
 @np.errstate(over='ignore', invalid='ignore')
@@ -189,7 +190,7 @@ def predict(x, model, heads, workers=None, at_once=50):
             hidden, _ = forward(x[part], model, scratch=scratch)
         return [answers(hidden, model, head) for head in heads]
 
-    found = list(workers.map(run, shares(len(x), -(-len(x) // at_once))))
+    found = list(workers.map_shared(run, shares(len(x), -(-len(x) // at_once))))
     return {head: np.concatenate(classes) for head, classes in zip(heads, zip(*found, strict=True), strict=True)}
 
 

@@ -121,6 +121,7 @@ with loading(__name__, build_parser):    # --help does not wait for these
     from imagernn.runs.checkpoint_file import load_checkpoint
     from imagernn.runs.checkpoints import newest_resumable
     from imagernn.runs.divergence import cost_not_finite
+    from imagernn.runs.ranks import world
     from imagernn.runs.run import Run
     from imagernn.runs.state import ACCURACY, RunState, require_resumable, resumed
     from imagernn.runs.terminal import say
@@ -282,14 +283,14 @@ def check_params(params):
 def main(argv=None):
     state, solver, rng, data, params = prepare(argv)
     exit_code = train(state, solver, rng, data, params)
-    if exit_code == 0:
+    if exit_code == 0 and world().rank == 0:
         write_outputs(state, data, params)
     return exit_code
 
 
 def train(state, solver, rng, data, params):
     """The training loop. Returns the exit code: 0, 1 if the run was aborted, 130 or 143 if it was stopped."""
-    workers = Workers(params['num_threads'])
+    workers = Workers(params['num_threads'], world())    # with mpirun, its processes share each batch
     splits = {name: standardized(part, state.extra) for name, part in data.splits.items()}
     num_pictures = len(splits['train'].pictures)
     watched = {'train': taken(splits['train'], sample(num_pictures, len(splits['val'].pictures), params['seed'])),
@@ -384,7 +385,7 @@ def extend_curves(state, watched, workers):
 
 def prepare(argv):
     """What train() takes, from the command line and the files that it names."""
-    params, checkpoint = main_params(argv)
+    params, checkpoint = world().from_first(lambda: main_params(argv))
     for name in OUTPUTS:    # reported now, not after the training
         require_writable(Path(params['output_directory']) / name)
     data = READERS[params['dataset']](params)

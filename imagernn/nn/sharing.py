@@ -1,4 +1,4 @@
-"""The gradients of the parts of a batch, which threads computed at the same time, added up by all of them.
+"""The gradients of the parts of a batch, which threads and processes computed at the same time, added up.
 
 Knows nothing of what the parameters mean.
 """
@@ -12,28 +12,54 @@ def add_up(parts, model, decay, workers):
     """The sum of the parts' gradients, plus decay[name] · W for the parameters that decay names (L2 regularization).
 
     parts: a list of dicts name -> array of model's shapes, or SparseRows; they are overwritten. Blocks of rows are
-    dealt to the threads. Returns a dict in the order of model, all arrays of model's shapes.
+    dealt to the threads. With several processes it is the sum over the parts of all, and one may have none. Returns a
+    dict in the order of model, all arrays of model's shapes.
     """
-    total = {}
-    for name, W in model.items():
-        grad = parts[0][name]
-        total[name] = workers.scratches[0](f'd{name}, all rows', W.shape, W.dtype) if _is_sparse(grad) else grad
+    blocks = [(name, rows) for name, W in model.items() for rows in row_blocks(W)]
+    ranks, scratch, total = workers.ranks, workers.scratches[0], {}
+    if ranks.size > 1:
+        flat, total = _flat(model, scratch)
+    else:
+        for name, W in model.items():
+            grad = parts[0][name]
+            total[name] = scratch(f'd{name}, all rows', W.shape, W.dtype) if _is_sparse(grad) else grad
 
     def add(name_and_rows):
         name, rows = name_and_rows
-        grad = total[name][rows]
-        if _is_sparse(parts[0][name]):
-            grad[:] = 0
-            for part in parts:
-                _add_sparse(grad, part[name], rows)
+        grad, own = total[name][rows], [part[name] for part in parts]
+        if own and total[name] is own[0]:
+            own = own[1:]
         else:
-            for part in parts[1:]:
-                grad += part[name][rows]
+            grad[:] = 0
+        for part in own:
+            if _is_sparse(part):
+                _add_sparse(grad, part, rows)
+            else:
+                grad += part[rows]
+        if ranks.size == 1:
+            regularize(name_and_rows)
+
+    def regularize(name_and_rows):
+        name, rows = name_and_rows
         if decay.get(name):
+            grad = total[name][rows]
             grad += model[name][rows] * decay[name]
 
-    workers.run(add, [(name, rows) for name, W in model.items() for rows in row_blocks(W)])
+    workers.run(add, blocks)
+    if ranks.size > 1:
+        ranks.add_up(flat, scratch)    # over the processes
+        workers.run(regularize, blocks)
     return total
+
+
+def _flat(model, scratch):
+    """An array with room for one of each of model's arrays, and these as views of it."""
+    flat = scratch('gradients', (sum(W.size for W in model.values()),), next(iter(model.values())).dtype)
+    views, start = {}, 0
+    for name, W in model.items():
+        views[name] = flat[start:start + W.size].reshape(W.shape)
+        start += W.size
+    return flat, views
 
 
 def _is_sparse(grad):

@@ -1,4 +1,4 @@
-"""Threads that share work, and scratch memory for each. Knows nothing of models.
+"""Threads that share work, and scratch memory for each; under mpirun, processes that share it. Knows nothing of models.
 
 numpy releases the GIL while it computes, so as many threads compute at once as there are cores.
 """
@@ -6,17 +6,45 @@ numpy releases the GIL while it computes, so as many threads compute at once as 
 from collections import deque
 from concurrent.futures import CancelledError, ThreadPoolExecutor, wait
 from contextlib import contextmanager
-from itertools import count
+from itertools import count, islice
 from queue import SimpleQueue
 from threading import Event
 
 from imagernn.nn.scratch import Scratch
 
 
-class Workers:
-    """num_threads threads; a single one is the calling thread itself. scratches: a Scratch for each thread."""
+class Alone:
+    """What runs.ranks.Ranks are for a process that shares its work with no other one."""
 
-    def __init__(self, num_threads=1):
+    rank, size = 0, 1
+
+    def gather(self, values):
+        return values
+
+    def add_up(self, flat, scratch):
+        pass
+
+    def first_signal(self, number):
+        return number
+
+    def from_first(self, function):
+        return function()
+
+    def require_same(self, what, value):
+        pass
+
+
+ALONE = Alone()
+
+
+class Workers:
+    """num_threads threads; a single one is the calling thread itself. scratches: a Scratch for each thread.
+
+    ranks: the processes that share the work, each with so many threads. num_parts: the number of all their threads.
+    """
+
+    def __init__(self, num_threads=1, ranks=ALONE):
+        self.ranks, self.num_parts = ranks, ranks.size * num_threads
         self.scratches = [Scratch() for _ in range(num_threads)]
         self._free, self._leaving = SimpleQueue(), Event()
         for scratch in self.scratches:
@@ -70,6 +98,26 @@ class Workers:
         if errors:
             raise errors[0]
         return results
+
+    def share_of(self, parts):
+        """This process's share of a sequence of at most num_parts parts: one for each of its threads."""
+        first = self.ranks.rank * len(self.scratches)
+        return parts[first:first + len(self.scratches)]
+
+    def run_share(self, function, parts):
+        """[function((part, scratch)), …] of this process's share of the parts."""
+        return self.run(function, list(zip(self.share_of(parts), self.scratches, strict=False)))
+
+    def map_shared(self, function, items):
+        """As map, and the processes take turns: each computes a share, and all yield all results, in order."""
+        items, size = iter(items), self.ranks.size
+        if size == 1:
+            yield from self.map(function, items)
+            return
+        while some := list(islice(items, 2 * self.num_parts)):
+            of_ranks = self.ranks.gather([list(self.map(function, some[self.ranks.rank::size]))])
+            for turn in range(len(some)):
+                yield of_ranks[turn % size][turn // size]
 
     def go_on(self):
         """To be called now and then by long functions: raises CancelledError if their result is no longer wanted."""

@@ -217,11 +217,14 @@ def cost_and_grads(batch, model, params, rng=None, workers=None):
     """
     workers = workers or Workers()
     dropout = draw_dropout(batch, model, params, rng)
-    N, num_threads = len(batch.features), min(len(workers.scratches), len(batch.features))
-    scratches = workers.scratches[:num_threads]
-    parts = split(batch.sentences, num_threads)
-    blocks = [slice(N * k // num_threads, N * (k + 1) // num_threads) for k in range(num_threads)]
-    threads = range(num_threads)
+    N, num_parts = len(batch.features), min(workers.num_parts, len(batch.features))
+    parts = split(batch.sentences, num_parts)
+    blocks = [slice(N * k // num_parts, N * (k + 1) // num_parts) for k in range(num_parts)]
+    own = workers.share_of(range(num_parts))
+    scratches = dict(zip(own, workers.scratches, strict=False))
+
+    def run(function):
+        return dict(zip(own, workers.run(function, own), strict=True))
 
     # the vectors of each thread's images, and of its sentences
     def encode(k):
@@ -231,24 +234,27 @@ def cost_and_grads(batch, model, params, rng=None, workers=None):
         return (images_forward(batch.features[blocks[k]], some[0], model, params),
                 sentences_forward(part, some[1], model, params, scratches[k].part('encoder')))
 
-    images, sentences = zip(*workers.run(encode, threads), strict=True)
-    words, places, order, starts = _gathered([vectors for vectors, _ in sentences], parts, batch.sentences, params)
+    encoded = run(encode)
+    vectors = workers.ranks.gather([vectors for _, (vectors, _) in encoded.values()])
+    words, places, order, starts = _gathered(vectors, parts, batch.sentences, params)
 
     # the scores of each thread's images with all sentences; what they cost
     mean = params['pool'] == 'mean'
-    scored = workers.run(lambda k: scores_forward(images[k][0], words, starts, mean, scratches[k].part('scores')),
-                         threads)
-    loss, dS = LOSSES[params['loss']](np.concatenate([S for S, _ in scored]), params)
+    scored = run(lambda k: scores_forward(encoded[k][0][0], words, starts, mean, scratches[k].part('scores')))
+    S = np.concatenate(workers.ranks.gather([S for S, _ in scored.values()]))
+    loss, dS = LOSSES[params['loss']](S, params)
 
     # and back: through the scores, then through the encoders
-    dvectors = workers.run(lambda k: scores_backward(dS[blocks[k]], scored[k][1]), threads)
-    dwords = np.empty_like(words)
-    dwords[order] = sum(dwords_of_block for _, dwords_of_block in dvectors)
+    dvectors = run(lambda k: scores_backward(dS[blocks[k]], scored[k][1]))
+    dwords = np.zeros_like(words)
+    dwords[order] = sum(dwords_of_block for _, dwords_of_block in dvectors.values())
+    workers.ranks.add_up(dwords.reshape(-1), workers.scratches[0])
 
     def back(k):
-        return images_backward(dvectors[k][0], images[k][1]) | sentences_backward(dwords[places[k]], sentences[k][1])
+        images, sentences = encoded[k]
+        return images_backward(dvectors[k][0], images[1]) | sentences_backward(dwords[places[k]], sentences[1])
 
-    grads = workers.run(back, threads)
+    grads = [*run(back).values()]
     regc = params.get('regc', 0)
     squares = sum(float(np.vdot(model[name], model[name])) for name in regularized(params)) if regc else 0.
     decay = dict.fromkeys(regularized(params), regc / N)

@@ -43,7 +43,7 @@ def images_of(provider, images, checkpoint, workers):
 
     blocks = (features_of(provider, images[start:start + IMAGES_AT_ONCE], params['ranker'], dtype)
               for start in range(0, len(images), IMAGES_AT_ONCE))
-    return np.concatenate(list(workers.map(encode, blocks)))
+    return np.concatenate(list(workers.map_shared(encode, blocks)))
 
 
 def score_matrix(images, sentences, params, workers=None, progress=True):

@@ -57,6 +57,7 @@ with loading(__name__, build_parser):    # --help does not wait for these
     from imagernn.ranking.load import KIND, check_feature_size, load_ranker
     from imagernn.ranking.model import cost_and_grads, init_model
     from imagernn.ranking.split import split_recall_sum
+    from imagernn.runs.ranks import world
     from imagernn.runs.run import Run
     from imagernn.runs.start import chosen_params
     from imagernn.runs.state import RECALL_SUM, RunState, require_resumable, resumed
@@ -125,7 +126,8 @@ def start(params, checkpoint, provider):
 
 def train(state, solver, rng, provider, params):
     """The training loop. Returns the exit code: 0, 1 if the run was aborted, 130 or 143 if it was stopped."""
-    workers, dtype = Workers(params['num_threads']), np.dtype(params['dtype'])
+    workers = Workers(params['num_threads'], world())    # with mpirun, its processes share each batch
+    dtype = np.dtype(params['dtype'])
     lookup = lookup_table(provider.words, state.extra['wordtoix'])
     num_sentences = provider.getSplitSize('train', 'sentences')
     regions = features_of(provider, provider.image_numbers('val', 1), params['ranker']).shape[1]

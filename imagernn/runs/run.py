@@ -22,13 +22,14 @@ from shlex import quote
 from tqdm import tqdm
 
 from imagernn.errors import InputError, command, shown
-from imagernn.runs.checkpoints import Checkpoints, claimed_names
+from imagernn.runs.checkpoints import Checkpoints, NoCheckpoints, claimed_names
 from imagernn.runs.divergence import cost_not_finite, state_not_finite
 from imagernn.runs.names import status_path
 from imagernn.runs.profile import Profile
+from imagernn.runs.ranks import world
 from imagernn.runs.signals import stop_signals
 from imagernn.runs.state import MOST_ROLLBACKS
-from imagernn.runs.status import StatusFile
+from imagernn.runs.status import NoStatusFile, StatusFile
 from imagernn.runs.terminal import say, warn
 
 STARTED = time.perf_counter()
@@ -53,7 +54,7 @@ class Run:
         self._learning_rate_at = learning_rate_at
         self._checks, self._probe = checks, probe
         self._worth_saving, self._hopeless = worth_saving, hopeless
-        self._subcommand, self._next_step = subcommand, next_step
+        self._subcommand, self._next_step, self._ranks = subcommand, next_step, world()
         self.iters_per_epoch = iters_per_epoch
         self.max_iters = max(1, round(params['max_epochs'] * iters_per_epoch))
         self._eval_period = max(1, int(params['eval_period'] * iters_per_epoch))
@@ -67,17 +68,21 @@ class Run:
         self._evaluates, self._counted, self._saves, self._is_best = False, False, False, False
 
     def __enter__(self):
+        first = self._ranks.rank == 0    # the others write nothing
         path = status_path(self._params)
-        self._status = StatusFile(self._params, self.state.score, path)
+        self._status = (StatusFile if first else NoStatusFile)(self._params, self.state.score, path)
         with ExitStack() as stack:
-            stack.enter_context(claimed_names(self._params, path))
-            self._checkpoints = Checkpoints(self._params, self.state)
+            if first:
+                stack.enter_context(claimed_names(self._params, path))
+            self._checkpoints = (Checkpoints if first else NoCheckpoints)(self._params, self.state)
+            self._ranks.require_same('training data', self.state.extra.get('fingerprint'))
             self._stop = stack.enter_context(stop_signals())
             say(f'{self.iters_per_epoch} iterations per epoch, {self.max_iters} in all\n'
                 f'watch it: {command("monitor")} {quote(self._params["worker_status_output_directory"])}')
             self._status.write(self.state)
-            self._progress = stack.enter_context(tqdm(total=self.max_iters, initial=self.state.it, unit='it',
-                                                      disable=None, smoothing=.05, dynamic_ncols=True))
+            self._progress = stack.enter_context(tqdm(
+                total=self.max_iters, initial=self.state.it, unit='it', disable=None if first else True, smoothing=.05,
+                dynamic_ncols=True))
             if self._profile:
                 self._profile.start()
                 stack.callback(self._profile.stop)
@@ -91,7 +96,7 @@ class Run:
 
         Between two of them it reports and saves what is due.
         """
-        while self.state.it < self.max_iters and not self._problem and not self._stop.signal:
+        while self.state.it < self.max_iters and not self._problem and not self._stopped():
             self._started = time.perf_counter()
             self._report, self._evaluates, self._is_best = None, False, False
             self.state.epoch = (self.state.it + 1) / self.iters_per_epoch
@@ -100,6 +105,11 @@ class Run:
             yield self.state.it + 1
             if self._report:
                 self._report_and_save()
+
+    def _stopped(self):
+        """Whether a signal asks the run to stop. One that any rank got counts for all."""
+        self._stop.signal = self._ranks.first_signal(self._stop.signal)
+        return self._stop.signal
 
     def passes(self, cost, grads, stats):
         """Whether the batch may be learned from. If it shows divergence, the run rolls back or aborts instead."""
@@ -243,8 +253,9 @@ class Run:
         stopped_by = self._stop.signal if state.it < self.max_iters else None
         if self._problem:
             self._status.write(state, 'aborted', self._problem)
-            print(shown(f'aborted at iteration {state.it}: {self._problem}; the best checkpoint so far: '
-                        f'{state.best_checkpoint or "none"}'), file=sys.stderr)
+            if self._ranks.rank == 0:
+                print(shown(f'aborted at iteration {state.it}: {self._problem}; the best checkpoint so far: '
+                            f'{state.best_checkpoint or "none"}'), file=sys.stderr)
             self.exit_code = 1
         elif stopped_by:
             self._status.write(state, 'stopped', f'by {signal.Signals(stopped_by).name}')

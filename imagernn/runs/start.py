@@ -3,6 +3,7 @@
 from imagernn.errors import InputError
 from imagernn.runs.checkpoints import newest_resumable
 from imagernn.runs.flags import require_near, require_same, sound_params
+from imagernn.runs.ranks import world
 
 
 def chosen_params(parser, argv, load, load_resumable, model_params, run_params, earlier=None):
@@ -10,8 +11,13 @@ def chosen_params(parser, argv, load, load_resumable, model_params, run_params, 
 
     load(path), load_resumable(path): a checkpoint that was checked; InputError for any other file. model_params: the
     flags that a checkpoint's arrays decide; run_params: those that a resumed run cannot change either. earlier: the
-    values of flags that checkpoints of early versions do not have.
+    values of flags that checkpoints of early versions do not have. Under mpirun the first rank alone reads the file.
     """
+    return world().from_first(lambda: _chosen_params(parser, argv, load, load_resumable, model_params, run_params,
+                                                     earlier or {}))
+
+
+def _chosen_params(parser, argv, load, load_resumable, model_params, run_params, earlier):
     args = parser.parse_args(argv)
     if args.resume not in ('', 'auto') and args.init_model_from:
         raise InputError('--resume and --init_model_from exclude each other: the first continues a run, the second '
@@ -25,7 +31,7 @@ def chosen_params(parser, argv, load, load_resumable, model_params, run_params, 
         checkpoint = load(args.init_model_from)
     if checkpoint is None:
         return {**vars(args)}, None
-    return with_saved_params(parser, argv, args, checkpoint, model_params, run_params, earlier or {}), checkpoint
+    return with_saved_params(parser, argv, args, checkpoint, model_params, run_params, earlier), checkpoint
 
 
 def with_saved_params(parser, argv, args, checkpoint, model_params, run_params, earlier):

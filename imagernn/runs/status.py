@@ -12,6 +12,22 @@ REPORT_SECONDS = 60    # between two reports where no evaluation comes first
 SHARE = .01            # of the running time that writing the file may take
 
 
+class NoStatusFile:
+    """What stands for a StatusFile where another process writes it, and reports evaluations alone."""
+
+    def __init__(self, params, score, path):
+        pass
+
+    def report_is_due(self):
+        return False
+
+    def add_to_history(self, state, report):
+        pass
+
+    def write(self, state, name='running', reason=None):
+        pass
+
+
 class StatusFile:
     """The file at status_path(params). InputError, before the first step, where it cannot be written.
 

@@ -6,6 +6,7 @@ from contextlib import suppress
 from tqdm import tqdm
 
 from imagernn.errors import shown
+from imagernn.runs.ranks import world
 
 
 def say(text):
@@ -16,7 +17,9 @@ def say(text):
 
 
 def warn(text):
-    """A line on stderr; control characters in it are shown as escapes."""
+    """A line on stderr, of the first rank alone; control characters in it are shown as escapes."""
+    if world().rank:
+        return
     with suppress(OSError):
         tqdm.write(f'warning: {shown(text)}', file=sys.stderr)
 

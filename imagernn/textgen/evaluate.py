@@ -22,14 +22,14 @@ def nats_of(part, model, params, workers=None):
     total, count = 0., 0
 
     def run(work):
-        (packed, _, _), state, scratch = work
+        ((packed, _, _), state), scratch = work
         logprobs, last, _ = forward(packed, model, params, state, scratch=scratch)
         return float(logprobs.sum(dtype=np.float64)), [tuple(array.copy() for array in layer) for layer in last]
 
-    states = nothing = [None] * len(workers.scratches)
+    states = nothing = [None] * workers.num_parts
     for batch in _batches(*part, params['lines']):
-        work = zip(split(batch, len(workers.scratches)), states, workers.scratches, strict=False)
-        sums, lasts = zip(*workers.run(run, list(work)), strict=True)
+        work = list(zip(split(batch, workers.num_parts), states, strict=False))
+        sums, lasts = zip(*workers.ranks.gather(workers.run_share(run, work)), strict=True)
         states = nothing if params['lines'] else lasts
         total, count = total + sum(sums), count + len(batch.targets)
     return -total / max(1, count)

@@ -135,17 +135,18 @@ def cost_and_grads(batch, model, params, start=None, rng=None, workers=None):
         (part, sequences, rows), scratch = part_and_scratch
         states = start and [tuple(array[sequences] for array in state) for state in start]
         logprobs, last, cache = forward(part, model, params, states, dropout.part(rows), scratch)
-        return float(logprobs.sum(dtype=np.float64)), last, backward(1 / divisor, cache)
+        return (float(logprobs.sum(dtype=np.float64)), last), backward(1 / divisor, cache)
 
-    parts = split(batch, len(workers.scratches))
-    sums, lasts, grads = zip(*workers.run(run, list(zip(parts, workers.scratches, strict=False))), strict=True)
+    parts = split(batch, workers.num_parts)
+    found = workers.run_share(run, parts)
+    sums, lasts = zip(*workers.ranks.gather([sum_and_last for sum_and_last, _ in found]), strict=True)
     last = [tuple(_together([one[k][i] for one in lasts], parts, N) for i in range(len(lasts[0][k])))
             for k in range(len(lasts[0]))]
     regc = params.get('regc', 0)
     squares = sum(float(np.vdot(model[name], model[name])) for name in regularized(params)) if regc else 0.
     decay = dict.fromkeys(regularized(params), regc / divisor)
     total = sum(sums)
-    return (-total + .5 * regc * squares) / divisor, add_up(grads, model, decay, workers), {
+    return (-total + .5 * regc * squares) / divisor, add_up([grads for _, grads in found], model, decay, workers), {
         'nats': -total / P, 'ppl2': perplexity(total, P)}, last
 
 

@@ -46,6 +46,7 @@ with loading(__name__, build_parser):    # --help does not wait for these
     from imagernn.nn.schedules import schedule_of
     from imagernn.nn.solver import Solver
     from imagernn.nn.workers import Workers
+    from imagernn.runs.ranks import world
     from imagernn.runs.run import Run
     from imagernn.runs.start import chosen_params
     from imagernn.runs.state import NATS, RunState, require_resumable, resumed
@@ -122,7 +123,8 @@ def word_vectors(params, text, rng):
 
 def train(state, solver, rng, text, params):
     """The training loop. Returns the exit code: 0, 1 if the run was aborted, 130 or 143 if it was stopped."""
-    workers, layer = Workers(params['num_threads']), LAYERS[params['layer']]
+    workers = Workers(params['num_threads'], world())    # with mpirun, its processes share each batch
+    layer = LAYERS[params['layer']]
     tokens, lengths = text.splits['train']
     N, T = params['batch_size'], params['window']
     iters_per_epoch = max(1, len(lengths) // N) if params['lines'] else num_windows(len(tokens), N, T)
