@@ -155,8 +155,8 @@ KINDS = {'text': 'textgen', 'lines': 'textgen', 'translation': 'translation', 'c
 def test_every_trainer_works_in_the_same_way(tmp_path, trainer):
     if trainer == 'convnet':
         pytest.importorskip('sklearn')
-    flags = ['-m', 'imagernn', *TRAINERS[trainer](tmp_path), '-o', tmp_path / 'cv', '--worker_status_output_directory',
-             tmp_path]
+    flags = ['-m', 'imagernn', *TRAINERS[trainer](tmp_path), '--checkpoint_output_directory', tmp_path / 'cv',
+             '--worker_status_output_directory', tmp_path]
     python(*flags, '--num_threads', '2')
     threads = ending(tmp_path, KINDS[trainer])
     mpirun(2, *flags, '--num_threads', '1')

@@ -260,14 +260,14 @@ def cost_and_grads(batch, model, params, rng=None, workers=None):
         (part, source_rows, target_rows), scratch = part_and_scratch
         logprobs, _, cache = forward(part, model, params, dropout.part(source_rows, target_rows), scratch, smoothing)
         sums = np.atleast_2d(logprobs).sum(axis=1, dtype=np.float64)
-        return float(sums[0]), float(sums[-1]), backward(1 / P, cache)
+        return (float(sums[0]), float(sums[-1])), backward(1 / P, cache)
 
-    parts = deal(batch, len(workers.scratches))
-    sums, smoothed, grads = zip(*workers.run(run, list(zip(parts, workers.scratches, strict=False))), strict=True)
+    found = workers.run_share(run, deal(batch, workers.num_parts))
+    sums, smoothed = zip(*workers.ranks.gather([sums for sums, _ in found]), strict=True)
     regc = params.get('regc', 0)
+    grads = add_up([grads for _, grads in found], model, dict.fromkeys(regularized(params), regc / P), workers)
     squares = sum(float(np.vdot(model[name], model[name])) for name in regularized(params)) if regc else 0.
-    decay = dict.fromkeys(regularized(params), regc / P)
-    return (-sum(smoothed) + .5 * regc * squares) / P, add_up(grads, model, decay, workers), {
+    return (-sum(smoothed) + .5 * regc * squares) / P, grads, {
         'nats': -sum(sums) / P, 'ppl2': perplexity(sum(sums), P)}
 
 
@@ -279,8 +279,8 @@ def sum_of_logprobs(batch, model, params, workers=None):
         (part, _, _), scratch = part_and_scratch
         return float(forward(part, model, params, scratch=scratch)[0].sum(dtype=np.float64))
 
-    parts = deal(batch, len(workers.scratches))
-    return sum(workers.run(run, list(zip(parts, workers.scratches, strict=False)))), len(batch.target.inputs)
+    sums = workers.ranks.gather(workers.run_share(run, deal(batch, workers.num_parts)))
+    return sum(sums), len(batch.target.inputs)
 
 
 def attention_of(batch, model, params):

@@ -47,6 +47,7 @@ with loading(__name__, build_parser):    # --help does not wait for these
     from imagernn.nn.schedules import schedule_of
     from imagernn.nn.solver import Solver
     from imagernn.nn.workers import Workers
+    from imagernn.runs.ranks import world
     from imagernn.runs.run import Run
     from imagernn.runs.start import chosen_params
     from imagernn.runs.state import PERPLEXITY, RunState, require_resumable, resumed
@@ -166,7 +167,7 @@ def fixed(params):
 
 def train(state, solver, rng, splits, params):
     """The training loop. Returns the exit code: 0, 1 if the run was aborted, 130 or 143 if it was stopped."""
-    workers = Workers(params['num_threads'])
+    workers = Workers(params['num_threads'], world())    # with mpirun, its processes share each batch
     numbers_at, iters_per_epoch = batch_chooser(splits['train'], params['batch_size'], params['seed'])
     say(f'{sum(w.size for w in state.model.values()):,} parameters')
 
