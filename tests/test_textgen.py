@@ -21,8 +21,8 @@ V = 7
 
 
 def make(layer, lines=False, **more):
-    params = {'layer': layer, 'hidden_sizes': '5,4', 'embedding_size': 3, 'drop_prob': .3, 'input_drop_prob': .2,
-              'lines': lines, 'regc': .01, 'tanhC_version': 1, **more}
+    params = {'level': 'char', 'layer': layer, 'hidden_sizes': '5,4', 'embedding_size': 3, 'drop_prob': .3,
+              'input_drop_prob': .2, 'lines': lines, 'regc': .01, 'tanhC_version': 1, **more}
     rng = np.random.default_rng(0)
     model = {name: rng.uniform(-.6, .6, w.shape) for name, w in init_model(params, V, rng, np.float64).items()}
     return params, model, rng

@@ -28,6 +28,9 @@ from imagernn.nn.sharing import add_up
 from imagernn.nn.workers import Workers
 
 LAYERS = {'lstm': lstm, 'rnn': rnn, 'gru': gru}
+# the standard deviation of new embeddings: characters that start smaller learn a short text hardly at all, and many
+# words are too rare to leave a start that is larger
+SPREAD = {'char': 1., 'word': .3}
 
 
 def sizes_of(params):
@@ -42,11 +45,12 @@ def shapes(params, V):
 
 
 def init_model(params, V, rng, dtype=np.float32):
-    """A new model: embeddings normal with variance 1 (smaller ones learn a short text hardly at all); the recurrent
-    layers as they have it; the decoder uniform in ±0.1; biases 0.
+    """A new model: embeddings normal, as large as SPREAD has it; the recurrent layers as they have it; the decoder
+    uniform in ±0.1; biases 0.
     """
     F, sizes = params['embedding_size'], sizes_of(params)
-    model = {'Ws': rng.normal(size=(V, F)), **stacked.init(LAYERS[params['layer']], F, sizes, rng),
+    model = {'Ws': rng.normal(scale=SPREAD[params['level']], size=(V, F)),
+             **stacked.init(LAYERS[params['layer']], F, sizes, rng),
              'Wd': rng.uniform(-.1, .1, (sizes[-1], V)), 'bd': np.zeros((1, V))}
     return {name: w.astype(dtype) for name, w in model.items()}
 
