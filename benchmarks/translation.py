@@ -54,9 +54,6 @@ SAME = 1e-4              # the largest relative difference of the cost and of an
 WORDS = 6000             # in either vocabulary of the random pairs
 LENGTH = 2.6, .32        # of Multi30K's French sentences, tokenized: mean and standard deviation of the logarithm
 RATIO = -.076, .15       # of their translations' lengths by theirs
-# what the initial weights are multiplied by for the comparison of gradients: by themselves, they let the attention look
-# everywhere alike, so that the gradients of its query and keys' bias cancel but for the rounding
-LARGER = 3
 OWN_FLAGS = ('files', 'only', 'side', 'pairs', 'output')
 # what PyTorch's side does: other values of these flags are refused
 FIXED = {'layer': 'lstm', 'tanhC_version': 1, 'solver': 'adam', 'grad_clip_by': 'norm', 'regc': 0, 'weight_average': 0,
@@ -173,7 +170,7 @@ def step_job(params, pairs, vocabulary_sizes, turns, rounds=3):
     size = Size(name, vocabulary_sizes[1], params['hidden_sizes'], params['batch_size'])
     batches, (ours, peer) = batches_of(pairs, params, WARM_UP + turns), contestants(params, *vocabulary_sizes)
     choices = list(peer.options)
-    checks = check_training(*contestants(params, *vocabulary_sizes, LARGER), batches[0], choices)
+    checks = check_training(ours, peer, batches[0], choices)
     checks = {what: agree(f'{name}: {what}', difference, SAME) for what, difference in checks.items()}
     way = fastest_way(peer, choices, lambda: peer.train_step(batches[0]), rounds)
     runs = contest(peer, way, lambda i: ours.train_step(batches[i]), lambda i: peer.train_step(batches[i]))

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 from torch.nn.utils import clip_grad_norm_
-from torch.nn.utils.rnn import PackedSequence, pad_packed_sequence
+from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
 
 from imagernn.nn.packing import reversing
 from imagernn.translation.batch import target_places
@@ -24,8 +24,8 @@ CHOICES = {
     'softmax': ('whole softmax', 'chunked softmax'),    # F.cross_entropy or F.linear_cross_entropy (MKL only)
     'adam': ('foreach', 'for each', 'fused'),        # all parameters in one call, or not, or by the fused kernel
 }
-# with attention: an LSTM cell that gets word and context, or the words' share of the gates in one product before
-ATTENTION_CHOICES = {**CHOICES, 'decoder': ('cells', 'attention loop', 'scripted attention loop')}
+# the weighted mean of the encoders' states: softmax between two batched products, or PyTorch's function for all three
+ATTENTION_CHOICES = {**CHOICES, 'attention': ('batched products', 'F.scaled_dot_product_attention')}
 
 
 class TranslationPeer(nn.Module):
@@ -46,14 +46,9 @@ class TranslationPeer(nn.Module):
         depth, drop_prob = 1 + len(others), params['drop_prob']
         self.lstm = nn.ModuleDict({f'{direction}_encoder': nn.LSTM(E, H, depth, dropout=drop_prob if others else 0)
                                    for direction in directions_of(params)})
+        self.lstm['decoder'] = nn.LSTM(E, H, depth, dropout=drop_prob if others else 0)
         if params['attention']:
-            K = params['attention_size']
-            self.key, self.query, self.score = nn.Linear(2 * H, K), nn.Linear(H, K, False), nn.Linear(K, 1, False)
-            self.lstm['decoder'] = nn.LSTM(E + 2 * H, H)
-            if others:
-                self.lstm['upper'] = nn.LSTM(H, H, depth - 1, dropout=drop_prob if depth > 2 else 0)
-        else:
-            self.lstm['decoder'] = nn.LSTM(E, H, depth, dropout=drop_prob if others else 0)
+            self.query, self.combine = nn.Linear(H, 2 * H, bias=False), nn.Linear(3 * H, H)
         for name, parameter in self.named_parameters():    # imagernn's LSTM has one bias
             if 'bias_hh' in name:
                 nn.init.zeros_(parameter.requires_grad_(False))
@@ -107,11 +102,10 @@ class TranslationPeer(nn.Module):
         start = tuple(part.index_select(1, back) for part in last)              # h and c, each (depth, N, H)
         inputs, targets, sizes = (torch.from_numpy(array) for array in batch.target[:3])
         X = self._dropout(self.word(inputs))                                    # (P, E)
+        H = self._run('decoder', X, sizes, start, self.way['decoder'])[0]       # (P, H)
         if self.params['attention']:
-            H = self._attend(X, sizes, start, *self._memory(hidden, batch.source, back))
-        else:
-            H = self._run('decoder', X, sizes, start, self.way['decoder'])[0]
-        H = self._dropout(H)                                                    # (P, H)
+            H = self._attend(H, sizes, *self._memory(hidden, batch.source, back))
+        H = self._dropout(H)
         if self.way['softmax'] == 'whole softmax':
             return F.cross_entropy(self._linear(H, self.top.weight, self.top.bias), targets,
                                    label_smoothing=self.params['label_smoothing'])
@@ -157,22 +151,18 @@ class TranslationPeer(nn.Module):
         values, lengths = pad_packed_sequence(PackedSequence(torch.cat(hidden, 1), sizes), batch_first=True)
         return values.index_select(0, back), torch.arange(len(sizes)) >= lengths[back, None]
 
-    def _attend(self, X, sizes, start, values, absent):
-        """The decoder with attention: X (P, E) -> H (P, H)."""
-        lstm, (h, c) = self.lstm['decoder'], (part[0] for part in start)
-        keys = self._linear(values.flatten(0, 1), self.key.weight, self.key.bias).view(*values.shape[:2], -1)
-        W, U, b = lstm.weight_ih_l0, lstm.weight_hh_l0, lstm.bias_ih_l0
-        if self.way['decoder'] == 'cells':
-            H = _attention_cells(X.split(sizes.tolist()), keys, values, absent, h, c, W, U, b, self.query.weight,
-                                 self.score.weight)
+    def _attend(self, H, sizes, values, absent):
+        """The decoder's states H (P, H) -> what attention makes of them (P, H)."""
+        queries = self._linear(H, self.query.weight, None)                      # (P, 2H)
+        queries, lengths = pad_packed_sequence(PackedSequence(queries, sizes), batch_first=True)    # (N, T, 2H)
+        if self.way['attention'] == 'batched products':
+            scores = torch.bmm(queries, values.transpose(1, 2)).masked_fill(absent[:, None], -torch.inf)
+            contexts = torch.bmm(scores.softmax(2), values)
         else:
-            Wword, Wcontext = W.split([X.shape[1], values.shape[2]], 1)
-            sums = self._linear(X, Wword, b).split(sizes.tolist())
-            H = LOOPS[self.way['decoder']](sums, keys, values, absent, h, c, U.t(), Wcontext.t(), self.query.weight.t(),
-                                           self.score.weight)
-        if 'upper' in self.lstm:
-            H = self._run('upper', self._dropout(H), sizes, tuple(part[1:].contiguous() for part in start), 'packed')[0]
-        return H
+            contexts = F.scaled_dot_product_attention(*(x[:, None] for x in (queries, values, values)),
+                                                      attn_mask=~absent[:, None, None], scale=1)[:, 0]
+        contexts = pack_padded_sequence(contexts, lengths, batch_first=True).data
+        return torch.tanh(self._linear(torch.cat([H, contexts], 1), self.combine.weight, self.combine.bias))
 
     def _linear(self, x, weight, bias):
         if self.way['library'] == 'oneDNN':
@@ -207,92 +197,50 @@ def _lstm_loop(sums: list[torch.Tensor], W: torch.Tensor, h: torch.Tensor,
     return torch.cat(hidden), torch.cat(last_h), torch.cat(last_c)
 
 
-def _attention_cells(inputs, keys, values, absent, h, c, weight, recurrent, bias, query, score):
-    """The LSTM with attention as it is usually written: each step's word and context go into an LSTM cell.
-
-    inputs: of each step, (n, E); keys (N, R, K); values (N, R, C); absent (N, R); h, c (N, H), the start; then the
-    weights, as nn.Linear and nn.LSTM have them -> (P, H).
-    """
-    hidden, none = [], torch.zeros_like(bias)
-    for x in inputs:
-        n = len(x)
-        h, c = h[:n], c[:n]
-        scores = F.linear(torch.tanh(keys[:n] + F.linear(h, query)[:, None]), score).squeeze(2)     # (n, R)
-        scores = scores.masked_fill(absent[:n], -torch.inf)
-        context = (scores.softmax(1)[:, :, None] * values[:n]).sum(1)                               # (n, C)
-        h, c = torch.lstm_cell(torch.cat([x, context], 1), (h, c), weight, recurrent, bias, none)
-        hidden.append(h)
-    return torch.cat(hidden)
-
-
-def _attention_loop(sums: list[torch.Tensor], keys: torch.Tensor, values: torch.Tensor, absent: torch.Tensor,
-                    h: torch.Tensor, c: torch.Tensor, W: torch.Tensor, Wcontext: torch.Tensor, Wquery: torch.Tensor,
-                    score: torch.Tensor) -> torch.Tensor:
-    """_lstm_loop with attention: keys (N, R, K), values (N, R, C), absent (N, R), W (H, 4H), Wcontext (C, 4H), Wquery
-    (H, K), score (1, K) -> (P, H). Slices are made only where sentences end, because each costs a whole array backward.
-    """
-    hidden: list[torch.Tensor] = []
-    for step in sums:
-        n = len(step)
-        if n < len(keys):
-            h, c, keys, values, absent = h[:n], c[:n], keys[:n], values[:n], absent[:n]
-        scores = F.linear(torch.tanh(keys + torch.mm(h, Wquery).unsqueeze(1)), score).squeeze(2)    # (n, R)
-        weights = scores.masked_fill(absent, -float('inf')).softmax(1)
-        context = torch.bmm(weights.unsqueeze(1), values).squeeze(1)                                # (n, C)
-        i, f, g, o = torch.addmm(torch.addmm(step, h, W), context, Wcontext).chunk(4, 1)
-        c = f.sigmoid() * c + i.sigmoid() * g.tanh()
-        h = o.sigmoid() * c.tanh()
-        hidden.append(h)
-    return torch.cat(hidden)
-
-
-LOOPS = {'loop': _lstm_loop, 'scripted loop': torch.jit.script(_lstm_loop),
-         'attention loop': _attention_loop, 'scripted attention loop': torch.jit.script(_attention_loop)}
+LOOPS = {'loop': _lstm_loop, 'scripted loop': torch.jit.script(_lstm_loop)}
 WORDS = {'source_word.weight': 'source_Ws', 'word.weight': 'Ws'}
-ATTENTION = {'key.weight': 'Wkey', 'query.weight': 'Wquery', 'score.weight': 'Wscore'}    # transposed
+LINEAR = {'top': ('Wd', 'bd')}
+ATTENTION = {'query': ('attention_Wscore', None), 'combine': ('attention_Wcombine', 'attention_bcombine')}
 
 
 def to_torch(weights, params):
     """imagernn's parameters -> {name in TranslationPeer: array}. Matrices are transposed; the gates become i, f, g, o.
     """
-    arrays = {'top.weight': weights['Wd'].T, 'top.bias': weights['bd'][0]}
-    arrays |= {its: weights[ours] for its, ours in WORDS.items()}
+    arrays = {its: weights[ours] for its, ours in WORDS.items()}
+    for its, (W, b) in _linear_layers(params):
+        arrays[f'{its}.weight'] = weights[W].T
+        if b:
+            arrays[f'{its}.bias'] = weights[b][0]
     for its, ours in _layers(params):
         W = _swapped(weights[f'{ours}_WLSTM'])
         H = W.shape[1] // 4
-        inputs = [W[1:-H], *([_swapped(weights[f'{ours}_Wcontext'])] if f'{ours}_Wcontext' in weights else [])]
-        arrays |= {its.format('bias_ih'): W[0], its.format('weight_ih'): np.concatenate(inputs).T,
-                   its.format('weight_hh'): W[-H:].T}
-    if params['attention']:
-        arrays |= {its: weights[f'decoder_layer0_{ours}'].T for its, ours in ATTENTION.items()}
-        arrays['key.bias'] = weights['decoder_layer0_bkey'][0]
+        arrays |= {its.format('bias_ih'): W[0], its.format('weight_ih'): W[1:-H].T, its.format('weight_hh'): W[-H:].T}
     return arrays
 
 
 def from_torch(arrays, params):
     """The inverse of to_torch: {name in TranslationPeer: array} -> imagernn's parameters."""
-    weights = {'Wd': arrays['top.weight'].T, 'bd': arrays['top.bias'][None]}
-    weights |= {ours: arrays[its] for its, ours in WORDS.items()}
+    weights = {ours: arrays[its] for its, ours in WORDS.items()}
+    for its, (W, b) in _linear_layers(params):
+        weights[W] = arrays[f'{its}.weight'].T
+        if b:
+            weights[b] = arrays[f'{its}.bias'][None]
     for its, ours in _layers(params):
-        inputs = arrays[its.format('weight_ih')].T
-        if params['attention'] and ours == 'decoder_layer0':
-            inputs, context = np.split(inputs, [params['embedding_size']])
-            weights[f'{ours}_Wcontext'] = _swapped(context)
-        rows = arrays[its.format('bias_ih')][None], inputs, arrays[its.format('weight_hh')].T
+        rows = arrays[its.format('bias_ih')][None], arrays[its.format('weight_ih')].T, arrays[its.format('weight_hh')].T
         weights[f'{ours}_WLSTM'] = _swapped(np.concatenate(rows))
-    if params['attention']:
-        weights |= {f'decoder_layer0_{ours}': arrays[its].T for its, ours in ATTENTION.items()}
-        weights['decoder_layer0_bkey'] = arrays['key.bias'][None]
     return weights
+
+
+def _linear_layers(params):
+    """The name of each nn.Linear in TranslationPeer, beside imagernn's of its weights and bias."""
+    return [*LINEAR.items(), *(ATTENTION.items() if params['attention'] else ())]
 
 
 def _layers(params):
     """The name of each layer's parameters in TranslationPeer, with a place for the kind, beside that of imagernn."""
     for k in range(len(sizes_of(params))):
-        for direction in directions_of(params):
-            yield f'lstm.{direction}_encoder.{{}}_l{k}', f'{direction}_layer{k}'
-        part, own = ('upper', k - 1) if params['attention'] and k else ('decoder', k)
-        yield f'lstm.{part}.{{}}_l{own}', f'decoder_layer{k}'
+        for part in (*(f'{direction}_encoder' for direction in directions_of(params)), 'decoder'):
+            yield f'lstm.{part}.{{}}_l{k}', f'{part.removesuffix("_encoder")}_layer{k}'
 
 
 def _swapped(W):
