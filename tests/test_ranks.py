@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -204,6 +205,13 @@ def test_a_signal_to_one_rank_stops_all_after_the_step(root, rank):
     assert 'stopped at iteration 3' in out and last_of(root)['it'] == 3
     mpirun(2, *flags, '--resume', 'auto')
     assert largest_difference(whole, ending(root)) == 0
+
+
+def test_mpirun_hands_a_signal_on_to_all(root):
+    flags = driver(root)
+    action = 'os.kill(os.getppid(), signal.SIGUSR1); time.sleep(1)'    # the process that started this one: mpirun
+    mpirun(2, *with_action(1, action, flags), code=128 + signal.SIGUSR1)
+    assert last_of(root)['it'] == 3
 
 
 @pytest.mark.parametrize('rank', [0, 1])

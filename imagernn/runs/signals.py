@@ -13,11 +13,14 @@ class Stop:
 
 @contextmanager
 def stop_signals():
-    """While the with-block runs, Ctrl-C, SIGTERM or the end of the terminal set the signal of the Stop that it gives.
+    """While the with-block runs, Ctrl-C, SIGTERM, SIGUSR1 or the end of the terminal set the signal of the Stop that it
+    gives. mpirun hands SIGUSR1 on to its processes; the others it takes as a reason to end them within a second.
 
     A second signal ends the process at once. Afterwards the handlers are as they were before.
     """
     stop, numbers = Stop(), [signal.SIGINT, signal.SIGTERM]
+    if hasattr(signal, 'SIGUSR1'):
+        numbers.append(signal.SIGUSR1)
     if hasattr(signal, 'SIGHUP') and signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:    # as nohup sets it
         numbers.append(signal.SIGHUP)
 
