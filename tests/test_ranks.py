@@ -162,8 +162,7 @@ def test_every_trainer_works_in_the_same_way(tmp_path, trainer):
     threads = ending(tmp_path, KINDS[trainer])
     mpirun(2, *flags, '--num_threads', '1')
     together = ending(tmp_path, KINDS[trainer])
-    # of what a ranker adds up over the ranks, only the sums are the same
-    assert largest_difference(threads, together) <= (1e-5 if trainer in ('sentences', 'regions') else 0)
+    assert largest_difference(threads, together) == 0
     assert together['history'][-1].keys() == threads['history'][-1].keys()
 
 
