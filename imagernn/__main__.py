@@ -29,6 +29,7 @@ COMMANDS = {    # name: module, or script of the checkout; sentence
     'translation-page': ('imagernn.translation.page',
                          'Watch a model translate, with its attention, in a browser.'),
     'score-translations': ('imagernn.translation.score', 'Score translations by BLEU, with intervals.'),
+    'sweep': ('imagernn.sweep.__main__', 'Search over the flags of any trainer with many runs.'),
     'album': ('imagernn.album', 'Search and browse a folder of photos in a browser.'),
     'find': ('imagernn.find', 'Find the photos in a folder that a sentence describes.'),
     'publish': ('imagernn.publish', 'Make a small copy of a checkpoint to share.'),

@@ -48,6 +48,7 @@ USES = [    # every path that a command takes: {} in the place of one
     'translate {}', 'translation-page {}', 'translation-page a.h5 --lines t.txt --export {}',
     'score-translations {} t.txt', 'score-translations t.txt {}', 'score-translations t.txt t.txt --compare {}',
     'score-translations t.txt t.txt --json {}',
+    'sweep {}', 'sweep spec.json -o {}', 'sweep spec.json --slurm {}', 'sweep spec.json --json {}',
     'album {}', 'album . --index_folder {}', 'album . --captioner {}', 'album . --weights {}', 'find {} dogs',
     'train-ranker -d {}', 'train-ranker -d tiny --features {}.h5', 'train-ranker -d tiny --resume {}',
     'train-ranker -d tiny --checkpoint_output_directory {}', 'evaluate-ranker {}',
@@ -70,6 +71,8 @@ def folder(tmp_path, monkeypatch):
     (tmp_path / 'c.json').write_text(json.dumps({
         'images': [{'id': 1, 'file_name': '1.jpg'}], 'annotations': [{'image_id': 1, 'caption': 'a dog'}]}))
     (tmp_path / 't.txt').write_text('a dog\n')
+    (tmp_path / 'spec.json').write_text(json.dumps({
+        'command': 'train', 'search': 'grid', 'values': {'seed': {'choice': [0]}}}))
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
