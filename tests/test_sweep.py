@@ -1,6 +1,5 @@
 """Sweeps: what is drawn, how one that was killed goes on, successive halving, MPI, Slurm, and specs that cannot be."""
 
-import importlib.util
 import json
 import os
 import re
@@ -16,6 +15,8 @@ import numpy as np
 import pytest
 from datasets import SMALL, assert_same_model, write_tiny_dataset
 from programs import REPOSITORY, running
+from test_ranks import mpirun
+from test_ranks import pytestmark as needs_mpi
 
 from imagernn.formats.writing import claimed
 from imagernn.runs.checkpoint_file import load_checkpoint
@@ -200,7 +201,7 @@ def run_with(values, higher_is_better=False, state='stopped'):
                for epoch, value in enumerate(values, 1)]
     score = {'name': 'x', 'val': 'val_x', 'train': 'train_x', 'higher_is_better': higher_is_better}
     status = parse_status(json.dumps({'state': state, 'reason': None, 'score': score, 'history': history}).encode())
-    return SweepRun(0, str(values), {}, [], [], status)
+    return SweepRun(str(values), {}, [], [], status)
 
 
 def test_what_a_run_did_beyond_the_rung_does_not_count():
@@ -211,9 +212,9 @@ def test_what_a_run_did_beyond_the_rung_does_not_count():
 
 
 def test_runs_without_a_score_come_last():
-    runs = [SweepRun(0, 'none', {}, [], []), run_with([None]), run_with([3, None]), run_with([2])]
+    runs = [SweepRun('none', {}, [], []), run_with([None]), run_with([3, None]), run_with([2])]
     assert [run.name for run in ranked(runs, lambda run: run.best)] == ['[2]', '[3, None]', 'none', '[None]']
-    runs = [SweepRun(0, 'none', {}, [], []), run_with([3], True), run_with([4], True)]
+    runs = [SweepRun('none', {}, [], []), run_with([3], True), run_with([4], True)]
     assert [run.name for run in ranked(runs, lambda run: run.best)] == ['[4]', '[3]', 'none']
 
 
@@ -260,16 +261,12 @@ def test_the_tasks_of_an_array_job_are_the_runs(place):
     assert status_of('lr_runs', 'lr-1')['best_val'] == score_alone(1)
 
 
+@needs_mpi
 def test_over_mpi_the_runs_are_the_same(place):
-    mpirun = shutil.which('mpirun', path=f'{Path(sys.executable).parent}{os.pathsep}{os.environ["PATH"]}')
-    if not mpirun or not importlib.util.find_spec('mpi4py'):
-        pytest.skip('needs mpirun and mpi4py, the extra [mpi]')
-    environment = {**os.environ, 'OMPI_ALLOW_RUN_AS_ROOT': '1', 'OMPI_ALLOW_RUN_AS_ROOT_CONFIRM': '1'}
     write_spec(place, flags=SHORT, num_runs=2)
-    done = subprocess.run([mpirun, '--oversubscribe', '-n', '3', sys.executable, '-m', 'mpi4py.futures', '-m',
-                           'imagernn.sweep', 'lr.json', '--executor', 'mpi', '--json', 'table.json'], env=environment,
-                          capture_output=True, text=True, timeout=60)
-    assert done.returncode == 0 and '2 runs of imagernn train-text, 2 at a time' in done.stdout, done.stderr
+    out, _ = mpirun(3, '-m', 'mpi4py.futures', '-m', 'imagernn.sweep', 'lr.json', '--executor', 'mpi', '--json',
+                    'table.json')
+    assert '2 runs of imagernn train-text, 2 at a time' in out
     assert {run['name']: run['score'] for run in table_of(place)['runs']} == {
         'lr-0': score_alone(0), 'lr-1': score_alone(1)}
 

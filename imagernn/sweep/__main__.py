@@ -17,7 +17,7 @@ from imagernn.__main__ import module_of
 from imagernn.errors import InputError, command, install_command, loading, script
 from imagernn.nn.blas import cores
 
-MPIRUN = 'mpirun -n 5 python -m mpi4py.futures -m imagernn.sweep'
+MPIRUN = 'mpirun -n {} python -m mpi4py.futures -m imagernn.sweep'
 
 
 def build_parser():
@@ -40,7 +40,7 @@ def build_parser():
         help='How many threads each run has (default: 1). Raise it if there are more cores than runs.')
     add('--executor', choices=('local', 'mpi'), default='local',
         help='Where to train: "local" is this machine (the default); "mpi" is every process of an MPI job but the '
-             f'first, one run at a time in each: {MPIRUN} SPEC.json --executor mpi.')
+             f'first, one run at a time in each: {MPIRUN.format(5)} SPEC.json --executor mpi.')
     add('--slurm', metavar='FILE.sh',
         help='Train nothing, but write a script that trains all runs as an array job of Slurm, --jobs at a time.')
     add('--only', type=int, metavar='NUMBER',
@@ -61,7 +61,7 @@ with loading(__name__, build_parser):    # --help does not wait for these
     from imagernn.runs.signals import stop_signals
     from imagernn.runs.terminal import say
     from imagernn.sweep.report import line_of, report
-    from imagernn.sweep.runs import SweepRun, in_turn, status_of, train, train_all, train_in_rank
+    from imagernn.sweep.runs import SweepRun, in_turn, prepare_rank, status_of, train, train_all, train_in_rank
     from imagernn.sweep.slurm import write_script
     from imagernn.sweep.spec import PLAN, arguments_of, draw, planned, write_plan
 
@@ -111,8 +111,9 @@ def executor_of(args):
     except (ImportError, RuntimeError) as error:    # RuntimeError: there is no MPI library
         raise InputError(f'--executor mpi: mpi4py cannot be used ({error}); run: {install_command("mpi")}') from None
     if MPI.COMM_WORLD.size == 1:
-        raise InputError(f'--executor mpi: there is no second process to train in; start it with {MPIRUN}')
-    return MPICommExecutor(), MPI.COMM_WORLD.size - 1
+        raise InputError('--executor mpi: there is no second process to train in; start it with '
+                         f'{MPIRUN.format(5)} {quote(args.spec)} --executor mpi')
+    return MPICommExecutor(initializer=prepare_rank), MPI.COMM_WORLD.size - 1
 
 
 def sweep(args, executor, num_workers, argv):
@@ -144,8 +145,8 @@ def sweep(args, executor, num_workers, argv):
     for line in report(folder, spec['command'], runs, args.num_threads, args.json):
         say(line)
     if left := [run.name for run in going if not run.ended]:
-        again = f'{MPIRUN if args.executor == "mpi" else command("sweep")} {join(argv)}'
-        say(f'{len(left)} runs have not ended: {", ".join(left)}\nto go on: {again}')
+        start = MPIRUN.format(num_workers + 1) if args.executor == 'mpi' else command('sweep')
+        say(f'{len(left)} runs have not ended: {", ".join(left)}\nto go on: {start} {join(argv)}')
     return 128 + stopped_by if stopped_by else int(bool(left))
 
 
@@ -159,7 +160,7 @@ def run_of(args, spec, parser, number, num_runs, values):
         own.append(f'--output_directory={folder / name}')
     argv = [sys.executable, '-m', 'imagernn', spec['command'], *flags, f'--num_threads={args.num_threads}', *own,
             '--resume=auto']
-    return SweepRun(number, name, values, flags, argv)
+    return SweepRun(name, values, flags, argv)
 
 
 def rungs_of(args, spec, parser, run):

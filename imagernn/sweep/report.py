@@ -27,8 +27,7 @@ def shown_value(value):
 
 
 def table(runs):
-    """The lines of the table of runs, the best one first."""
-    runs = ranked(runs, lambda run: run.best)
+    """The lines of the table of ranked runs."""
     name = next((run.status['score']['name'] for run in runs if run.status), 'score')
     rows = [['rank', 'run', *runs[0].values, name, 'epoch', 'ended']]
     for rank, run in enumerate(runs, 1):
@@ -40,7 +39,7 @@ def table(runs):
 
 
 def best_checkpoint(folder, run):
-    """The checkpoint of a run's best score, or its last one, or None."""
+    """The checkpoint of a run's best score; its last one where that was not saved; None where there is none."""
     found = [(match[1], path) for path in Path(folder).iterdir()
              if (match := re.fullmatch(rf'model_checkpoint_.+_{re.escape(run.name)}_({WHICH})', path.name))]
     scores = {path: float(re.sub('[a-z]*', '', which.removesuffix('.h5'))) for which, path in found
@@ -51,11 +50,11 @@ def best_checkpoint(folder, run):
 
 def report(folder, trainer, runs, num_threads, json_path=None):
     """The lines on all runs, the best model and the command that trains it; the same as JSON in a file, if named."""
-    lines, best = table(runs), ranked(runs, lambda run: run.best)[0]
+    runs = ranked(runs, lambda run: run.best)
+    lines, best = table(runs), runs[0]
     entries = [{'name': run.name, 'flags': run.values, 'score': run.best,
-                'epoch_of_score': run.status and run.status['best_epoch'], 'epoch': run.status and run.status['epoch'],
-                'state': run.status and run.status['state'], 'ending': run.ending()}
-               for run in ranked(runs, lambda run: run.best)]
+                **{key: run.status and run.status[key] for key in ('best_epoch', 'epoch', 'state', 'reason')},
+                'ending': run.ending()} for run in runs]
     found = {'command': trainer, 'score': best.status and best.status['score'], 'runs': entries, 'best': None}
     if best.best is not None:
         path = best_checkpoint(folder, best)

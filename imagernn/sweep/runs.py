@@ -5,6 +5,7 @@ Knows how many run at a time, how a signal stops them, and successive halving. K
 
 import dataclasses
 import os
+import signal
 import subprocess
 from concurrent.futures import FIRST_COMPLETED, wait
 from pathlib import Path
@@ -18,14 +19,12 @@ from imagernn.web.status_folder import SUFFIX, parse_status
 MPI_VARIABLES = ('OMPI_', 'PMIX_', 'PMI_', 'PRTE_')    # with these, a process believes that mpirun started it
 POLL_SECONDS = .2
 SAME_EPOCH = 1e-9    # epochs that differ by less are the same
-STOPPED = (130, 143, -2, -15)    # exit codes after Ctrl-C or SIGTERM; below 0, if it came before the first step
 
 
 @dataclasses.dataclass
 class SweepRun:
     """A run, as far as it has got."""
 
-    number: int
     name: str                      # its --fappend
     values: dict                   # the flags that vary
     flags: list                    # all that decide how it ends, as arguments
@@ -58,7 +57,8 @@ class SweepRun:
         state = self.status['state']
         if state == 'finished':
             return state
-        place = f'{state} at epoch {self.status["epoch"] or 0:.4g}'
+        epoch = self.status['epoch']
+        place = f'{state} before the first report' if epoch is None else f'{state} at epoch {epoch:.4g}'
         return f'{place}: {self.status["reason"]}' if self.ended else place
 
 
@@ -92,11 +92,11 @@ def train(stop, name, argv, folder, until):
     until: None for the end. Returns the run's status; and why its process failed, or None. What it prints is appended
     to NAME.log in the folder.
     """
-    environment = {name: value for name, value in os.environ.items() if not name.startswith(MPI_VARIABLES)}
+    environment = {variable: value for variable, value in os.environ.items() if not variable.startswith(MPI_VARIABLES)}
     log, told = Path(folder, f'{name}.log'), False
     try:
         with log.open('ab') as file:
-            # in a session of its own: Ctrl-C in the terminal would reach it as well, and a second signal kills it
+            # in a session of its own: else Ctrl-C in the terminal reaches it, too, and a second signal kills it
             process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=file, stderr=file, env=environment,
                                        start_new_session=True)
     except OSError as error:
@@ -110,14 +110,20 @@ def train(stop, name, argv, folder, until):
                 process.terminate()    # it saves, and ends with exit code 143
                 told = True
     status = status_of(folder, name)
-    well = code == 0 or code in STOPPED or code == 1 and has_ended(status)
-    return status, None if well else why_failed(code, log)
+    stopped = code > 128 or code < 0 and told    # below 0: before the first step
+    return status, None if code == 0 or stopped or has_ended(status) else why_failed(code, log)
 
 
 def train_in_rank(*arguments):
-    """train, in a process of an MPI job: mpirun sends the signals to each of them."""
+    """train, in a process of an MPI job, which gets the signals itself."""
     with stop_signals() as stop:
         return train(stop, *arguments)
+
+
+def prepare_rank():
+    """What each process of an MPI job calls first: SIGUSR1, which mpirun hands on, does not end one that is idle."""
+    if hasattr(signal, 'SIGUSR1'):
+        signal.signal(signal.SIGUSR1, signal.SIG_IGN)
 
 
 def why_failed(code, log):

@@ -7,12 +7,13 @@ from imagernn.formats.writing import write_text
 
 SCRIPT = '''#!/bin/bash
 # The {num_runs} runs of {spec}, one in each task: sbatch {path}
-# Add what your cluster asks for, such as --time, --mem and --partition. What is stopped, by a time limit for example,
-# goes on when the same script is submitted again. The table of the runs, at any time:
+# Add what your cluster asks for, such as --time, --mem and --partition. Two minutes before a time limit a run is saved
+# and stopped; it goes on when the same script is submitted again. The table of the runs, at any time:
 #     {table}
 #SBATCH --job-name={name}
 #SBATCH --array=0-{last}{at_a_time}
 #SBATCH --cpus-per-task={num_threads}
+#SBATCH --signal=B:USR1@120
 #SBATCH --output={output}
 exec {become} --only "$SLURM_ARRAY_TASK_ID"
 '''
