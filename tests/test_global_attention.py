@@ -5,7 +5,8 @@ import pytest
 from test_gradients import check
 
 from imagernn.nn import global_attention
-from imagernn.nn.global_attention import Memory, backward, columns_and_steps, forward
+from imagernn.nn.global_attention import Memory, backward, forward
+from imagernn.nn.packing import columns_and_steps
 from imagernn.nn.scratch import Scratch
 
 BATCH_SIZES = np.array([3, 2, 2, 1])

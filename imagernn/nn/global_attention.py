@@ -15,6 +15,7 @@ from copy import copy
 import numpy as np
 
 from imagernn.nn.attention import weighted_mean_backward, weighted_mean_forward
+from imagernn.nn.packing import columns_and_steps
 from imagernn.nn.scratch import Scratch
 
 REGULARIZE = ('Wscore', 'Wcombine')
@@ -30,15 +31,6 @@ def init(E, H, rng):
     model = {name: rng.uniform(-1, 1, shape) * shape[0] ** -.5 for name, shape in shapes(E, H).items()}
     model['bcombine'][:] = 0
     return model
-
-
-def columns_and_steps(batch_sizes):
-    """Where the rows of a packed batch stand in a padded one: batch_sizes (T,) -> columns (P,), steps (P,).
-
-    padded[columns, steps] are the packed rows of padded (N, T, …).
-    """
-    return (np.concatenate([np.arange(alive) for alive in batch_sizes]),
-            np.repeat(np.arange(len(batch_sizes)), batch_sizes))
 
 
 def forward(H, batch_sizes, values, absent, model, scratch=None):

@@ -97,6 +97,15 @@ def last_rows(batch_sizes):
     return (np.cumsum(batch_sizes) - batch_sizes)[last_step] + columns
 
 
+def columns_and_steps(batch_sizes):
+    """Where the rows of a packed batch stand in a padded one: batch_sizes (T,) -> columns (P,), steps (P,).
+
+    padded[columns, steps] are the packed rows of padded (N, T, …).
+    """
+    return (np.concatenate([np.arange(alive) for alive in batch_sizes]),
+            np.repeat(np.arange(len(batch_sizes)), batch_sizes))
+
+
 def reversing(batch_sizes):
     """The rows that turn each sentence of a packed batch round: batch_sizes (T,) -> (P,).
 
@@ -104,8 +113,7 @@ def reversing(batch_sizes):
     nothing.
     """
     batch_sizes = np.asarray(batch_sizes)
-    columns = np.concatenate([np.arange(alive) for alive in batch_sizes])       # (P,), each row's sentence
-    steps = np.repeat(np.arange(len(batch_sizes)), batch_sizes)                 # (P,)
+    columns, steps = columns_and_steps(batch_sizes)
     lengths = (batch_sizes[:, None] > np.arange(batch_sizes[0])).sum(axis=0)    # (N,)
     starts = np.cumsum(batch_sizes) - batch_sizes                               # (T,)
     return starts[lengths[columns] - 1 - steps] + columns

@@ -17,9 +17,13 @@ class Alone:
     """What runs.ranks.Ranks are for a process that shares its work with no other one."""
 
     rank, size = 0, 1
+    no_bars = None    # for tqdm's disable: a bar on a terminal alone
 
     def gather(self, values):
         return values
+
+    def in_turn(self, own):
+        return own
 
     def add_up(self, flat, scratch):
         pass
@@ -28,6 +32,9 @@ class Alone:
         return number
 
     def from_first(self, function):
+        return function()
+
+    def after_first(self, function):
         return function()
 
     def require_same(self, what, value):
@@ -108,14 +115,18 @@ class Workers:
         """[function((part, scratch)), …] of this process's share of the parts."""
         return self.run(function, list(zip(self.share_of(parts), self.scratches, strict=False)))
 
-    def map_shared(self, function, items):
-        """As map, and the processes take turns: each computes a share, and all yield all results, in order."""
+    def map_shared(self, function, items, prepare=None):
+        """As map, and the processes take turns: each computes a share, and all yield all results, in order.
+
+        prepare(item): what function gets in place of an item of this process's share; the calling thread computes it.
+        """
         items, size = iter(items), self.ranks.size
         if size == 1:
-            yield from self.map(function, items)
+            yield from self.map(function, map(prepare, items) if prepare else items)
             return
         while some := list(islice(items, 2 * self.num_parts)):
-            of_ranks = self.ranks.gather([list(self.map(function, some[self.ranks.rank::size]))])
+            own = some[self.ranks.rank::size]
+            of_ranks = self.ranks.gather([list(self.map(function, map(prepare, own) if prepare else own))])
             for turn in range(len(some)):
                 yield of_ranks[turn % size][turn // size]
 

@@ -213,7 +213,7 @@ def cost_and_grads(batch, model, params, rng=None, workers=None):
 
     The cost is params' loss plus ½·regc·‖W‖² / N over the regularized parameters. rng draws the dropout; without one
     nothing is dropped. The gradients live in the workers' memory: they are valid until the next call. Each thread takes
-    a part of the images and of the sentences; the number of threads changes nothing but the rounding.
+    a part of the images and of the sentences; their number changes nothing but the rounding.
     """
     workers = workers or Workers()
     dropout = draw_dropout(batch, model, params, rng)
@@ -241,8 +241,7 @@ def cost_and_grads(batch, model, params, rng=None, workers=None):
     # the scores of each thread's images with all sentences; what they cost
     mean = params['pool'] == 'mean'
     scored = run(lambda k: scores_forward(encoded[k][0][0], words, starts, mean, scratches[k].part('scores')))
-    S = np.concatenate(workers.ranks.gather([S for S, _ in scored.values()]))
-    loss, dS = LOSSES[params['loss']](S, params)
+    loss, dS = LOSSES[params['loss']](np.concatenate(workers.ranks.gather([S for S, _ in scored.values()])), params)
 
     # and back: through the scores, then through the encoders
     dvectors = run(lambda k: scores_backward(dS[blocks[k]], scored[k][1]))

@@ -15,7 +15,7 @@ import numpy as np
 
 from imagernn.metrics.perplexity import perplexity
 from imagernn.nn import global_attention, gru, lstm, stacked
-from imagernn.nn.global_attention import Memory, columns_and_steps
+from imagernn.nn.global_attention import Memory
 from imagernn.nn.layers import (
     affine_forward,
     dropout_backward,
@@ -27,7 +27,7 @@ from imagernn.nn.layers import (
     softmax_cost_backward,
     softmax_cost_forward,
 )
-from imagernn.nn.packing import pack, reversing, unpack
+from imagernn.nn.packing import columns_and_steps, pack, reversing, unpack
 from imagernn.nn.scratch import Scratch
 from imagernn.nn.sharing import add_up
 from imagernn.nn.workers import Workers
