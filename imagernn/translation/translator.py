@@ -57,7 +57,9 @@ class Translator:
                 if other['params'][name] != first['params'][name]:
                     raise InputError(f'{path}: has --{name} {other["params"][name]}, and {paths[0]} '
                                      f'{first["params"][name]}; an ensemble needs the same')
-        return cls(checkpoints, **options)
+        translator = cls(checkpoints, **options)
+        translator.words_of([''])    # whether the tokenizer's package is installed
+        return translator
 
     def words_of(self, lines):
         """The words of lines as the models read them, a list of lists of str."""
