@@ -201,7 +201,7 @@ def run_with(values, higher_is_better=False, state='stopped'):
                for epoch, value in enumerate(values, 1)]
     score = {'name': 'x', 'val': 'val_x', 'train': 'train_x', 'higher_is_better': higher_is_better}
     status = parse_status(json.dumps({'state': state, 'reason': None, 'score': score, 'history': history}).encode())
-    return SweepRun(str(values), {}, [], [], status)
+    return SweepRun(str(values), {}, {}, [], [], status)
 
 
 def test_what_a_run_did_beyond_the_rung_does_not_count():
@@ -212,9 +212,9 @@ def test_what_a_run_did_beyond_the_rung_does_not_count():
 
 
 def test_runs_without_a_score_come_last():
-    runs = [SweepRun('none', {}, [], []), run_with([None]), run_with([3, None]), run_with([2])]
+    runs = [SweepRun('none', {}, {}, [], []), run_with([None]), run_with([3, None]), run_with([2])]
     assert [run.name for run in ranked(runs, lambda run: run.best)] == ['[2]', '[3, None]', 'none', '[None]']
-    runs = [SweepRun('none', {}, [], []), run_with([3], True), run_with([4], True)]
+    runs = [SweepRun('none', {}, {}, [], []), run_with([3], True), run_with([4], True)]
     assert [run.name for run in ranked(runs, lambda run: run.best)] == ['[4]', '[3]', 'none']
 
 

@@ -63,7 +63,7 @@ with loading(__name__, build_parser):    # --help does not wait for these
     from imagernn.sweep.report import line_of, report
     from imagernn.sweep.runs import SweepRun, in_turn, prepare_rank, status_of, train, train_all, train_in_rank
     from imagernn.sweep.slurm import write_script
-    from imagernn.sweep.spec import PLAN, arguments_of, draw, planned, write_plan
+    from imagernn.sweep.spec import PLAN, arguments_of, draw, names_in, planned, write_plan
 
 
 @script
@@ -154,21 +154,23 @@ def run_of(args, spec, parser, number, num_runs, values):
     """The SweepRun of this number. InputError where the trainer's parser does not take its values."""
     folder = args.output_directory
     name = f'{Path(args.spec).stem}-{number:0{len(str(num_runs - 1))}}'
-    flags = arguments_of(args.spec, spec['command'], parser, {**spec['flags'], **values})
+    flags = {**spec['flags'], **values}
+    arguments = arguments_of(args.spec, spec['command'], parser, flags)
     own = [f'--fappend={name}', f'--checkpoint_output_directory={folder}', f'--worker_status_output_directory={folder}']
     if parser.get_default('output_directory') is not None:    # for the weights and plots of a convolutional network
         own.append(f'--output_directory={folder / name}')
-    argv = [sys.executable, '-m', 'imagernn', spec['command'], *flags, f'--num_threads={args.num_threads}', *own,
-            '--resume=auto']
-    return SweepRun(name, values, flags, argv)
+    argv = [sys.executable, '-m', 'imagernn', spec['command'], *arguments, f'--num_threads={args.num_threads}',
+            *own, '--resume=auto']
+    varying = {first: values[first] for first, *_ in map(names_in, spec['values'])}
+    return SweepRun(name, varying, flags, arguments, argv)
 
 
 def rungs_of(args, spec, parser, run):
     """The epochs at which halving compares runs, in their order. InputError where no evaluation is due at one."""
-    if found := {'max_epochs', 'eval_period'} & run.values.keys():
+    if found := {'max_epochs', 'eval_period'} & run.flags.keys() - spec['flags'].keys():
         raise InputError(f'{args.spec}: varies {min(found)}, and halving compares runs at the same epochs; move it to '
                          '"flags", or leave --halving out')
-    params = vars(parser.parse_known_args(run.flags)[0])
+    params = vars(parser.parse_known_args(run.arguments)[0])
     if 'max_epochs' not in params:    # its default is that of the data
         raise InputError(f'{args.spec}: has no max_epochs in "flags", and halving needs it; add it')
     rungs, period = [], params['eval_period']

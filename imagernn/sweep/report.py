@@ -52,13 +52,13 @@ def report(folder, trainer, runs, num_threads, json_path=None):
     """The lines on all runs, the best model and the command that trains it; the same as JSON in a file, if named."""
     runs = ranked(runs, lambda run: run.best)
     lines, best = table(runs), runs[0]
-    entries = [{'name': run.name, 'flags': run.values, 'score': run.best,
+    entries = [{'name': run.name, 'flags': run.flags, 'score': run.best,
                 **{key: run.status and run.status[key] for key in ('best_epoch', 'epoch', 'state', 'reason')},
                 'ending': run.ending()} for run in runs]
     found = {'command': trainer, 'score': best.status and best.status['score'], 'runs': entries, 'best': None}
     if best.best is not None:
         path = best_checkpoint(folder, best)
-        again = f'{command(trainer)} {join(best.flags)} --num_threads={num_threads}'
+        again = f'{command(trainer)} {join(best.arguments)} --num_threads={num_threads}'
         found['best'] = {'name': best.name, 'checkpoint': path and str(path), 'command': again}
         lines += [f'the best one is {best.name}: {path or "its checkpoint is gone"}',
                   f'the command that trains it: {again}']

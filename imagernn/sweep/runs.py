@@ -26,8 +26,9 @@ class SweepRun:
     """A run, as far as it has got."""
 
     name: str                      # its --fappend
-    values: dict                   # the flags that vary
-    flags: list                    # all that decide how it ends, as arguments
+    values: dict                   # the flags that vary; of several that have the same value, the first one
+    flags: dict                    # all that the spec gives
+    arguments: list                # the same as the trainer takes them
     argv: list                     # the command line that starts or resumes it
     status: dict | None = None     # what status_folder.parse_status makes of its status file; None without one
     problem: str | None = None     # why its process failed

@@ -15,7 +15,8 @@ SCRIPT = '''#!/bin/bash
 #SBATCH --cpus-per-task={num_threads}
 #SBATCH --signal=B:USR1@120
 #SBATCH --output={output}
-exec {become} --only "$SLURM_ARRAY_TASK_ID"
+exec {become} \\
+    --only "$SLURM_ARRAY_TASK_ID"
 '''
 
 
