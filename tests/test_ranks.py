@@ -5,53 +5,18 @@ import shutil
 import signal
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 from datasets import checkpoint_named, last_of, train_flags, write_tiny_dataset
+from ranks import ROOT, SECONDS, command, environment, mpirun, needs_mpi, python
 from test_train_ranker import ranker_flags
 from test_train_ranker import write_dataset as write_ranking_dataset
 
 from imagernn.runs.checkpoint_file import load_checkpoint
 
-ROOT = Path(__file__).resolve().parents[1]
-MPIRUN = shutil.which('mpirun', path=f'{Path(sys.executable).parent}{os.pathsep}{os.environ["PATH"]}')
-SECONDS = 60
+pytestmark = needs_mpi
 CORPUS = 'the quick brown fox jumps over the lazy dog and runs away from it again\n' * 40
-
-
-# in a process of its own: what MPI sets up must not be in the way of the other tests
-USABLE = subprocess.run([sys.executable, '-c', 'import mpi4py.MPI'], capture_output=True, text=True, check=False)
-pytestmark = pytest.mark.skipif(MPIRUN is None or USABLE.returncode != 0,
-                                reason='needs mpirun and the extra [mpi]')
-OPEN_MPI = MPIRUN and 'Open' in subprocess.run([MPIRUN, '--version'], capture_output=True, text=True,
-                                               check=False).stdout
-
-
-def environment(**more):
-    return {**os.environ, 'PYTHONPATH': f'{ROOT}{os.pathsep}{ROOT / "tests"}', 'OMPI_ALLOW_RUN_AS_ROOT': '1',
-            'OMPI_ALLOW_RUN_AS_ROOT_CONFIRM': '1', **more}
-
-
-def command(n, *arguments):
-    options = ['--oversubscribe', '--bind-to', 'none'] if OPEN_MPI else []
-    return [MPIRUN, *options, '-n', str(n), sys.executable, *map(str, arguments)]
-
-
-def mpirun(n, *arguments, code=0, **more):
-    """Run python with these arguments in n processes; returns what they wrote to stdout and stderr."""
-    ended = subprocess.run(command(n, *arguments), env=environment(**more), capture_output=True, text=True,
-                           timeout=SECONDS, check=False)
-    assert ended.returncode == code, ended.stdout + ended.stderr
-    return ended.stdout, ended.stderr
-
-
-def python(*arguments):
-    """The same in one process."""
-    ended = subprocess.run([sys.executable, *map(str, arguments)], env=environment(), capture_output=True, text=True,
-                           timeout=SECONDS, check=False)
-    assert ended.returncode == 0, ended.stdout + ended.stderr
 
 
 def driver(root, *more):
