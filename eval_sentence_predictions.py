@@ -1,6 +1,7 @@
 """Caption a split and score the captions: python eval_sentence_predictions.py cv/CHECKPOINT.h5 -b 3
 
-Prints perplexity, BLEU as NeuralTalk printed it, and the COCO scores; writes result_struct.json.
+Prints perplexity, BLEU as NeuralTalk printed it, and the COCO scores; writes result_struct.json. Under mpirun its
+processes share the images, and the first one computes the scores and writes.
 """
 
 import argparse
@@ -60,6 +61,7 @@ with loading(__name__, build_parser):    # --help does not wait for these
     from imagernn.metrics import MeteorUnavailable, caption_statistics, multi_bleu_of, per_image, scores_of
     from imagernn.metrics.meteor import meteor_statistics
     from imagernn.nn.workers import Workers
+    from imagernn.runs.ranks import world
     from imagernn.runs.signals import stop_signals
     from imagernn.web.results_page import Places, checked_result, view_command, write_page
 
@@ -68,43 +70,36 @@ COCO_SCORES = ('Bleu_1', 'Bleu_2', 'Bleu_3', 'Bleu_4', 'METEOR', 'ROUGE_L', 'CID
 
 @script
 def main(argv=None):
-    params = vars(build_parser().parse_args(argv))
-    outputs = checked_outputs(params)
-    checkpoint = load_captioner(params['checkpoint_path'], params['dtype'])
-    dataset, features = trained_data(checkpoint, params['checkpoint_path'], params['dataset'], params['features'])
-    provider = open_data({**params, 'dataset': dataset, 'features': features}, checkpoint['params'])
-    check_feature_size(provider.features, checkpoint['model'])
-    provider.require_split(params['split'], 'Choose one of these with --split.')
-    provider.leave_out_imagined(params['split'])
-    note_other_origin(checkpoint, provider.features.origin, provider.features.path)
-    images = list(provider.iterImages(params['split'], params['max_images']))
+    ranks = world()
+    params, outputs, checkpoint, provider, images = ranks.after_first(lambda: opened(argv))
+    ranks.require_same('images and features', (images, provider.features.dim, provider.features.origin))
     paths, pictures = [provider.image_path(image) for image in images], provider.folder / 'imgs'
     dumped = copies(paths, pictures, params['dump_folder']) if params['dump_folder'] else {}
-    inputs = [params['checkpoint_path'], *params['ensemble'], provider.folder / 'dataset.json', provider.features.path,
-              *dumped.values()]
-    refuse_to_replace(inputs, outputs)
-    refuse_to_replace([*inputs, *outputs], dumped)
-    note_refused(paths)
-    for path in outputs:
-        require_writable(path)
-    require_places(dumped, params['dump_folder'])
+    ranks.from_first(lambda: require_outputs(outputs, dumped, paths, provider, params))
+    ranks.from_first(lambda: note_unknown_words(provider, checkpoint, params))
+    members = ranks.after_first(lambda: load_ensemble(params['ensemble'], checkpoint, params['checkpoint_path'],
+                                                      params['dtype']))
 
-    note_unknown_words(provider, checkpoint, params)
-    members = load_ensemble(params['ensemble'], checkpoint, params['checkpoint_path'], params['dtype'])
-    workers = Workers(params['num_threads'])
+    workers = Workers(params['num_threads'], ranks)    # with mpirun, its processes share the images
+    params['num_threads'] = workers.num_parts    # in all, which the results record
     with stop_signals() as stop:
         blobs = captioned(checkpoint, members, provider, images, params, workers, stop)
+    stopped_by = ranks.first_signal(stop.signal)
     result = {'params': params, 'checkpoint_params': checkpoint['params'], 'imgblobs': blobs}
     if provider.features.boxes is not None:
         result['regions'] = provider.features.boxes.tolist()
     if blobs:    # before the scores, so that nothing that happens to these costs the captions
         write_results(result, images, params, pictures)
-    if stop.signal:
+    if not stopped_by:
+        result['gtppl'] = split_perplexity(provider, params['split'], checkpoint['model'], checkpoint['params'],
+                                           checkpoint['wordtoix'], params['max_images'], workers=workers,
+                                           ensemble=members)
+    if ranks.rank:    # the first one alone has the captions
+        return 0
+    if stopped_by:
         print(f'stopped: {len(blobs)} of the {len(images)} images have captions, without scores'
               + (f'; written: {", ".join(outputs)}' if blobs else ''), file=sys.stderr)
-        return 128 + stop.signal
-    result['gtppl'] = split_perplexity(provider, params['split'], checkpoint['model'], checkpoint['params'],
-                                       checkpoint['wordtoix'], params['max_images'], workers=workers, ensemble=members)
+        return 128 + stopped_by
     report = add_scores(result, images)
     write_results(result, images, params, pictures)
     print(f'perplexity of the {params["split"]} sentences: {result["gtppl"]:.4f}', *report,
@@ -114,6 +109,32 @@ def main(argv=None):
     img_paths = [blob['img_path'] for blob in result['imgblobs']]
     print(f'to look at them: {view_command(params["result_struct_filename"], img_paths)}')
     return 0
+
+
+def opened(argv):
+    """The checked params, the outputs, the checkpoint, the DataProvider, and the images to caption."""
+    params = vars(build_parser().parse_args(argv))
+    outputs = checked_outputs(params)
+    checkpoint = load_captioner(params['checkpoint_path'], params['dtype'])
+    dataset, features = trained_data(checkpoint, params['checkpoint_path'], params['dataset'], params['features'])
+    provider = open_data({**params, 'dataset': dataset, 'features': features}, checkpoint['params'])
+    check_feature_size(provider.features, checkpoint['model'])
+    provider.require_split(params['split'], 'Choose one of these with --split.')
+    provider.leave_out_imagined(params['split'])
+    note_other_origin(checkpoint, provider.features.origin, provider.features.path)
+    return params, outputs, checkpoint, provider, list(provider.iterImages(params['split'], params['max_images']))
+
+
+def require_outputs(outputs, dumped, paths, provider, params):
+    """Raise InputError where an output cannot be written, or would replace an input. A note on pictures not opened."""
+    inputs = [params['checkpoint_path'], *params['ensemble'], provider.folder / 'dataset.json', provider.features.path,
+              *dumped.values()]
+    refuse_to_replace(inputs, outputs)
+    refuse_to_replace([*inputs, *outputs], dumped)
+    note_refused(paths)
+    for path in outputs:
+        require_writable(path)
+    require_places(dumped, params['dump_folder'])
 
 
 def checked_outputs(params):
@@ -137,7 +158,10 @@ def note_unknown_words(provider, checkpoint, params):
 
 
 def captioned(checkpoint, members, provider, images, params, workers, stop):
-    """The images' entries of result_struct.json, without scores; only the first ones where a signal asks to stop."""
+    """The images' entries of result_struct.json, without scores; only the first ones where a signal asks to stop.
+
+    Under mpirun the first process alone has them.
+    """
     imgids, blobs = [image['imgid'] for image in images], []
 
     def rows(i, j):

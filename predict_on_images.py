@@ -3,6 +3,7 @@
 Takes photos and folders of photos, extracts their features with the convolutional network that the checkpoint was
 trained with, and prints `path: caption` for each, a batch of photos at a time. Without a checkpoint the pretrained
 captioner is used. If the run is stopped, by Ctrl-C for example, the files get the captions that were found by then.
+Under mpirun its processes share the photos, and the first one prints and writes.
 
     python predict_on_images.py cv/CHECKPOINT.h5 -r example_images
 
@@ -80,7 +81,8 @@ with loading(__name__, build_parser):    # --help does not wait for these
     from imagernn.formats.names import path_inside
     from imagernn.formats.pictures import SUFFIXES
     from imagernn.formats.writing import refuse_to_replace, require_writable
-    from imagernn.nn.workers import Workers
+    from imagernn.nn.workers import ALONE, Workers
+    from imagernn.runs.ranks import world
     from imagernn.runs.signals import stop_signals
     from imagernn.web.results_page import ANYWHERE, Places, checked_result, view_command, write_page
 
@@ -121,6 +123,44 @@ def require_pictures(params):
 
 @script
 def main(argv=None):
+    ranks = world()
+    params, checkpoint, ensemble, root, names, paths, features, outputs = ranks.after_first(lambda: opened(argv))
+    ranks.require_same('pictures', names)
+    boxes = features.boxes if features else boxes_of(regions_of(checkpoint, params['checkpoint_path']))
+    workers = Workers(params['num_threads'], ranks)    # with mpirun, its processes share the pictures
+    params['num_threads'] = workers.num_parts    # in all, which the results record
+
+    def entries_of(pictures, rows, classes, ranks):
+        """See entries. rows(i, j): the features of pictures i to j; ranks: the processes that share these pictures."""
+        return entries(pictures, caption_images(
+            rows, len(pictures), checkpoint['model'], checkpoint['params'], checkpoint['ixtoword'], params, workers,
+            ensemble, boxes is not None, ranks), classes)
+
+    blobs = []
+    with stop_signals() as stop:
+        if features:
+            batch = ranks.after_first(lambda: rows_of_file(features, root, names, checkpoint, params))
+            found = entries_of(*batch, ranks)
+        else:
+            found = entries_of_pictures(names, paths, checkpoint, params, workers, stop, entries_of)
+        try:
+            for blob in found:
+                blobs.append(blob)
+                print_captions(blob, root, outputs)
+                if stop.signal and features:    # the single batch may be a long one
+                    break
+        except KeyboardInterrupt:    # Ctrl-C where it could not be taken over
+            stop.signal = signal.SIGINT
+        finally:    # whatever ended the run
+            if stop.signal and not ranks.rank:
+                print(f'stopped: {len(blobs)} of the {len(names)} pictures have captions', file=sys.stderr)
+            if blobs and outputs:
+                write_results(outputs, blobs, root, checkpoint, params, boxes)
+    return 128 + stop.signal if stop.signal else 0
+
+
+def opened(argv):
+    """What main needs, checked: the params, the checkpoint, the ensemble, the pictures, any Features, the outputs."""
     params = parsed(argv)
     checkpoint = load_captioner(params['checkpoint_path'], params['dtype'])
     ensemble = load_ensemble(params['ensemble'], checkpoint, params['checkpoint_path'], params['dtype'])
@@ -129,48 +169,20 @@ def main(argv=None):
     outputs = output_files(params, root)
     inputs = [params['checkpoint_path'], *params['ensemble'], params['weights'], features_path, *paths]
     refuse_to_replace([path for path in inputs if path], outputs.values())
-    for path in outputs.values():
+    for path in outputs.values() if world().rank == 0 else ():    # the first process alone writes
         require_writable(path)
-
     features = features_for(checkpoint, features_path) if features_path else None
-    boxes = features.boxes if features else boxes_of(regions_of(checkpoint, params['checkpoint_path']))
-    workers = Workers(params['num_threads'])
-    blobs = []
-    with stop_signals() as stop:
-        if features:
-            batches = [rows_of_file(features, root, names, checkpoint, params)]
-        else:
-            batches = batches_of_pictures(names, paths, checkpoint, params, workers, stop)
-        try:
-            for blob in captioned(batches, checkpoint, ensemble, params, workers, stop, boxes is not None):
-                blobs.append(blob)
-                print_captions(blob, root, outputs)
-                if stop.signal and features:    # the single batch may be a long one
-                    break
-        except KeyboardInterrupt:    # Ctrl-C where it could not be taken over
-            stop.signal = signal.SIGINT
-        finally:    # whatever ended the run
-            if stop.signal:
-                print(f'stopped: {len(blobs)} of the {len(names)} pictures have captions', file=sys.stderr)
-            if blobs and outputs:
-                write_results(outputs, blobs, root, checkpoint, params, boxes)
-    return 128 + stop.signal if stop.signal else 0
+    return params, checkpoint, ensemble, root, names, paths, features, outputs
 
 
-def captioned(batches, checkpoint, ensemble, params, workers, stop, attention):
-    """Yields an entry of result_struct.json for each picture of batches, until a signal asks to stop after a batch.
+def entries(names, captions, classes):
+    """Yields an entry of result_struct.json for each of n pictures; none where captions, of other processes, are none.
 
-    batches: of each the names of its n pictures; rows(i, j), which gives the features (j - i, D) of i to j; and n lists
-    of classes, as convnet.classes finds them, or None. attention: whether to add where the model looked.
+    classes: n lists of classes, as convnet.classes finds them, or None.
     """
-    for names, rows, classes in batches:
-        captions = caption_images(rows, len(names), checkpoint['model'], checkpoint['params'], checkpoint['ixtoword'],
-                                  params, workers, ensemble, attention)
-        for name, found, seen in zip(names, captions, classes or [None] * len(names), strict=True):
-            yield result_blob(name, found, **({} if seen is None else {'classes': [
-                {'name': each, 'probability': round(probability, 6)} for each, probability in seen]}))
-        if stop.signal:
-            return
+    for name, found, seen in zip(names, captions, classes or [None] * len(names), strict=False):
+        yield result_blob(name, found, **({} if seen is None else {'classes': [
+            {'name': each, 'probability': round(probability, 6)} for each, probability in seen]}))
 
 
 def print_captions(blob, root, outputs):
@@ -240,7 +252,8 @@ def output_files(params, root):
 
 
 def rows_of_file(features, root, names, checkpoint, params):
-    """A batch for captioned, of the pictures that have features in a file, opened as Features.
+    """The names of the n pictures that have features in a file, opened as Features; rows(i, j), the features (j - i, D)
+    of i to j; and n lists of classes, as convnet.classes finds them, or None.
 
     The file has a row for each picture: of that name where the file lists its pictures, else in the order of tasks.txt.
     A picture whose row is marked as not extracted is reported on stderr. Raises InputError instead with --on_error
@@ -301,49 +314,72 @@ def classifier(network, layer, checkpoint, params):
         raise InputError(f'--classes {params["classes"]}: {error}; or leave --classes out') from None
 
 
-def batches_of_pictures(names, paths, checkpoint, params, workers, stop):
-    """Yields batches for captioned, of the pictures that can be read, as soon as their features are extracted.
+def entries_of_pictures(names, paths, checkpoint, params, workers, stop, entries_of):
+    """Yields the entries of the pictures that can be read, until a signal asks to stop after a batch.
 
-    A picture that cannot be read is reported on stderr. Raises InputError instead with --on_error stop, if no picture
+    entries_of(names, rows, classes, ranks) captions those of a batch. Under mpirun each process does so with the
+    pictures whose features it extracts, and the first one yields the entries of all. Raises InputError where no picture
     can be read, and if the checkpoint's network cannot be had or gives features of another size than the model's.
     """
+    network, layer, classify = workers.ranks.after_first(lambda: open_network_of(checkpoint, params))
+    batches = features_of_pictures(names, paths, network, layer, checkpoint, params, workers)
+
+    def captioned(pairs):
+        pictures, rows = zip(*pairs, strict=True)
+        features = np.array(rows, params['dtype'])                              # (n, D)
+        return entries_of(pictures, lambda i, j: features[i:j], classify and classify(features), ALONE)
+
+    if params['temperature'] == 0 or params['mbr_samples']:
+        batches = ((list(captioned(pairs)) if pairs else [], broken) for pairs, broken in batches)
+        yield from reported(workers.ranks.in_turn(batches), len(paths), params, workers, stop)
+    # else the draws depend on which pictures are drawn together
+    elif pairs := list(reported(workers.ranks.in_turn(batches), len(paths), params, workers, stop)):
+        yield from captioned(pairs)
+
+
+def open_network_of(checkpoint, params):
+    """The network that the checkpoint's features come from, the layer, and what classifier gives."""
     try:
         network, layer = network_of(checkpoint, params['checkpoint_path'], params['weights'], open_network)
     except InputError as error:
         raise InputError(f'{error}; or give a folder with tasks.txt and a feature file with -r') from None
-    classify = classifier(network, layer, checkpoint, params)
-    regions = regions_of(checkpoint, params['checkpoint_path'])
-    good, found = [], []    # the names and the features of a batch
+    return network, layer, classifier(network, layer, checkpoint, params)
+
+
+def features_of_pictures(names, paths, network, layer, checkpoint, params, workers):
+    """Yields for each batch of this process's pictures a list of pairs, the name and the features (D,) of a picture,
+    and a list of errors, of the pictures that cannot be read.
+    """
+    for numbers, arrays, broken in extract(paths, network, layer, workers,
+                                           regions_of(checkpoint, params['checkpoint_path'])):
+        if numbers:
+            check_size(arrays, network, layer, checkpoint['model'])
+        rows = features_of(arrays) if numbers else ()
+        yield [(names[number], row) for number, row in zip(numbers, rows, strict=True)], [
+            error for _, error in broken]
+
+
+def reported(batches, num_pictures, params, workers, stop):
+    """Yields what is found of each picture, one after another, until a signal asks to stop after a batch.
+
+    batches: of each a list of what was found, and a list of errors, of pictures that cannot be read. These are reported
+    on stderr. Raises InputError instead with --on_error stop, and if no picture can be read.
+    """
     any_good = False
-    with tqdm(total=len(paths), desc='pictures', unit='picture', disable=None) as progress:
-        for numbers, arrays, broken in extract(paths, network, layer, workers, regions):
-            for _, error in broken:
+    with tqdm(total=num_pictures, desc='pictures', unit='picture', disable=workers.ranks.no_bars) as progress:
+        for good, broken in batches:
+            for error in broken:
                 if params['on_error'] == 'stop':
                     raise error
                 tqdm.write(f'skipped: {error}', file=sys.stderr)
-            if numbers:
-                check_size(arrays, network, layer, checkpoint['model'])
-                good += [names[number] for number in numbers]
-                found.append(features_of(arrays))
-            progress.update(len(numbers) + len(broken))
+            any_good |= bool(good)
+            yield from good
+            progress.update(len(good) + len(broken))
             if stop.signal:
-                break
-            # else the draws depend on which pictures are drawn together
-            if good and (params['temperature'] == 0 or params['mbr_samples']):
-                any_good = True
-                yield batch_of(good, found, params['dtype'], classify)
-                good, found = [], []
-    if good:
-        yield batch_of(good, found, params['dtype'], classify)
-    elif not any_good and not stop.signal:
-        raise InputError(f'none of the {len(names)} pictures can be read, for the reasons printed above; name other '
+                return
+    if not any_good and not workers.ranks.rank:
+        raise InputError(f'none of the {num_pictures} pictures can be read, for the reasons printed above; name other '
                          'pictures')
-
-
-def batch_of(names, found, dtype, classify):
-    """A batch for captioned. found: arrays of features, n rows in all; classify: what classifier gives."""
-    features = np.concatenate(found).astype(dtype)                              # (n, D)
-    return names, lambda i, j: features[i:j], classify and classify(features)
 
 
 if __name__ == '__main__':

@@ -3,7 +3,8 @@
 Knows the command line and the order of the steps. The network and what goes into it are in imagernn/convnet, the
 feature file is in imagernn/corpus/feature_writer.py. The same command, given again, resumes after an interruption, and
 extracts only what a complete file lacks: pictures that were broken and have been replaced, and new ones. Rows of
-pictures that are no longer in the list are dropped.
+pictures that are no longer in the list are dropped. Under mpirun its processes share the batches of pictures, and the
+first one alone has the file.
 """
 
 import argparse
@@ -93,6 +94,7 @@ with loading(__name__, build_parser):    # --help does not wait for these
     )
     from imagernn.formats.writing import refuse_to_replace, require_writable
     from imagernn.nn.workers import Workers
+    from imagernn.runs.ranks import world
 
 OUTPUT_NAMES = {'vgg16': 'vgg_feats.h5'}    # the name that driver.py looks for; other networks: <network>_feats.h5
 
@@ -118,21 +120,21 @@ def checked_params(argv):
 
 @script
 def main(argv=None):
-    params = checked_params(argv)
-    source = read_source(params['source'])
-    network = open_network(params['weights'], params['network'])
-    layer = layer_to_extract(network, params)
-    workers = Workers(params['num_threads'])
+    ranks = world()
+    params, source, network, layer = ranks.after_first(lambda: opened(argv))
+    ranks.require_same('pictures and weights', (source.names, network.checksum))
+    workers = Workers(params['num_threads'], ranks)    # with mpirun, its processes share the pictures
 
     # the file is written under a temporary name, and gets its own once it is complete
     output = Path(params['output'] or source.folder / OUTPUT_NAMES.get(network.name, f'{network.name}_feats.h5'))
     partial = output.with_name(f'{output.name}.partial.h5')
-    refuse_to_replace([params['weights']] if params['weights'] else [], [output, partial])
-    require_writable(output)
 
     # resume an unfinished file, leave a complete one, or start a new one
-    if complete := begin(output, partial, source, network, layer, params, workers):
+    if complete := ranks.from_first(lambda: begin(output, partial, source, network, layer, params, workers)):
         print(complete)
+        return 0
+    if ranks.rank:    # the first one alone has the file
+        fill(None, source, network, layer, params, workers)
         return 0
 
     # extract what is missing; Ctrl-C keeps the rows that are written
@@ -157,12 +159,23 @@ def main(argv=None):
     return 0
 
 
+def opened(argv):
+    """The checked params, the source, the network, and the layer to extract."""
+    params = checked_params(argv)
+    source = read_source(params['source'])
+    network = open_network(params['weights'], params['network'])
+    return params, source, network, layer_to_extract(network, params)
+
+
 def begin(output, partial, source, network, layer, params, workers):
     """Create the unfinished file at partial, unless it exists already, or there is nothing to extract.
 
     It starts with the rows of the output, if that exists. The output itself stays as it is until the run has ended.
-    Returns a message if the output is complete, else None. Raises InputError if what exists was made in another way.
+    Returns a message if the output is complete, else None. Raises InputError if what exists was made in another way, or
+    if the output cannot be written.
     """
+    refuse_to_replace([params['weights']] if params['weights'] else [], [output, partial])
+    require_writable(output)
     settings = settings_to_record(network, layer, params)
     found = next((path for path in (partial, output) if path.exists()), None)    # partial first: it is the later one
     if params['force']:
@@ -228,13 +241,13 @@ def fill(file, source, network, layer, params, workers):
 
     Raises InputError at the first broken picture if --on_error is 'stop'.
     """
-    done = file['extracted'][:]                                                 # (N,)
+    done = workers.ranks.from_first(lambda: file['extracted'][:])               # (N,)
     num_done = int(done.sum())
     todo = [number for number, name in enumerate(source.names) if name and not done[number]]
     skipped = []
-    with tqdm(total=num_done + len(todo), initial=num_done, unit='picture', disable=None) as progress:
-        for numbers, arrays, broken in extract(source.paths, network, layer, workers, params['regions'],
-                                               params['batch_size'], todo):
+    batches = extract(source.paths, network, layer, workers, params['regions'], params['batch_size'], todo)
+    with tqdm(total=num_done + len(todo), initial=num_done, unit='picture', disable=workers.ranks.no_bars) as progress:
+        for numbers, arrays, broken in workers.ranks.in_turn(batches):
             write_rows(file, numbers, arrays, source.names)
             for number, error in broken:
                 if params['on_error'] == 'stop':

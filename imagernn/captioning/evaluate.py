@@ -50,10 +50,11 @@ def split_perplexity(provider, split, model, params, wordtoix, max_images=-1, ba
     """
     lookup = lookup_table(provider.words, wordtoix)
     known_words(provider, split, lookup, max_images)
-    pairs = provider.iter_pairs(split, max_images, batch_size)
-    batches = (batch_of_pairs(some, provider, lookup, model['Wd'].dtype)
-               for some in tqdm(pairs, desc=f'perplexity on {split}', unit='batch', leave=False, disable=None))
-    found = batches_perplexity(batches, model, params, workers or Workers(), ensemble)
+    workers = workers or Workers()
+    pairs = tqdm(provider.iter_pairs(split, max_images, batch_size), desc=f'perplexity on {split}', unit='batch',
+                 leave=False, disable=workers.ranks.no_bars)
+    found = batches_perplexity(pairs, model, params, workers, ensemble,
+                               lambda some: batch_of_pairs(some, provider, lookup, model['Wd'].dtype))
     if found is None:
         raise InputError(f'of the {split} split {max_images} images are to be evaluated: allow more, or -1 for all')
     return found
@@ -63,17 +64,20 @@ def split_cider(provider, split, model, params, ixtoword, max_images=-1, workers
     """The mean CIDEr-D of greedy captions of a split's images, on the scale of metrics.cider: 1 is what papers print
     as 100. max_images as for split_perplexity.
     """
-    images = list(provider.iterImages(split, max_images))
+    images, workers = list(provider.iterImages(split, max_images)), workers or Workers()
     imgids, dtype = [image['imgid'] for image in images], model['Wd'].dtype
     options = {'beam_size': 1, 'temperature': 0, 'nbest': 1, 'seed': 0}
-    captions = caption_images(lambda i, j: provider.features.rows(imgids[i:j], dtype=dtype), len(images), model, params,
-                              ixtoword, options, workers)
+    captions = list(caption_images(lambda i, j: provider.features.rows(imgids[i:j], dtype=dtype), len(images), model,
+                                   params, ixtoword, options, workers))
     references = [[sentence['tokens'] for sentence in image['sentences']] for image in images]
-    return cider([found[0].words for found in captions], references)[0]
+    return workers.ranks.from_first(lambda: cider([found[0].words for found in captions], references)[0])
 
 
-def batches_perplexity(batches, model, params, workers, ensemble=()):
-    """Perplexity per word of an iterable of Batches; None where there are none. Each thread takes a batch at a time."""
+def batches_perplexity(batches, model, params, workers, ensemble=(), prepare=None):
+    """Perplexity per word of an iterable of Batches; None where there are none. Each thread takes a batch at a time.
+
+    prepare(item): makes a Batch of an item of batches, where these are none yet.
+    """
     members = [(model, params), *ensemble]
 
     def logprob_of(batch):
@@ -82,11 +86,12 @@ def batches_perplexity(batches, model, params, workers, ensemble=()):
         mean = np.logaddexp.reduce(logprobs) - np.log(len(members)) if ensemble else logprobs[0]
         return float(np.logaddexp(mean, LOG_TINY).sum(dtype=np.float64)), len(mean)
 
-    sums = list(workers.map_shared(logprob_of, batches))
+    sums = list(workers.map_shared(logprob_of, batches, prepare))
     return perplexity(*map(sum, zip(*sums, strict=True))) if sums else None
 
 
-def caption_images(rows, num_images, model, params, ixtoword, options, workers=None, ensemble=(), attention=False):
+def caption_images(rows, num_images, model, params, ixtoword, options, workers=None, ensemble=(), attention=False,
+                   ranks=None):
     """Captions of images: yields for each image, in order, the list of its options['nbest'] best Captions.
 
     rows(i, j) gives the features (j - i, D) of images i to j. options: beam_size (1 is greedy), temperature (above 0:
@@ -94,18 +99,16 @@ def caption_images(rows, num_images, model, params, ixtoword, options, workers=N
     which may be left out: above 1, so many captions are drawn, by seed and temperature, and ordered by
     consensus.by_expected_cider. ensemble: further (model, params) with the same vocabulary and features, whose
     probabilities are averaged with those of the first. attention: whether to add to the Captions the attention of the
-    first model, if it attends to regions. Each of the workers' threads searches a group of images at a time. Raises
+    first model, if it attends to regions. Each of the workers' threads searches a group of images at a time. ranks: the
+    processes that share the images; the first one alone yields captions (default: those of the workers). Raises
     InputError where the model's numbers overflow.
     """
     workers, members = workers or Workers(), [(model, params), *ensemble]
+    ranks = ranks or workers.ranks
     beam_size, temperature, samples = options['beam_size'], options['temperature'], options.get('mbr_samples', 0)
     greedy = beam_size == 1 and temperature == 0 and options.get('beam_kind') != 'pool'
     tick = make_ensemble_tick(members, workers, likeliest=greedy)
-    step = max(1, ROWS_AT_ONCE // beam_size)
-    if temperature == 0:    # else the draws depend on the groups, and these must not depend on the number of threads
-        step = max(1, min(step, -(-num_images // workers.num_parts)))
-    if samples:    # an image's draws depend on no other image at all
-        step, rarity = 1, word_rarity([model for model, _ in members])
+    rarity = word_rarity([model for model, _ in members]) if samples else None
 
     def search(first_image, features, scratch):
         state = ensemble_start(features, members)
@@ -131,11 +134,22 @@ def caption_images(rows, num_images, model, params, ixtoword, options, workers=N
                 captions = with_attention(captions, found, features, model, params, scratch)
             return captions
 
-    groups = ((start, rows(start, min(start + step, num_images))) for start in range(0, num_images, step))
-    with tqdm(total=num_images, desc='captions', unit='image', leave=None, disable=None) as progress:
-        for captions in workers.map_shared(captions_of, groups):
+    starts = range(0, num_images, step := images_at_once(num_images, options, workers.num_parts))
+    groups = ((start, rows(start, min(start + step, num_images))) for start in starts[ranks.rank::ranks.size])
+    with tqdm(total=num_images, desc='captions', unit='image', leave=None, disable=ranks.no_bars) as progress:
+        for captions in ranks.in_turn(workers.map(captions_of, groups)):
             yield from captions
             progress.update(len(captions))
+
+
+def images_at_once(num_images, options, num_parts):
+    """The size of the groups in which caption_images searches."""
+    if options.get('mbr_samples', 0):    # an image's draws depend on no other image at all
+        return 1
+    most = max(1, ROWS_AT_ONCE // options['beam_size'])
+    if options['temperature'] > 0:    # the draws depend on the groups, which must not depend on the number of threads
+        return most
+    return max(1, min(most, -(-num_images // num_parts)))
 
 
 def largest_features(features, number=8):

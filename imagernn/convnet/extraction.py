@@ -3,7 +3,7 @@
 Knows which parts of a picture go through the network and which activations are kept. Knows nothing of feature files.
 """
 
-from itertools import groupby
+from itertools import chain, groupby, islice
 from typing import NamedTuple
 
 import numpy as np
@@ -137,6 +137,8 @@ def blank_features(network, layer, regions, workers):
 def extract(paths, network, layer, workers, regions=NO_REGIONS, batch_size=BATCH_SIZE, todo=None):
     """The features of the pictures at paths, a batch at a time: yields (numbers, arrays, broken).
 
+    Of the workers' ranks each yields its own batches, every size-th: those of all are ranks.in_turn(extract(…)).
+
     numbers: the n places in paths of the pictures that could be read; arrays: what through_network gives for them, {}
     if n is 0; broken: a list of (number, InputError).
     batch_size: how many pictures, counting their crops, go through the network at once. todo: the ascending numbers of
@@ -152,10 +154,12 @@ def extract(paths, network, layer, workers, regions=NO_REGIONS, batch_size=BATCH
         except InputError as error:
             return number, error
 
-    loaded = workers.map(load, range(len(paths)) if todo is None else todo)
-    for _, batch in groupby(loaded, key=lambda pair: pair[0] // pictures_per_batch):
+    batches = groupby(range(len(paths)) if todo is None else todo, key=lambda number: number // pictures_per_batch)
+    own = [list(batch) for _, batch in batches][workers.ranks.rank::workers.ranks.size]
+    loaded = workers.map(load, chain.from_iterable(own))
+    for batch in own:
         good, broken = [], []
-        for pair in batch:
+        for pair in islice(loaded, len(batch)):
             (broken if isinstance(pair[1], InputError) else good).append(pair)
         arrays = {}
         if good:

@@ -69,6 +69,7 @@ with loading(__name__, build_parser):    # --help does not wait for these
     from imagernn.ranking.load import check_feature_size, load_ranker
     from imagernn.ranking.results import ranking_struct
     from imagernn.ranking.split import combined, encode_split, score_matrix
+    from imagernn.runs.ranks import world
 
 WAYS = {'image to sentence': 'image_to_sentence', 'sentence to image': 'sentence_to_image'}
 COLUMNS = {'R@1': 'R1', 'R@5': 'R5', 'R@10': 'R10', 'median rank': 'median_rank'}
@@ -76,22 +77,17 @@ COLUMNS = {'R@1': 'R1', 'R@5': 'R5', 'R@10': 'R10', 'median rank': 'median_rank'
 
 @script
 def main(argv=None):
-    params = checked_params(argv)
-    paths, output = params['checkpoints'], params['result_struct_filename']
-    checkpoints = [load_ranker(path, 'float32') for path in paths]
-    provider = open_split(params, checkpoints)
-    entities = params['entities'] and read_entities(Path(params['entities']))
-    refuse_to_replace([*paths, provider.folder / 'dataset.json', provider.features.path,
-                       *filter(None, [params['entities']])], [output])
-    require_writable(output)
-
-    workers = Workers(params['num_threads'])
+    params, checkpoints, provider, entities = world().after_first(lambda: opened(argv))
+    workers = Workers(params['num_threads'], world())    # with mpirun, its processes share the images
+    params['num_threads'] = workers.num_parts    # in all, which the results record
     encoded = [encode_split(provider, params['split'], checkpoint, params['max_images'], workers)
                for checkpoint in checkpoints]
     image_of = encoded[0][2]
     if len(encoded[0][0]) < 2:
         raise InputError(f'{provider.folder}: the {params["split"]} split has one image, and ranking needs two at '
                          'least; choose another one with --split')
+    if world().rank:    # the first one goes on alone
+        return 0
     scores = combined([score_matrix(images, sentences, checkpoint['params'], workers)
                        for (images, sentences, _), checkpoint in zip(encoded, checkpoints, strict=True)])
     measures = report_recalls(ranks_in_folds(scores, image_of, params['fold'] or None))
@@ -101,8 +97,22 @@ def main(argv=None):
     sight = None if grounded is None else WordsInRegions(*encoded[grounded][:2], provider, checkpoints[grounded])
     if entities:
         report_pointing(entities, provider, params, sight, image_of)
-    write_page(output, scores, image_of, provider, params, checkpoints, sight, measures)
+    write_page(params['result_struct_filename'], scores, image_of, provider, params, checkpoints, sight, measures)
     return 0
+
+
+def opened(argv):
+    """The checked params, the checkpoints, the DataProvider of the split, and the entities where they are asked for."""
+    params = checked_params(argv)
+    paths, output = params['checkpoints'], params['result_struct_filename']
+    checkpoints = [load_ranker(path, 'float32') for path in paths]
+    provider = open_split(params, checkpoints)
+    entities = params['entities'] and read_entities(Path(params['entities']))
+    refuse_to_replace([*paths, provider.folder / 'dataset.json', provider.features.path,
+                       *filter(None, [params['entities']])], [output])
+    if world().rank == 0:    # the first process alone writes
+        require_writable(output)
+    return params, checkpoints, provider, entities
 
 
 def checked_params(argv):

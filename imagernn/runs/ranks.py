@@ -10,6 +10,8 @@ import hashlib
 import os
 import sys
 import traceback
+from contextlib import redirect_stderr
+from itertools import islice
 
 from imagernn.errors import ON_ERROR, InputError, install_command
 from imagernn.nn.workers import ALONE
@@ -43,6 +45,7 @@ class Ranks:
     def __init__(self, MPI):
         self._MPI, self._comm = MPI, MPI.COMM_WORLD
         self.rank, self.size = self._comm.rank, self._comm.size
+        self.no_bars = True if self.rank else None
         ON_ERROR.append(self._end_all)
         sys.excepthook = self._show_and_end_all
         if self.rank:
@@ -60,6 +63,32 @@ class Ranks:
     def gather(self, values):
         """The values of all ranks in one list, on all of them, those of the first rank first."""
         return [value for of_one in self._comm.allgather(list(values)) for value in of_one]
+
+    def in_turn(self, own):
+        """Yield the items of all ranks on the first one, an item of each rank in turn; nothing on the others.
+
+        own: this rank's items, every size-th of the whole. The ranks compute the next ones at the same time, each of
+        them one ahead at most. Once the caller on the first rank takes no more, the others end, too.
+        """
+        own = iter(own)
+        if self.rank:
+            some = list(islice(own, 1))
+            while self._comm.bcast(None):
+                self._comm.send(some, 0)
+                some = list(islice(own, 1))
+            return
+        others = iter(())
+        try:
+            for item in own:
+                self._comm.bcast(True)
+                others = iter(range(1, self.size))
+                yield item
+                for rank in others:
+                    yield from self._comm.recv(source=rank)
+        finally:
+            for rank in others:    # what they have sent already
+                self._comm.recv(source=rank)
+            self._comm.bcast(False)
 
     def add_up(self, flat, scratch):
         """Replace an array (K,) by its sum over the ranks, the same bits on all of them.
@@ -95,6 +124,18 @@ class Ranks:
         if ended:
             sys.exit(2)
         return found
+
+    def after_first(self, function):
+        """What function() returns on this rank. The others call it after the first one, without its notes on stderr.
+
+        Where it raises on the first rank, the others end with exit code 2.
+        """
+        found = []
+        self.from_first(lambda: found.append(function()))
+        if self.rank:
+            with open(os.devnull, 'w', encoding='utf-8') as nowhere, redirect_stderr(nowhere):
+                found.append(function())
+        return found[0]
 
     def require_same(self, what, value):
         """InputError unless the value, which repr tells all about, is the same on all ranks."""
