@@ -124,9 +124,9 @@ def require_pictures(params):
 @script
 def main(argv=None):
     ranks = world()
-    params, checkpoint, ensemble, root, names, paths, features, outputs = ranks.after_first(lambda: opened(argv))
+    params, (checkpoint, ensemble), (root, names, paths), (features, boxes), outputs = ranks.after_first(
+        lambda: opened(argv))
     ranks.require_same('pictures', names)
-    boxes = features.boxes if features else boxes_of(regions_of(checkpoint, params['checkpoint_path']))
     workers = Workers(params['num_threads'], ranks)    # with mpirun, its processes share the pictures
     params['num_threads'] = workers.num_parts    # in all, which the results record
 
@@ -160,7 +160,10 @@ def main(argv=None):
 
 
 def opened(argv):
-    """What main needs, checked: the params, the checkpoint, the ensemble, the pictures, any Features, the outputs."""
+    """What main needs, checked: the params, the models, the pictures, their Features or None, the outputs.
+
+    Beside the Features are the boxes (R, 4) of the regions that the model attends to; None for one without attention.
+    """
     params = parsed(argv)
     checkpoint = load_captioner(params['checkpoint_path'], params['dtype'])
     ensemble = load_ensemble(params['ensemble'], checkpoint, params['checkpoint_path'], params['dtype'])
@@ -172,7 +175,8 @@ def opened(argv):
     for path in outputs.values() if world().rank == 0 else ():    # the first process alone writes
         require_writable(path)
     features = features_for(checkpoint, features_path) if features_path else None
-    return params, checkpoint, ensemble, root, names, paths, features, outputs
+    boxes = features.boxes if features else boxes_of(regions_of(checkpoint, params['checkpoint_path']))
+    return params, (checkpoint, ensemble), (root, names, paths), (features, boxes), outputs
 
 
 def entries(names, captions, classes):
