@@ -71,14 +71,14 @@ COCO_SCORES = ('Bleu_1', 'Bleu_2', 'Bleu_3', 'Bleu_4', 'METEOR', 'ROUGE_L', 'CID
 @script
 def main(argv=None):
     ranks = world()
-    params, outputs, checkpoint, provider, images = ranks.after_first(lambda: opened(argv))
+    params, outputs, checkpoint, provider, images = ranks.on_all(lambda: opened(argv))
     ranks.require_same('images and features', (images, provider.features.dim, provider.features.origin))
     paths, pictures = [provider.image_path(image) for image in images], provider.folder / 'imgs'
     dumped = copies(paths, pictures, params['dump_folder']) if params['dump_folder'] else {}
     ranks.from_first(lambda: require_outputs(outputs, dumped, paths, provider, params))
     ranks.from_first(lambda: note_unknown_words(provider, checkpoint, params))
-    members = ranks.after_first(lambda: load_ensemble(params['ensemble'], checkpoint, params['checkpoint_path'],
-                                                      params['dtype']))
+    members = ranks.on_all(lambda: load_ensemble(params['ensemble'], checkpoint, params['checkpoint_path'],
+                                                 params['dtype']))
 
     workers = Workers(params['num_threads'], ranks)    # with mpirun, its processes share the images
     params['num_threads'] = workers.num_parts    # in all, which the results record

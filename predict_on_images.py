@@ -124,7 +124,7 @@ def require_pictures(params):
 @script
 def main(argv=None):
     ranks = world()
-    params, (checkpoint, ensemble), (root, names, paths), (features, boxes), outputs = ranks.after_first(
+    params, (checkpoint, ensemble), (root, names, paths), (features, boxes), outputs = ranks.on_all(
         lambda: opened(argv))
     ranks.require_same('pictures', names)
     workers = Workers(params['num_threads'], ranks)    # with mpirun, its processes share the pictures
@@ -139,7 +139,7 @@ def main(argv=None):
     blobs = []
     with stop_signals() as stop:
         if features:
-            batch = ranks.after_first(lambda: rows_of_file(features, root, names, checkpoint, params))
+            batch = ranks.on_all(lambda: rows_of_file(features, root, names, checkpoint, params))
             found = entries_of(*batch, ranks)
         else:
             found = entries_of_pictures(names, paths, checkpoint, params, workers, stop, entries_of)
@@ -325,7 +325,7 @@ def entries_of_pictures(names, paths, checkpoint, params, workers, stop, entries
     pictures whose features it extracts, and the first one yields the entries of all. Raises InputError where no picture
     can be read, and if the checkpoint's network cannot be had or gives features of another size than the model's.
     """
-    network, layer, classify = workers.ranks.after_first(lambda: open_network_of(checkpoint, params))
+    network, layer, classify = workers.ranks.on_all(lambda: open_network_of(checkpoint, params))
     batches = features_of_pictures(names, paths, network, layer, checkpoint, params, workers)
 
     def captioned(pairs):

@@ -121,7 +121,7 @@ def checked_params(argv):
 @script
 def main(argv=None):
     ranks = world()
-    params, source, network, layer = ranks.after_first(lambda: opened(argv))
+    params, source, network, layer = ranks.on_all(lambda: opened(argv))
     ranks.require_same('pictures and weights', (source.names, network.checksum))
     workers = Workers(params['num_threads'], ranks)    # with mpirun, its processes share the pictures
 

@@ -34,7 +34,7 @@ class Alone:
     def from_first(self, function):
         return function()
 
-    def after_first(self, function):
+    def on_all(self, function):
         return function()
 
     def require_same(self, what, value):

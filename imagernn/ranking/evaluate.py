@@ -77,7 +77,7 @@ COLUMNS = {'R@1': 'R1', 'R@5': 'R5', 'R@10': 'R10', 'median rank': 'median_rank'
 
 @script
 def main(argv=None):
-    params, checkpoints, provider, entities = world().after_first(lambda: opened(argv))
+    params, checkpoints, provider, entities = world().on_all(lambda: opened(argv))
     workers = Workers(params['num_threads'], world())    # with mpirun, its processes share the images
     params['num_threads'] = workers.num_parts    # in all, which the results record
     encoded = [encode_split(provider, params['split'], checkpoint, params['max_images'], workers)

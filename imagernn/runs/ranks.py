@@ -125,17 +125,25 @@ class Ranks:
             sys.exit(2)
         return found
 
-    def after_first(self, function):
-        """What function() returns on this rank. The others call it after the first one, without its notes on stderr.
+    def on_all(self, function):
+        """What function() returns on this rank, as all call it. Its notes on stderr are those of the first one.
 
-        Where it raises on the first rank, the others end with exit code 2.
+        Where it raises on the first rank, the others end with exit code 2, whether it raised there or not.
         """
-        found = []
-        self.from_first(lambda: found.append(function()))
-        if self.rank:
-            with open(os.devnull, 'w', encoding='utf-8') as nowhere, redirect_stderr(nowhere):
-                found.append(function())
-        return found[0]
+        if self.rank == 0:
+            kept = []
+            self.from_first(lambda: kept.append(function()))
+            return kept[0]
+        error = None
+        with open(os.devnull, 'w', encoding='utf-8') as nowhere, redirect_stderr(nowhere):
+            try:
+                found = function()
+            except (Exception, SystemExit) as raised:
+                error = raised
+        self.from_first(None)
+        if error:
+            raise error
+        return found
 
     def require_same(self, what, value):
         """InputError unless the value, which repr tells all about, is the same on all ranks."""
