@@ -2,11 +2,12 @@
 
     python benchmarks/clusters.py compute [--output compute.json]
     mpirun -n 2 python benchmarks/clusters.py exchange [--output exchange.json]
+    mpirun -n 2 python benchmarks/clusters.py step
     python benchmarks/clusters.py predict compute.json exchange.json [--plot docs/clusters.svg]
 
 compute times a training step of one of n ranks without the others: its share of the work, and what every rank does for
-the whole batch. exchange times the sum of an array over the ranks of this mpirun, of several lengths. predict puts both
-together for networks of other speeds, with docs/clusters.md's model:
+the whole batch. exchange times the sum of an array over the ranks of this mpirun, of several lengths. step times steps
+of these ranks with 100 sentences in all. predict puts compute and exchange together for networks of other speeds:
 
     step(n, B) = compute(n, B) + exchange(n, 4 bytes of each parameter)
     exchange(n, m) = 2 (n - 1) latency + 2 (n - 1) / n · m / bandwidth
@@ -32,8 +33,9 @@ from imagernn.nn.solver import Solver
 from imagernn.nn.workers import Alone, Workers
 from imagernn.runs.ranks import world
 
+NAMES = ('flickr8k', 'coco')
 HOSTS = (1, 2, 4, 8, 16, 32, 64)
-SENTENCES = (100, 400, 1600, 6400)            # in a batch, of all hosts together
+SENTENCES = (100, 400, 1600)                  # in a batch, of all hosts together
 LENGTHS = (1, 10 ** 4, 10 ** 5, 10 ** 6, 3 * 10 ** 6, 10 ** 7)    # of exchanged arrays
 SPEEDS = (1, 10, 25)                          # of networks, in Gbit/s
 IMAGES = 8000                                 # in the features that batches are drawn from
@@ -68,14 +70,11 @@ def main(argv=None):
 def compute(args):
     """The seconds of a step of one of n ranks, for batches of B sentences, and what fits them."""
     found = {'processor': describe_cpu()['cpu'], 'num_threads': args.num_threads, 'sizes': {}}
-    for name in 'flickr8k', 'coco':
-        size, rng = SIZES[name], np.random.default_rng(0)
-        features = rng.random((IMAGES, size.features), np.float32)
-        params = {**PARAMS, 'generator': 'lstm', 'image_encoding_size': size.hidden, 'word_encoding_size': size.hidden,
-                  'hidden_size': size.hidden}
-        model = init_model(params, size.features, np.zeros(size.V), rng)
-        times = [(n, B, step_seconds(n, size._replace(sentences=B), features, model, params, args))
-                 for B in SENTENCES for n in HOSTS if 4 <= B // n <= 400]
+    for name in NAMES:
+        size, work = SIZES[name], work_of(SIZES[name])
+        times = [(n, B, step_seconds(OneOf(n), size._replace(sentences=B), *work, args))
+                 for B in SENTENCES for n in HOSTS if 4 <= B // n <= 200]
+        _, model, _ = work
         parameters = sum(w.size for w in model.values())
         found['sizes'][name] = {'parameters': parameters, 'times': times, 'fit': fit(times)}
         print(f'{size.name}, {parameters:,} parameters: {describe(fit(times))}')
@@ -84,18 +83,36 @@ def compute(args):
     return found
 
 
-def step_seconds(n, size, features, model, params, args):
-    """The median seconds of a step: drawing a batch, the share of one of n ranks, the update."""
-    rng, workers, solver = np.random.default_rng(0), Workers(args.num_threads, OneOf(n)), Solver(params)
+def work_of(size):
+    """Features to draw from, a new model, and its params."""
+    rng = np.random.default_rng(0)
+    features = rng.random((IMAGES, size.features), np.float32)
+    params = {**PARAMS, 'generator': 'lstm', 'image_encoding_size': size.hidden, 'word_encoding_size': size.hidden,
+              'hidden_size': size.hidden}
+    return features, init_model(params, size.features, np.zeros(size.V), rng), params
+
+
+def step_seconds(ranks, size, features, model, params, args):
+    """The median seconds of a step: drawing a batch, the share of each of the ranks, the update."""
+    rng, workers, solver = np.random.default_rng(0), Workers(args.num_threads, ranks), Solver(params)
     batch, times = random_batch(size, rng), []
     model = {name: w.copy() for name, w in model.items()}
     for _ in range(2 + args.turns):
+        ranks.gather([])    # all begin at once
         started = time.perf_counter()
         batch = batch._replace(features=features[rng.integers(len(features), size=size.sentences)])
         _, grads, _ = cost_and_grads(batch, model, params, rng, workers)
         solver.step(model, grads, workers=workers)
         times.append(time.perf_counter() - started)
     return statistics.median(times[2:])
+
+
+def steps(args):
+    """The seconds of a step of all ranks of this mpirun, with 100 sentences in all."""
+    found = {SIZES[name].name: step_seconds(world(), SIZES[name], *work_of(SIZES[name]), args) for name in NAMES}
+    for name, seconds in found.items():
+        print(f'{name}: {world().size} ranks, {args.num_threads} threads each: {1000 * seconds:.1f} ms')
+    return None if world().rank else found
 
 
 def fit(times):
@@ -193,7 +210,7 @@ def plot(curves, path):
     figure.savefig(path, metadata={'Date': None})
 
 
-JOBS = {'compute': compute, 'exchange': exchange, 'predict': predict}
+JOBS = {'compute': compute, 'exchange': exchange, 'step': steps, 'predict': predict}
 
 if __name__ == '__main__':
     sys.exit(main())
