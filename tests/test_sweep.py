@@ -15,8 +15,7 @@ import numpy as np
 import pytest
 from datasets import SMALL, assert_same_model, write_tiny_dataset
 from programs import REPOSITORY, running
-from test_ranks import mpirun
-from test_ranks import pytestmark as needs_mpi
+from ranks import mpirun, needs_mpi
 
 from imagernn.formats.writing import claimed
 from imagernn.runs.checkpoint_file import load_checkpoint
@@ -167,6 +166,15 @@ def test_halving_finds_the_same_best_and_its_survivors_are_full_runs(whole, plac
         assert last_of('lr_runs', name)['val_nats'] == last_of(whole / 'lr_runs', name)['val_nats']
 
 
+def test_halving_stops_where_a_run_failed(place, capsys):
+    write_spec(place, {'command': 'train-text', 'search': 'grid', 'flags': {**SPEC['flags'], 'max_epochs': 4},
+                       'values': {'learning_rate': {'choice': [.01, 'nan']}}})
+    assert main(['lr.json', '--halving', '2', '--min_epochs', '2']) == 1
+    out = capsys.readouterr().out
+    assert 'failed: exit code 2, --learning_rate nan' in out and 'go on\n' not in out
+    assert re.search('runs have not ended: (lr-0, )?lr-1\nto go on: ', out)    # lr-0 may be fast enough to finish
+
+
 TRAINER = """
 import json, os, sys, signal, time
 def stop(*_):
@@ -192,6 +200,11 @@ def test_a_run_waits_at_the_rung_as_one_that_sigterm_stopped(place, monkeypatch)
     assert sweep_runs.train(stop, 'x', [sys.executable, '-c', TRAINER], place, None)[1] is None
     fails = [sys.executable, '-c', 'import sys; sys.exit("error: no disk")']
     assert sweep_runs.train(Stop(), 'y', fails, place, 3) == (None, f'exit code 1, no disk ({place / "y.log"})')
+    # another process of this name, whose sweep was killed, prints there, too
+    fails[-1] = 'import sys; print("error: no disk\\nepoch 3", file=sys.stderr); sys.exit(2)'
+    assert sweep_runs.train(Stop(), 'y', fails, place, 3)[1].startswith('exit code 2, no disk (')
+    assert sweep_runs.train(Stop(), 'y', [*fails[:2], 'raise SystemExit(3)'], place, 3)[1].startswith(
+        'exit code 3, it printed nothing (')
     assert 'cannot be started' in sweep_runs.train(Stop(), 'y', ['./absent'], place, 3)[1]
 
 
@@ -271,6 +284,12 @@ def test_over_mpi_the_runs_are_the_same(place):
         'lr-0': score_alone(0), 'lr-1': score_alone(1)}
 
 
+@needs_mpi
+def test_mpirun_without_the_executor_is_an_error(place):
+    _, err = mpirun(2, '-m', 'imagernn.sweep', 'lr.json', code=2)
+    assert 'give --executor mpi' in err and not Path('lr_runs').exists()
+
+
 # ---- what cannot be
 
 BAD = [
@@ -311,10 +330,25 @@ def test_a_spec_that_cannot_be_is_one_line(place, changes, words, capsys):
     (['--halving', '2', '--min_epochs', 'nan'], '--min_epochs nan'),
     (['--halving', '2', '--min_epochs', '12'], 'must be below max_epochs, 12'),
     (['--halving', '2', '--min_epochs', '3'], 'epoch 3, which is no multiple of eval_period, 2'),
+    (['--only', '0', '--list'], '--only, --list: exclude'), (['--only', '0', '--slurm', 'job'], '--only, --slurm:'),
+    (['--list', '--slurm', 'job'], '--slurm, --list:'), (['--only', '0', '--executor', 'mpi'], '--only, --executor'),
+    (['--slurm', 'job', '--executor', 'mpi'], '--slurm, --executor mpi: exclude'),
     (['--executor', 'mpi', '--jobs', '2'], 'leave it out'), (['--json', 'lr.json'], 'is an input file')])
 def test_options_that_cannot_be(place, options, words, capsys):
     assert main(['lr.json', *options]) == 2
     assert words in capsys.readouterr().err and not list(place.rglob('*.log'))
+
+
+def test_a_grid_is_counted_before_it_is_made(place, capsys):
+    values = {name: {'choice': list(range(1000))} for name in ('seed', 'window', 'batch_size', 'embedding_size')}
+    write_spec(place, {'command': 'train-text', 'search': 'grid', 'values': values})
+    assert main(['lr.json']) == 2
+    assert f'its grid has {1000 ** 4} combinations; give 1 to 500' in capsys.readouterr().err
+
+
+def test_a_name_given_twice_is_an_error(place, capsys):
+    Path('lr.json').write_text(json.dumps(SPEC).replace('drop_prob', 'learning_rate'), encoding='utf-8')
+    assert main(['lr.json']) == 2 and 'lr.json: gives learning_rate twice' in capsys.readouterr().err
 
 
 def test_halving_needs_the_same_epochs_in_all_runs(place, capsys):
@@ -333,5 +367,8 @@ def test_a_folder_belongs_to_one_spec_and_one_sweep(whole, place, capsys):
     write_spec(place)
     with claimed(Path('lr_runs', PLAN), ''):
         assert main(['lr.json']) == 2 and 'is in use' in capsys.readouterr().err
+    with claimed(Path('lr_runs', 'host_lr-1_status.json'), ''):    # as by a run of a sweep that was killed alone
+        assert main(['lr.json']) == 2
+        assert f'still alive: lr-1 (process {os.getpid()} on ' in capsys.readouterr().err
     Path('lr_runs', PLAN).rename('lr_runs/other')
     assert main(['lr.json']) == 2 and 'holds other files' in capsys.readouterr().err

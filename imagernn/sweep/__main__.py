@@ -58,10 +58,20 @@ def build_parser():
 
 with loading(__name__, build_parser):    # --help does not wait for these
     from imagernn.formats.writing import claimed, refuse_to_replace, require_writable
+    from imagernn.runs.ranks import world
     from imagernn.runs.signals import stop_signals
     from imagernn.runs.terminal import say
     from imagernn.sweep.report import line_of, report
-    from imagernn.sweep.runs import SweepRun, in_turn, prepare_rank, status_of, train, train_all, train_in_rank
+    from imagernn.sweep.runs import (
+        SweepRun,
+        in_turn,
+        owner_of,
+        prepare_rank,
+        status_of,
+        train,
+        train_all,
+        train_in_rank,
+    )
     from imagernn.sweep.slurm import write_script
     from imagernn.sweep.spec import PLAN, arguments_of, draw, names_in, planned, write_plan
 
@@ -90,6 +100,10 @@ def check_options(args):
                          'leave it out, or train with --executor mpi')
     if args.jobs and args.executor == 'mpi':
         raise InputError(f'--jobs {args.jobs}: over MPI, mpirun -n says how many; leave it out')
+    modes = {'--only': args.only is not None, '--slurm': args.slurm is not None, '--list': args.list,
+             '--executor mpi': args.executor == 'mpi' and not args.list}
+    if len(given := [flag for flag, is_given in modes.items() if is_given]) > 1:
+        raise InputError(f'{given[0]}, {given[1]}: exclude each other; leave one of them out')
     outputs = [path for path in (args.slurm, args.json) if path is not None]
     refuse_to_replace([args.spec], outputs)
     for path in outputs:
@@ -103,6 +117,9 @@ def executor_of(args):
     Over MPI, the manager gives None in all processes but the first, after they have worked for that one.
     """
     if args.executor == 'local':
+        if args.only is None and world().size > 1:    # with --only they become the ranks of one run
+            raise InputError('mpirun started several processes, and each of them would train all runs; give --executor '
+                             'mpi')
         num_workers = args.jobs or max(1, cores() // args.num_threads)
         return ThreadPoolExecutor(num_workers), num_workers
     try:
@@ -121,6 +138,7 @@ def sweep(args, executor, num_workers, argv):
     folder = args.output_directory
     spec, drawn = planned(args.spec, folder)
     values, parser = drawn or draw(spec), module_of(spec['command']).build_parser()
+    parser.exit_on_error = False    # its errors become those of the spec
     runs = [run_of(args, spec, parser, number, len(values), value) for number, value in enumerate(values)]
     rungs = rungs_of(args, spec, parser, runs[0]) if args.halving else []
     if drawn is None and not args.list:
@@ -138,6 +156,7 @@ def sweep(args, executor, num_workers, argv):
     if not args.list:
         before = f'; {ended} have ended before' if (ended := sum(run.ended for run in runs)) else ''
         with claimed(folder / PLAN, 'wait until that sweep has ended, or stop it'), stop_signals() as stop:
+            refuse_alive(folder, runs)
             say(f'{len(runs)} runs of imagernn {spec["command"]}, {num_workers} at a time{before}\n'
                 f'watch them: {command("monitor")} {quote(str(folder))}')
             going = train_all(runs, rungs, args.halving, trainer_of(args, executor, num_workers, stop), stop)
@@ -148,6 +167,13 @@ def sweep(args, executor, num_workers, argv):
         start = MPIRUN.format(num_workers + 1) if args.executor == 'mpi' else command('sweep')
         say(f'{len(left)} runs have not ended: {", ".join(left)}\nto go on: {start} {join(argv)}')
     return 128 + stopped_by if stopped_by else int(bool(left))
+
+
+def refuse_alive(folder, runs):
+    """Raise InputError if a run is alive: those of a sweep that was killed alone live on, and keep their names."""
+    if alive := [f'{run.name} ({owner})' for run in runs if not run.ended and (owner := owner_of(folder, run.name))]:
+        raise InputError(f'{folder}: these runs are still alive: {", ".join(alive)}; wait until they have ended, or '
+                         'stop them')
 
 
 def run_of(args, spec, parser, number, num_runs, values):

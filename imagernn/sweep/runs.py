@@ -8,10 +8,12 @@ import os
 import signal
 import subprocess
 from concurrent.futures import FIRST_COMPLETED, wait
+from contextlib import suppress
 from pathlib import Path
 
 from imagernn.errors import InputError
 from imagernn.formats.json_files import contents_of
+from imagernn.formats.writing import claimed
 from imagernn.runs.signals import stop_signals
 from imagernn.runs.terminal import say
 from imagernn.web.status_folder import SUFFIX, parse_status
@@ -87,6 +89,21 @@ def status_of(folder, name):
         return None
 
 
+def owner_of(folder, name):
+    """The process that trains the run of this name, as its lock names it, or None if none is alive."""
+    for lock in Path(folder).iterdir():
+        if lock.name.endswith(f'_{name}{SUFFIX}.lock'):
+            try:
+                with claimed(lock.with_name(lock.name[1:].removesuffix('.lock')), ''):
+                    pass
+            except InputError:    # or the lock is another user's
+                owner = ''
+                with suppress(OSError):
+                    owner = lock.read_text(encoding='utf-8', errors='replace')[:200].strip()
+                return owner or 'an unknown process'
+    return None
+
+
 def train(stop, name, argv, folder, until):
     """Train a run in a process of its own until it ends, or has reported on the epoch until, or stop.signal is set.
 
@@ -97,6 +114,7 @@ def train(stop, name, argv, folder, until):
     log, told = Path(folder, f'{name}.log'), False
     try:
         with log.open('ab') as file:
+            start = file.tell()
             # in a session of its own: else Ctrl-C in the terminal reaches it, too, and a second signal kills it
             process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=file, stderr=file, env=environment,
                                        start_new_session=True)
@@ -112,7 +130,7 @@ def train(stop, name, argv, folder, until):
                 told = True
     status = status_of(folder, name)
     stopped = code > 128 or code < 0 and told    # below 0: before the first step
-    return status, None if code == 0 or stopped or has_ended(status) else why_failed(code, log)
+    return status, None if code == 0 or stopped or has_ended(status) else why_failed(code, log, start)
 
 
 def train_in_rank(*arguments):
@@ -127,10 +145,14 @@ def prepare_rank():
         signal.signal(signal.SIGUSR1, signal.SIG_IGN)
 
 
-def why_failed(code, log):
-    """The last line that a process printed before it ended with this exit code."""
-    lines = log.read_bytes()[-10_000:].decode(errors='replace').split('\n')
-    last = next((line.strip() for line in reversed(lines) if line.strip()), 'it printed nothing')
+def why_failed(code, log, start):
+    """The last error, or else the last line, that a process printed before it ended with this exit code.
+
+    start: where in the log it began. Another process of this name may print lines there, too.
+    """
+    lines = log.read_bytes()[start:][-10_000:].decode(errors='replace').split('\n')
+    lines = [line.strip() for line in lines if line.strip()] or ['it printed nothing']
+    last = next((line for line in reversed(lines) if line.startswith('error: ')), lines[-1])
     return f'exit code {code}, {last.removeprefix("error: ")} ({log})'
 
 
@@ -164,7 +186,7 @@ def ranked(runs, score_of):
 def promoted(runs, rung, factor):
     """The runs that go on from a rung of successive halving: the best 1/factor by their scores up to its epoch.
 
-    What a run did beyond that epoch does not count, so it does not matter how late it was stopped.
+    What a run did beyond that epoch does not count.
     """
     reached = [run for run in runs if has_reached(run.status, rung) and run.score_at(rung) is not None]
     return ranked(reached, lambda run: run.score_at(rung))[:max(1, len(runs) // factor)]
@@ -174,13 +196,14 @@ def train_all(runs, rungs, factor, train_until, stop):
     """Train runs to the end; with rungs, by successive halving (Jamieson & Talwalkar 2016).
 
     rungs: the epochs at which runs are compared, and the best 1/factor go on. train_until(runs, epoch): trains these
-    runs, to the end if epoch is None. Returns those that were to be trained to the end, all if a signal came before.
+    runs, to the end if epoch is None. Returns those that were to be trained to the end; all if a signal came before, or
+    a run failed, which cannot be compared.
     """
     going = runs
     for rung in rungs:
         if len(going) > 1:
             train_until([run for run in going if not run.ended and not has_reached(run.status, rung)], rung)
-            if stop.signal:
+            if stop.signal or not all(run.ended or has_reached(run.status, rung) for run in going):
                 return runs
             going, before = promoted(going, rung, factor), len(going)
             say(f'epoch {rung:g}: the best {len(going)} of {before} go on')

@@ -14,7 +14,7 @@ import numpy as np
 
 from imagernn.__main__ import COMMANDS
 from imagernn.errors import InputError, command
-from imagernn.formats.json_files import json_type, load_json, write_json
+from imagernn.formats.json_files import contents_of, json_type, load_json, parsed, write_json
 from imagernn.formats.writing import require_folder
 from imagernn.web.status_folder import MOST_FILES
 
@@ -69,10 +69,13 @@ def write_plan(folder, spec, runs):
 
 def read_spec(path):
     """The dict in a spec file, with defaults for what it leaves out. InputError unless a sweep can be made of it."""
-    spec = {'flags': {}, 'search': 'random', 'seed': 0, **load_json(Path(path))}
-    if spec['search'] == 'grid' and 'num_runs' not in spec:
-        spec['num_runs'] = 1    # as many as there are combinations
-    elif spec['search'] == 'grid':
+    contents = contents_of(Path(path))
+    spec = {'flags': {}, 'search': 'random', 'seed': 0, **parsed(path, contents)}
+    check_names(path, contents)
+    grid = spec['search'] == 'grid'
+    if grid and 'num_runs' not in spec:
+        spec['num_runs'] = 1    # replaced below, once the choices are known to be lists
+    elif grid:
         raise InputError(f'{path}: has num_runs, and a grid has as many runs as combinations; leave it out')
     if unknown := sorted(spec.keys() - ENTRIES.keys()):
         raise InputError(f'{path}: has an entry "{unknown[0]}"; those of a spec are {", ".join(ENTRIES)}')
@@ -83,13 +86,26 @@ def read_spec(path):
     for name, allowed in (('command', TRAINERS), ('search', ('random', 'grid'))):
         if spec[name] not in allowed:
             raise InputError(f'{path}: its "{name}" is "{spec[name]}"; choose one of {", ".join(allowed)}')
-    if not 1 <= spec['num_runs'] <= MOST_FILES:
-        raise InputError(f'{path}: its "num_runs" is {spec["num_runs"]}; give a number from 1 to {MOST_FILES}, which '
-                         'is as many as the monitor shows')
     if spec['seed'] < 0:
         raise InputError(f'{path}: its "seed" is {spec["seed"]}; give a number from 0')
     check_values(path, spec)
+    if grid:
+        spec['num_runs'] = math.prod(len(distribution['choice']) for distribution in spec['values'].values())
+    if not 1 <= (number := spec['num_runs']) <= MOST_FILES:
+        found = f'its grid has {number} combinations' if grid else f'its "num_runs" is {number}'
+        raise InputError(f'{path}: {found}; give 1 to {MOST_FILES}, which is as many as the monitor shows')
     return spec
+
+
+def check_names(path, contents):
+    """Raise InputError where an object in the JSON of a spec has a name twice: json would keep the last value."""
+    def check(pairs):
+        names = [name for name, _ in pairs]
+        if twice := [name for name in names if names.count(name) > 1]:
+            raise InputError(f'{path}: gives {twice[0]} twice; leave one of them out')
+        return dict(pairs)
+
+    json.loads(contents.decode('utf-8-sig'), object_pairs_hook=check)
 
 
 def check_values(path, spec):
@@ -147,6 +163,8 @@ def draw(spec):
 
 def arguments_of(path, trainer, parser, flags):
     """Flags, {name: value}, as a list of arguments. InputError, naming the spec, where the trainer's parser takes none.
+
+    parser: one that raises its errors (exit_on_error=False).
     """
     known = {option.removeprefix('--'): action for action in parser._actions if action.dest != 'help'
              for option in action.option_strings or [f'--{action.dest}'] if option.startswith('--')}
@@ -159,7 +177,6 @@ def arguments_of(path, trainer, parser, flags):
             raise InputError(f'{path}: imagernn {trainer} has no flag --{name}; '
                              + (f'did you mean {near[0]}?' if near else f'{command(trainer)} --help lists them'))
         found += arguments(f'{path}: its {name}', name, value, known[name])
-    parser.exit_on_error = False
     try:
         parser.parse_known_args(found)
     except argparse.ArgumentError as error:
