@@ -64,8 +64,8 @@ def test_a_search_looks_as_training_does(given):
     columns, _ = columns_and_steps(BATCH_SIZES)
     memory, order = Memory(values, ABSENT, model), np.array([5, 0, 7, 2, 2])
     assert len(memory) == 3 and len(memory[columns]) == P
-    np.testing.assert_allclose(memory[columns].look(states, model), expected, rtol=1e-12)
-    np.testing.assert_allclose(memory[columns][order].look(states[order], model), expected[order], rtol=1e-12)
+    np.testing.assert_allclose(memory[columns].look(states), expected, rtol=1e-12)
+    np.testing.assert_allclose(memory[columns][order].look(states[order]), expected[order], rtol=1e-12)
 
 
 def test_a_new_model_has_weights_by_the_number_of_their_rows_and_no_bias():

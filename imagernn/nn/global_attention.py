@@ -94,7 +94,7 @@ class Memory:
     """
 
     def __init__(self, values, absent, model):
-        size = model['Wcombine'].shape[1]
+        self._model, size = model, model['Wcombine'].shape[1]
         # once for all steps: h·(Wscore·v) is the score, and the mean of v·Wcombine that of v times Wcombine
         self._keys = values @ model['Wscore'].T                                 # (M, R, H)
         self._shares = values @ model['Wcombine'][size:]                        # (M, R, H)
@@ -108,9 +108,9 @@ class Memory:
         other._row = self._row[rows]
         return other
 
-    def look(self, h, model):
+    def look(self, h):
         """One step, what forward computes: the state after it, h (n, H) -> out (n, H)."""
-        row = self._row
+        row, model = self._row, self._model
         scores = (self._keys[row] @ h[:, :, None])[:, None, :, 0]               # (n, 1, R)
         np.copyto(scores, -np.inf, where=self._absent[row, None])
         shares, _ = weighted_mean_forward(scores, self._shares[row])            # (n, 1, H)

@@ -313,7 +313,7 @@ def make_tick(model, params):
 
     The state is a tuple as of read_sources. An unknown word has the logprob -inf, so that no search writes it.
     """
-    layer, decoder, attention = LAYERS[params['layer']], part_of(model, 'decoder'), part_of(model, 'attention')
+    layer, decoder = LAYERS[params['layer']], part_of(model, 'decoder')
     words_in = stacked.project(layer, model['Ws'], decoder, params)
     number = len(layer.zero_state(0, stacked.part_of(decoder, 0), model['Wd'].dtype))    # parts of a layer's state
     end = number * len(sizes_of(params))
@@ -321,8 +321,8 @@ def make_tick(model, params):
     def tick(words, state):
         layers = [state[i:i + number] for i in range(0, end, number)]
         h, layers = stacked.tick(layer, words_in[words], layers, decoder, params)
-        for memory in state[end:]:    # with attention
-            h = memory.look(h, attention)
+        if params['attention']:
+            h = state[end].look(h)
         y, _ = affine_forward(h, model['Wd'], model['bd'])
         y = log_softmax(y)
         y[:, UNKNOWN] = -np.inf
