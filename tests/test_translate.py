@@ -168,6 +168,12 @@ def test_lines_before_one_that_is_not_text_are_translated(path, run):
     assert code == 2 and len(found) == 1 and 'standard input: line 2 is not UTF-8' in message
 
 
+def test_closed_standard_input_is_reported(path, monkeypatch, capsys):
+    monkeypatch.setattr('sys.stdin', None)    # as with <&-
+    assert translate.main([path]) == 2
+    assert capsys.readouterr().err == 'error: standard input is closed; give it text, as in: < text.fr\n'
+
+
 def test_nothing_gives_nothing(path, run):
     assert run(path, given=b'') == (0, [], '')
 

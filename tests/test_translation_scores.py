@@ -133,6 +133,7 @@ def test_a_single_sentence_has_no_interval(folder, capsys):
     ('bad.en utf16.en', 'utf16.en: line 1 has a zero byte'),
     ('bad.en absent.en', 'absent.en: cannot be read'),
     ('bad.en .', '.: is a folder'),
+    ('- ref0.en --compare -', '- is given more than once'),
     ('bad.en ref0.en --level 1', '--level 1.0: must be between 0 and 1'),
     ('bad.en ref0.en --draws -1', '--draws -1: must be between 0'),
     ('bad.en ref0.en --seed -1', '--seed -1: must be at least 0'),

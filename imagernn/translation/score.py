@@ -77,8 +77,11 @@ def check_flags(args):
         raise InputError(f'--draws {args.draws}: must be between 0 (no intervals) and {MAX_DRAWS}')
     if args.seed < 0:
         raise InputError(f'--seed {args.seed}: must be at least 0')
+    files = [args.hypotheses, *args.references, *args.compare]
+    if files.count('-') > 1:
+        raise InputError('- is given more than once, but standard input can be read once; name files for the others')
     if args.json is not None:
-        refuse_to_replace([args.hypotheses, *args.references, *args.compare], [args.json])
+        refuse_to_replace(files, [args.json])
         require_writable(args.json)
 
 

@@ -35,7 +35,7 @@ def build_parser():
 
 
 with loading(__name__, build_parser):    # --help does not wait for these
-    from imagernn.translation.lines import text_lines
+    from imagernn.translation.lines import standard_input, text_lines
     from imagernn.translation.text import UNKNOWN_INDEX
     from imagernn.translation.translator import MOST_WORDS, Translator
 
@@ -46,7 +46,7 @@ def main(argv=None):
     translator = Translator.load(params['checkpoint_paths'],
                                  **{name: params[name] for name in ('beam_size', 'length_penalty', 'num_threads')})
     unknown, total, first = {}, 0, 1    # unknown words as a dict, for their order; the number of the next line
-    for lines in chunks(text_lines(sys.stdin.buffer, 'standard input'), params['batch_size']):
+    for lines in chunks(text_lines(standard_input(), 'standard input'), params['batch_size']):
         sentences = [shortened(words, number) for number, words in enumerate(translator.words_of(lines), start=first)]
         total += count_unknown(sentences, translator, unknown)
         for number, found in enumerate(translator.translate(sentences, params['nbest'] or 1), start=first):
@@ -68,7 +68,7 @@ def checked_params(argv):
                          f'{params["beam_size"]}')
     if not 1 <= params['batch_size'] <= 10 ** 6:
         raise InputError(f'--batch_size {params["batch_size"]}: must be at least 1 and at most 1000000')
-    if sys.stdin.isatty():
+    if standard_input().isatty():
         params['batch_size'] = 1
     return params
 
