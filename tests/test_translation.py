@@ -201,6 +201,47 @@ def test_a_run_that_resumes_needs_the_same_sentences_and_flags(copies, capsys):
     assert 'train.xx: no word is in the vocabulary' in capsys.readouterr().err
 
 
+def test_a_run_whose_files_were_moved_resumes_with_their_new_names(copies):
+    assert train.main([*TINY, '-m', '.1']) == 0
+    path = last_of(copies)
+    (copies / 'moved').mkdir()
+    for name in FILES[1::2]:
+        (copies / name).rename(copies / 'moved' / f'new_{name}')
+    moved = [word if word.startswith('--') else f'moved/new_{word}' for word in FILES]
+    assert train.main(['--resume', str(path), *moved, '-m', '.2']) == 0
+    assert last_of(copies) == path    # the run keeps its name
+    checkpoint = load_translator(path)
+    assert checkpoint['it'] == 4 and checkpoint['params']['dataset'] == 'train.xx-yy'
+    assert train.main(['--resume', str(path), '-m', '.3']) == 0    # and remembers where the files are
+
+
+def test_a_run_is_named_by_files_without_a_suffix_as_well(copies):
+    for name in 'xx', 'yy':
+        (copies / f'train.{name}').rename(copies / name)
+    *_, params = train.prepare([*TINY, '--source', 'xx', '--target', 'yy'])
+    assert params['dataset'] == 'xx-yy'
+
+
+def test_val_files_in_another_language_are_noticed(copies, capsys):
+    (copies / 'val.yy').write_text('\n'.join(['A x y', *'ZYX' * 9, 'A', 'B']), encoding='utf-8')
+    train.prepare(TINY)
+    assert capsys.readouterr().err == ('warning: val.yy: 91 % of its words are unknown to the model; is it in the '
+                                       'language of train.yy?\n')
+    assert train.main([*TINY, '--val_source', 'val.yy', '--val_target', 'val.xx']) == 2
+    assert 'error: val.yy: no word is in the vocabulary' in capsys.readouterr().err
+
+
+def test_val_files_have_the_languages_of_the_training_files(copies):
+    pytest.importorskip('sacremoses')
+    for split, n in ('train', 30), ('val', 3):
+        (copies / f'{split}.fr').write_text("l'eau\n" * n, encoding='utf-8')
+        (copies / f'{split}.en').write_text("it isn't\n" * n, encoding='utf-8')
+    (copies / 'val.fr').rename('val.txt')
+    _, _, _, splits, _ = train.prepare(['--source', 'train.fr', '--target', 'train.en', '--val_source', 'val.txt',
+                                        '--val_target', 'val.en', '--tokenizer', 'sacremoses'])
+    assert splits['val'].source[0].tolist() == [2, 3] * 3    # l' and eau
+
+
 def test_nats_do_not_depend_on_the_batches(copies):
     state, _, _, splits, params = train.prepare(TINY)
     pairs = splits['train']
@@ -238,6 +279,8 @@ def test_checkpoints_that_are_not_what_they_should_be(copies, change, words):
     (['--val_target', 'train.yy'], 'val.xx has 30 lines, and train.yy has 1,200'), (['--source', 'no.xx'], 'no.xx'),
     (['--hidden_sizes', '8,'], '--hidden_sizes 8,'), (['--drop_prob', '1'], '--drop_prob 1'),
     (['--label_smoothing', '.6'], '--label_smoothing'),
+    (['--source', '-'], '--source -: '), (['--val_target', '-'], '--val_target -: '),
+    (['--tokenizer', 'sacremoses', '--target', 'train.eng'], '--target train.eng: --tokenizer sacremoses takes'),
     (['-b', '0'], '--batch_size 0'), (['--word_count_threshold', '9999'], 'lower it')])
 def test_flags_that_cannot_be(copies, flags, words, capsys):
     assert train.main([*TINY, *flags]) == 2
@@ -250,8 +293,9 @@ def test_all_four_files_are_needed(copies, capsys):
     assert '--val_source is missing' in capsys.readouterr().err
 
 
-def test_pairs_with_an_empty_side_are_reported(copies, capsys):
+def test_pairs_that_are_left_out_are_reported(copies, capsys):
     lines = (copies / 'train.yy').read_text(encoding='utf-8').split('\n')
-    (copies / 'train.yy').write_text('\n'.join(['', *lines[1:]]), encoding='utf-8')
-    assert train.main([*TINY, '-m', '.05']) == 0
-    assert 'train: 1,199 pairs of sentences; 1 with an empty side were left out' in capsys.readouterr().out
+    (copies / 'train.yy').write_text('\n'.join(['', 'A ' * 251, *lines[2:]]), encoding='utf-8')
+    train.prepare(TINY)
+    assert ('train: 1,198 pairs of sentences; 1 with an empty side were left out; 1 with more than 250 words on a side '
+            'were left out\n') in capsys.readouterr().out

@@ -1,12 +1,15 @@
 """Sentence pairs: tokenizers and their way back, vocabularies, files that do not fit, and the batches of an epoch."""
 
 import importlib.util
+import unicodedata
 
 import numpy as np
 import pytest
 
 from imagernn.errors import InputError
+from imagernn.translation.lines import LONGEST_LINE, lines_of_file
 from imagernn.translation.text import (
+    LONGEST_SIDE,
     TOKENIZERS,
     Pairs,
     batch_chooser,
@@ -45,6 +48,12 @@ def test_words_and_marks():
     assert tokenize(['a￭b'], 'words') == [['a', 'b']]
 
 
+def test_combining_marks_belong_to_the_word_before_them():
+    assert tokenize([unicodedata.normalize('NFD', 'Été, ça')], 'words') == [['Été', '￭,', 'ça']]    # in NFC
+    assert tokenize(['हिन्दी भाषा।', 'x\u0301y'], 'words') == [['हिन्दी', 'भाषा', '￭।'], ['x\u0301y']]
+    assert tokenize(['❤\ufe0fa'], 'words') == [['❤', '￭\ufe0f￭', 'a']]    # before this one is no word
+
+
 def test_tokens_that_spaces_separate():
     assert tokenize([' L\'  eau&apos;\t. '], 'none') == [["L'", 'eau&apos;', '.']]
     assert detokenize([['a', '.']], 'none') == ['a .']
@@ -78,11 +87,17 @@ def test_pairs_with_an_empty_side_are_left_out_and_counted(write, how):
     if how == 'sacremoses':
         pytest.importorskip('sacremoses')
     found = read_pairs(*write('un chien\n\n  \nun chat\r\nrien\n', 'a dog\nx\n\na cat\n \n'), how)
-    assert found == ([['un', 'chien'], ['un', 'chat']], [['a', 'dog'], ['a', 'cat']], 3)
+    assert found == ([['un', 'chien'], ['un', 'chat']], [['a', 'dog'], ['a', 'cat']], 3, 0)
+
+
+def test_pairs_with_a_long_side_are_left_out_and_counted(write):
+    longest, longer = 'a ' * LONGEST_SIDE, 'a ' * (LONGEST_SIDE + 1)
+    files = write(f'b\n{longest}\n{longer}\n{longer}\n', f'{longer}\nc\nd\n\n')
+    assert read_pairs(*files, 'none') == ([longest.split()], [['c']], 1, 2)
 
 
 def test_lines_end_at_line_ends_alone(write):
-    source, target, _ = read_pairs(*write('\ufeffun\u2028deux\x0btrois\nquatre', 'a b\nc\n'), 'none')
+    source, target, *_ = read_pairs(*write('\ufeffun\u2028deux\x0btrois\nquatre', 'a b\nc\n'), 'none')
     assert source == [['un', 'deux', 'trois'], ['quatre']] and target == [['a', 'b'], ['c']]
 
 
@@ -90,11 +105,16 @@ def test_lines_end_at_line_ends_alone(write):
     ('a\n' * 1200, 'a\n' * 3, 'a.fr has 1,200 lines, and a.en has 3'),
     ('a\n', b'a\n\xff\n', 'a.en: line 2 is not UTF-8'),
     ('', 'a', 'a.fr: is empty'), ('a', '\n \n', 'a.en: is empty'), ('a\n\n', '\nb\n', 'none of the 2 lines'),
-    ('a\0b', 'a', 'a.fr: line 1 has a zero byte')])
+    ('a\0b', 'a', 'a.fr: line 1 has a zero byte'),
+    ('a\n', 'a\n' + 'b' * (LONGEST_LINE + 1), 'a.en: line 2 has more than 1 MB')])
 def test_files_that_do_not_fit_are_named(write, source, target, words):
     with pytest.raises(InputError) as raised:
         read_pairs(*write(source, target), 'none')
     assert words in str(raised.value)
+
+
+def test_the_longest_line_is_read(write):
+    assert lines_of_file(write('a' * (LONGEST_LINE - 1) + '\nb', 'a')[0])[1:] == ['b']
 
 
 def test_vocabularies_and_unknown_words():

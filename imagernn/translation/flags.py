@@ -2,6 +2,7 @@
 
 import math
 import re
+from pathlib import Path
 
 from imagernn.corpus.flags import NO_WORD_VECTORS, add_word_vector_flags, check_word_vector_flags
 from imagernn.errors import InputError
@@ -14,7 +15,7 @@ FILES = ('source', 'target', 'val_source', 'val_target')
 MODEL_PARAMS = ('tokenizer', 'lower_case', 'layer', 'embedding_size', 'hidden_sizes', 'source_order', 'attention',
                 'tanhC_version', 'word_vectors', 'source_word_vectors')
 # what a run that resumes cannot choose either
-RUN_PARAMS = ('source', 'target', 'seed', 'word_count_threshold', 'batch_size', 'label_smoothing', 'fix_word_vectors')
+RUN_PARAMS = ('seed', 'word_count_threshold', 'batch_size', 'label_smoothing', 'fix_word_vectors')
 EARLIER = {**NO_WORD_VECTORS, 'source_word_vectors': ''}    # what a run has without these flags
 MOST = 10 ** 5    # of a size or a batch
 MOST_BEAMS = 1000
@@ -90,6 +91,14 @@ def check_training_flags(params):
     if missing := [name for name in FILES if not params[name]]:
         raise InputError(f'--{missing[0]} is missing: name four files of sentences, one a line, as in: '
                          '--source train.fr --target train.en --val_source val.fr --val_target val.en')
+    for name in FILES:
+        if params[name] == '-':
+            raise InputError(f'--{name} -: a run that resumes reads its sentences again; name a file, not standard '
+                             'input')
+    for name in 'source', 'target':
+        if params['tokenizer'] == 'sacremoses' and not re.fullmatch('[.][a-z]{2}', Path(params[name]).suffix):
+            raise InputError(f'--{name} {params[name]}: --tokenizer sacremoses takes the language from the end of the '
+                             'name; rename the file so that it ends with two lower-case letters, as train.fr does')
     check_run_params(params)
     if not params['source_word_vectors']:
         check_word_vector_flags(params)

@@ -4,6 +4,8 @@ Index 0 stands for START in the inputs and for END in the targets; index 1 is th
 """
 
 import re
+import sys
+import unicodedata
 from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
@@ -19,7 +21,7 @@ END = '#END#'          # index 0 of the target; unlike the '.' of captions it is
 UNKNOWN_INDEX = 1
 SPECIAL = {START, END, UNKNOWN}    # are read as unknown words where a text has them
 JOINER = '￭'           # on the side of a mark where no space is, as in OpenNMT's tokenizer (Klein et al. 2017)
-UNIT = re.compile(r'[0-9]+(?:[.,:][0-9]+)+|\w+|\S')    # 1,000.50 is one; else words and single marks
+LONGEST_SIDE = 250     # words; with attention, the memory of a batch grows with the product of both lengths
 POOL = 50              # batches of pairs that are sorted by length together
 
 
@@ -33,26 +35,29 @@ class Pairs(NamedTuple):
 # ---- lines to words and back
 
 
-def read_pairs(source_path, target_path, how, lower_case=False):
-    """The words of two files' lines, a list of lists for each; and how many pairs had an empty side and were left out.
+def read_pairs(source_path, target_path, how, lower_case=False, languages=('', '')):
+    """The words of two files' lines, a list of lists for each; and how many pairs were left out because a side was
+    empty, and how many because a side had more than LONGEST_SIDE words.
 
-    how: a key of TOKENIZERS. InputError for a file that is not text, for different numbers of lines, and where no pair
-    is left.
+    how: a key of TOKENIZERS; languages: of source and target, for sacremoses. InputError for a file that is not text,
+    for different numbers of lines, and where no pair is left.
     """
     sides = []
-    for path in (source_path, target_path):
+    for path, language in zip((source_path, target_path), languages, strict=True):
         lines = lines_of_file(path)
         if not any(map(str.strip, lines)):
             raise InputError(f'{path}: is empty; expected a sentence on each line')
-        sides.append(tokenize(lines, how, language_of(path), lower_case))
+        sides.append(tokenize(lines, how, language, lower_case))
     source, target = sides
     if len(source) != len(target):
         raise InputError(f'{source_path} has {len(source):,} lines, and {target_path} has {len(target):,}; expected '
                          'that line n of one translates line n of the other')
-    kept = [pair for pair in zip(source, target, strict=True) if all(pair)]
+    full = [pair for pair in zip(source, target, strict=True) if all(pair)]
+    kept = [pair for pair in full if max(map(len, pair)) <= LONGEST_SIDE]
     if not kept:
-        raise InputError(f'{source_path} and {target_path}: none of the {len(source):,} lines has words on both sides')
-    return [one for one, _ in kept], [other for _, other in kept], len(source) - len(kept)
+        raise InputError(f'{source_path} and {target_path}: none of the {len(source):,} lines has 1 to '
+                         f'{LONGEST_SIDE} words on both sides')
+    return [one for one, _ in kept], [other for _, other in kept], len(source) - len(full), len(full) - len(kept)
 
 
 def language_of(path):
@@ -80,12 +85,19 @@ def _words(language):
     return _separated, _joined
 
 
+@lru_cache
+def _unit():
+    """The pattern of a word or a single mark. 1,000.50 is one word; a combining mark belongs to the word before it."""
+    combining = ''.join(c for c in map(chr, range(sys.maxunicode + 1)) if unicodedata.category(c)[0] == 'M')
+    return re.compile(rf'[0-9]+(?:[.,:][0-9]+)+|\w[\w{combining}]*|\S')
+
+
 def _separated(line):
-    """Words and single marks. A mark has the JOINER on each side where it touches a neighbour.
+    """Words and single marks, in NFC. A mark has the JOINER on each side where it touches a neighbour.
 
     "L'eau, ici." gives L ￭'￭ eau ￭, ici ￭.
     """
-    found = list(UNIT.finditer(line.replace(JOINER, ' ')))
+    found = list(_unit().finditer(unicodedata.normalize('NFC', line.replace(JOINER, ' '))))
     units = [match[0] for match in found]
     is_word = [unit[0].isalnum() or unit[0] == '_' for unit in units]
     for i in range(1, len(units)):
@@ -101,6 +113,7 @@ def _joined(words):
     return re.sub(f' ?{JOINER} ?', '', ' '.join(words))
 
 
+@lru_cache
 def _sacremoses(language):
     try:
         from sacremoses import MosesDetokenizer, MosesTokenizer

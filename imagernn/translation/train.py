@@ -51,13 +51,14 @@ with loading(__name__, build_parser):    # --help does not wait for these
     from imagernn.runs.run import Run
     from imagernn.runs.start import chosen_params
     from imagernn.runs.state import PERPLEXITY, RunState, require_resumable, resumed
-    from imagernn.runs.terminal import report, say
+    from imagernn.runs.terminal import report, say, warn
     from imagernn.translation.batch import make_batch
     from imagernn.translation.evaluate import nats_of
     from imagernn.translation.load import KIND, load_translator
     from imagernn.translation.model import cost_and_grads, init_model
     from imagernn.translation.text import (
         END,
+        LONGEST_SIDE,
         Pairs,
         batch_chooser,
         chosen,
@@ -82,7 +83,8 @@ def prepare(argv):
     """What train() needs, from the command line: state, solver, rng, the Pairs of each split, and params."""
     parser = build_parser()
     given = parser.parse_args(argv)
-    parser.set_defaults(dataset=f'{Path(given.source).name}-{Path(given.target).suffix[1:]}')    # train.fr-en
+    parser.set_defaults(dataset=f'{Path(given.source).name}-'
+                                f'{language_of(given.target) or Path(given.target).name}')    # train.fr-en
     params, checkpoint = chosen_params(parser, argv, load_translator, load_resumable, MODEL_PARAMS, RUN_PARAMS,
                                        EARLIER)
     check_training_flags(params)
@@ -103,10 +105,13 @@ def read_splits(params, checkpoint):
     Reports how much was read, and how much of it is unknown.
     """
     texts, vocabularies = {}, None
+    languages = language_of(params['source']), language_of(params['target'])
     for split, prefix in (('train', ''), ('val', 'val_')):
-        *texts[split], num_empty = read_pairs(params[f'{prefix}source'], params[f'{prefix}target'],
-                                              params['tokenizer'], params['lower_case'])
+        *texts[split], num_empty, num_long = read_pairs(params[f'{prefix}source'], params[f'{prefix}target'],
+                                                        params['tokenizer'], params['lower_case'], languages)
         without = f'; {num_empty:,} with an empty side were left out' if num_empty else ''
+        if num_long:
+            without += f'; {num_long:,} with more than {LONGEST_SIDE} words on a side were left out'
         say(f'{split}: {len(texts[split][0]):,} pairs of sentences{without}')
     if checkpoint:
         vocabularies = checkpoint['source_ixtoword'], checkpoint['ixtoword']
@@ -114,11 +119,17 @@ def read_splits(params, checkpoint):
         vocabularies = [vocabulary(sentences, params['word_count_threshold'], first)
                         for sentences, first in zip(texts['train'], (START, END), strict=True)]
     splits = {split: Pairs(*map(encode, sides, vocabularies)) for split, sides in texts.items()}
-    for side, ixtoword, of_train, of_val in zip(Pairs._fields, vocabularies, *splits.values(), strict=True):
-        say(f'{side}: {len(ixtoword):,} words with the special ones; {100 * unknown_share(of_train):.1f} % of the '
-            f'training text and {100 * unknown_share(of_val):.1f} % of val are unknown')
-        if unknown_share(of_train) == 1:
-            raise InputError(f'{params[side]}: no word is in the vocabulary; give sentences like those of the training')
+    for side, ixtoword, *encoded in zip(Pairs._fields, vocabularies, *splits.values(), strict=True):
+        of_train, of_val = map(unknown_share, encoded)
+        say(f'{side}: {len(ixtoword):,} words with the special ones; {100 * of_train:.1f} % of the training text and '
+            f'{100 * of_val:.1f} % of val are unknown')
+        for name, share in (side, of_train), (f'val_{side}', of_val):
+            if share == 1:
+                raise InputError(f'{params[name]}: no word is in the vocabulary; give sentences like those of the '
+                                 'training')
+        if of_val > .5:
+            warn(f'{params[f"val_{side}"]}: {100 * of_val:.0f} % of its words are unknown to the model; is it in the '
+                 f'language of {params[side]}?')
     return vocabularies, splits
 
 
