@@ -144,6 +144,18 @@ def test_every_evaluation_shows_a_sample(folder, more, capsys):
     assert sample.written(checkpoint, '', length, 1, train.SAMPLE_TEMPERATURE, rng) == [samples[1]]
 
 
+def test_a_run_whose_texts_were_moved_resumes_with_their_new_names(folder, capsys):
+    (folder / 'val.txt').write_text(TEXT[:200])
+    assert train.main(['book.txt', *FLAGS, '--val', 'val.txt']) == 0
+    path, _ = last_checkpoint(folder)
+    for name in 'book', 'val':
+        (folder / f'{name}.txt').rename(f'{name}.moved')
+    assert train.main(['book.moved', '--val', 'val.moved', '--resume', path, '-m', '1.1']) == 0
+    again, checkpoint = last_checkpoint(folder)
+    assert again == path and checkpoint['params']['dataset'] == 'book'    # the run keeps its name
+    assert 'the text has changed' in refusal(capsys, train.main, 'val.moved', '--resume', path)
+
+
 # ---- word vectors
 
 def test_a_new_model_starts_from_word_vectors_which_may_be_fixed(folder, capsys):

@@ -11,7 +11,7 @@ from imagernn.textgen.names import LAYER_NAMES, LEVELS
 # what a checkpoint's arrays were made for: a run that starts or resumes from one cannot choose these
 MODEL_PARAMS = ('level', 'lines', 'layer', 'embedding_size', 'hidden_sizes', 'tanhC_version', 'word_vectors')
 # what a run that resumes cannot choose either
-RUN_PARAMS = ('text', 'split_shares', 'seed', 'word_count_threshold', 'batch_size', 'window', 'fix_word_vectors')
+RUN_PARAMS = ('split_shares', 'seed', 'word_count_threshold', 'batch_size', 'window', 'fix_word_vectors')
 MOST = 10 ** 5    # of a size or a batch
 
 
