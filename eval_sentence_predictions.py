@@ -84,7 +84,7 @@ def main(argv=None):
     params['num_threads'] = workers.num_parts    # in all, which the results record
     with stop_signals() as stop:
         blobs = captioned(checkpoint, members, provider, images, params, workers, stop)
-    stopped_by = ranks.first_signal(stop.signal)
+    stopped_by = ranks.from_first(lambda: stop.signal)
     result = {'params': params, 'checkpoint_params': checkpoint['params'], 'imgblobs': blobs}
     if provider.features.boxes is not None:
         result['regions'] = provider.features.boxes.tolist()
@@ -168,7 +168,7 @@ def captioned(checkpoint, members, provider, images, params, workers, stop):
         return provider.features.rows(imgids[i:j], dtype=params['dtype'])
 
     captions = caption_images(rows, len(images), checkpoint['model'], checkpoint['params'], checkpoint['ixtoword'],
-                              params, workers, members, attention=provider.features.boxes is not None)
+                              params, workers, members, provider.features.boxes is not None, stop=stop)
     for image, found in zip(images, captions, strict=False):
         blobs.append(result_blob(shown_path(provider.image_path(image)), found, imgid=image['imgid'], references=[
             {'text': ' '.join(sentence['tokens'])} for sentence in image['sentences']]))

@@ -335,9 +335,9 @@ def entries_of_pictures(names, paths, checkpoint, params, workers, stop, entries
 
     if params['temperature'] == 0 or params['mbr_samples']:
         batches = ((list(captioned(pairs)) if pairs else [], broken) for pairs, broken in batches)
-        yield from reported(workers.ranks.in_turn(batches), len(paths), params, workers, stop)
+        yield from reported(workers.ranks.in_turn(batches, stop), len(paths), params, workers, stop)
     # else the draws depend on which pictures are drawn together
-    elif pairs := list(reported(workers.ranks.in_turn(batches), len(paths), params, workers, stop)):
+    elif pairs := list(reported(workers.ranks.in_turn(batches, stop), len(paths), params, workers, stop)):
         yield from captioned(pairs)
 
 
@@ -381,7 +381,7 @@ def reported(batches, num_pictures, params, workers, stop):
             progress.update(len(good) + len(broken))
             if stop.signal:
                 return
-    if not any_good and not workers.ranks.rank:
+    if not any_good and not stop.signal and not workers.ranks.rank:
         raise InputError(f'none of the {num_pictures} pictures can be read, for the reasons printed above; name other '
                          'pictures')
 

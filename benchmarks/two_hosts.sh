@@ -7,12 +7,12 @@ rate=$1
 shift
 agent=$(mktemp)
 
+trap 'ip netns delete nt_a; ip netns delete nt_b; rm -f "$agent"' EXIT
 for host in a b; do
     ip netns delete nt_$host 2>/dev/null || true
     ip netns add nt_$host
     ip -n nt_$host link set lo up
 done
-trap 'ip netns delete nt_a; ip netns delete nt_b; rm -f "$agent"' EXIT
 ip link add nt_a netns nt_a type veth peer name nt_b netns nt_b
 address=1
 for host in a b; do
@@ -35,4 +35,5 @@ mpirun=$(command -v mpirun)
 exec_a=(ip netns exec nt_a unshare --uts bash -c 'hostname nt-a; exec "$@"' bash)
 "${exec_a[@]}" "$mpirun" --allow-run-as-root --host 10.77.0.1,10.77.0.2 --bind-to none \
     --prtemca plm_ssh_agent "$agent" --mca btl tcp,self --mca pml ob1 --mca btl_tcp_if_include 10.77.0.0/24 \
-    --prtemca oob_tcp_if_include 10.77.0.0/24 -n 2 "$@"
+    --prtemca oob_tcp_if_include 10.77.0.0/24 --prtemca oob_tcp_keepalive_time 10 --prtemca oob_tcp_keepalive_intvl 5 \
+    --prtemca oob_tcp_keepalive_probes 3 -n 2 "$@"

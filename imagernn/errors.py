@@ -53,7 +53,7 @@ ADVICE = {    # what to do about an error of the operating system while a file i
 MAY_BE_DAMAGE = {errno.EINVAL, errno.EFBIG, errno.EILSEQ}    # of addresses and names that a damaged file holds
 OUTPUT_FLAG = r'-o|--(\w*output\w*|html|json|csv|export|coco_results|result_struct\w*|dump\w*)'    # to be written
 LONGEST_NAME, LONGEST_PATH = 255, 4095    # in bytes, on common file systems
-ON_ERROR = []    # functions that script() calls after it has reported an error: see runs.ranks
+ON_ERROR = []    # functions of the exit code that script() calls where it does not return main's: see runs.ranks
 
 
 class InputError(Exception):
@@ -182,7 +182,7 @@ def script(main):
             return main(argv)
         except BrokenPipeError:    # the reader of our output has left, as `head` does
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            return 141
+            return _ended_early(141)
         except InputError as error:
             message = str(error)
         except OSError as error:
@@ -191,13 +191,17 @@ def script(main):
             message = _memory_message(error)
         except KeyboardInterrupt:
             print('interrupted', file=sys.stderr)
-            return 130
+            return _ended_early(130)
         print('error:', shown(' '.join(message.splitlines())), file=sys.stderr)
-        for function in ON_ERROR:
-            function()
-        return 2
+        return _ended_early(2)
 
     return guarded
+
+
+def _ended_early(code):
+    for function in ON_ERROR:
+        function(code)
+    return code
 
 
 @contextmanager

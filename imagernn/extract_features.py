@@ -8,7 +8,9 @@ first one alone has the file.
 """
 
 import argparse
+import signal
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 
 from imagernn.convnet.inputs import BATCH_SIZE, PREPROCESSING
@@ -95,6 +97,7 @@ with loading(__name__, build_parser):    # --help does not wait for these
     from imagernn.formats.writing import refuse_to_replace, require_writable
     from imagernn.nn.workers import Workers
     from imagernn.runs.ranks import world
+    from imagernn.runs.signals import Stop, stop_signals
 
 OUTPUT_NAMES = {'vgg16': 'vgg_feats.h5'}    # the name that driver.py looks for; other networks: <network>_feats.h5
 
@@ -133,19 +136,23 @@ def main(argv=None):
     if complete := ranks.from_first(lambda: begin(output, partial, source, network, layer, params, workers)):
         print(complete)
         return 0
-    if ranks.rank:    # the first one alone has the file
-        fill(None, source, network, layer, params, workers)
-        return 0
 
-    # extract what is missing; Ctrl-C keeps the rows that are written
+    # extract what is missing; Ctrl-C keeps the rows that are written, a signal to any process of mpirun as well
     try:
-        with feature_file(partial) as file:
-            skipped = fill(file, source, network, layer, params, workers)
-            num_extracted = int(file['extracted'][:].sum())
-            dim = file['feats'].shape[1]
+        with stop_signals() if ranks.size > 1 else nullcontext(Stop()) as stop:
+            if ranks.rank:    # the first one alone has the file
+                fill(None, source, network, layer, params, workers, stop)
+                return 0
+            with feature_file(partial) as file:
+                skipped = fill(file, source, network, layer, params, workers, stop)
+                num_extracted = int(file['extracted'][:].sum())
+                dim = file['feats'].shape[1]
     except KeyboardInterrupt:
+        stop = Stop()
+        stop.signal = signal.SIGINT
+    if stop.signal:
         print(f'stopped; {partial} keeps the rows extracted so far, and {how_to_resume(params)}', file=sys.stderr)
-        return 130
+        return 128 + stop.signal
 
     # a complete file gets its final name, but not if it would hold zeros alone
     if not num_extracted:
@@ -236,7 +243,7 @@ def how_to_resume(params):
     return f'the same command{" without --force" if params["force"] else ""} resumes'
 
 
-def fill(file, source, network, layer, params, workers):
+def fill(file, source, network, layer, params, workers, stop):
     """Extract the rows that the file lacks. Returns the names of the broken pictures, whose rows stay zero.
 
     Raises InputError at the first broken picture if --on_error is 'stop'.
@@ -247,7 +254,7 @@ def fill(file, source, network, layer, params, workers):
     skipped = []
     batches = extract(source.paths, network, layer, workers, params['regions'], params['batch_size'], todo)
     with tqdm(total=num_done + len(todo), initial=num_done, unit='picture', disable=workers.ranks.no_bars) as progress:
-        for numbers, arrays, broken in workers.ranks.in_turn(batches):
+        for numbers, arrays, broken in workers.ranks.in_turn(batches, stop):
             write_rows(file, numbers, arrays, source.names)
             for number, error in broken:
                 if params['on_error'] == 'stop':

@@ -1,6 +1,7 @@
 """mpirun: several processes train as one does, stop together, and end together when one of them dies."""
 
 import os
+import platform
 import shutil
 import signal
 import subprocess
@@ -193,8 +194,28 @@ def test_when_one_rank_is_killed_the_job_ends_and_can_be_resumed(root, rank):
 def test_an_error_of_one_rank_ends_all(root):
     _, err = mpirun(2, *with_action(1, 'raise OSError(5, "Input/output error", "features")', driver(root)), code=2)
     assert err.count('error: features: Input/output error') == 1
-    _, err = mpirun(2, *with_action(1, 'wrong', driver(root)), code=2)
+    _, err = mpirun(2, *with_action(1, 'wrong', driver(root)), code=1)
     assert "NameError: name 'wrong' is not defined" in err
+    mpirun(2, *with_action(1, 'raise KeyboardInterrupt', driver(root)), code=130)
+
+
+@pytest.mark.skipif(platform.machine() != 'x86_64', reason='needs a processor with several kinds of kernels')
+def test_ranks_on_unlike_processors_stay_the_same(root):
+    """The norm by which gradients are clipped has other last bits with other kernels of the BLAS."""
+    flags = driver(root, '--grad_clip_by', 'norm', '--grad_clip', '.1')
+    action = """
+digest = lambda state: hashlib.sha256(b''.join(w.tobytes() for w in state.model.values())).hexdigest()
+driver_step = Stepper.step
+def step(self, model, *more):
+    driver_step(self, model, *more)
+    self._state.extra['digests'] = world().gather([digest(self._state)])
+Stepper.step = step
+"""
+    program = PROGRAM.replace('import os,', 'import hashlib, os,').replace('import at,', 'import Stepper, at,').replace(
+        'if world().rank == chosen:\n        exec', 'if True:\n        exec')
+    mpirun(2, '-c', 'import os\nrank = os.environ.get("OMPI_COMM_WORLD_RANK", os.environ.get("PMI_RANK"))\n'
+           'os.environ["OPENBLAS_CORETYPE"] = ["Haswell", "Sandybridge"][int(rank)]\n' + program, 0, action, *flags[1:])
+    assert len(set(last_of(root)['digests'])) == 1
 
 
 FULL = '''

@@ -91,7 +91,7 @@ def batches_perplexity(batches, model, params, workers, ensemble=(), prepare=Non
 
 
 def caption_images(rows, num_images, model, params, ixtoword, options, workers=None, ensemble=(), attention=False,
-                   ranks=None):
+                   ranks=None, stop=None):
     """Captions of images: yields for each image, in order, the list of its options['nbest'] best Captions.
 
     rows(i, j) gives the features (j - i, D) of images i to j. options: beam_size (1 is greedy), temperature (above 0:
@@ -100,8 +100,8 @@ def caption_images(rows, num_images, model, params, ixtoword, options, workers=N
     consensus.by_expected_cider. ensemble: further (model, params) with the same vocabulary and features, whose
     probabilities are averaged with those of the first. attention: whether to add to the Captions the attention of the
     first model, if it attends to regions. Each of the workers' threads searches a group of images at a time. ranks: the
-    processes that share the images; the first one alone yields captions (default: those of the workers). Raises
-    InputError where the model's numbers overflow.
+    processes that share the images (default: those of the workers), of which the first alone yields captions. stop: as
+    for their in_turn. Raises InputError where the model's numbers overflow.
     """
     workers, members = workers or Workers(), [(model, params), *ensemble]
     ranks = ranks or workers.ranks
@@ -137,7 +137,7 @@ def caption_images(rows, num_images, model, params, ixtoword, options, workers=N
     starts = range(0, num_images, step := images_at_once(num_images, options, workers.num_parts))
     groups = ((start, rows(start, min(start + step, num_images))) for start in starts[ranks.rank::ranks.size])
     with tqdm(total=num_images, desc='captions', unit='image', leave=None, disable=ranks.no_bars) as progress:
-        for captions in ranks.in_turn(workers.map(captions_of, groups)):
+        for captions in ranks.in_turn(workers.map(captions_of, groups), stop):
             yield from captions
             progress.update(len(captions))
 

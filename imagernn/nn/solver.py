@@ -133,6 +133,8 @@ class Solver:
         clip = self.params['grad_clip']
         if clip > 0 and self.params['grad_clip_by'] == 'norm':
             norm = math.sqrt(sum(float(np.vdot(g, g)) for g in grads.values()))
+            if workers:    # on processors of another kind its last bits are others
+                norm = workers.ranks.from_first(lambda: norm)
             if norm > clip:
                 for g in grads.values():
                     g *= clip / norm

@@ -51,36 +51,38 @@ class Ranks:
         if self.rank:
             sys.stdout = open(os.devnull, 'w', encoding='utf-8')
 
-    def _end_all(self):
+    def _end_all(self, code):
         """End the other ranks, too: they would wait for this one for ever."""
         sys.stderr.flush()
-        self._comm.Abort(2)
+        self._comm.Abort(code)
 
     def _show_and_end_all(self, kind, error, trace):
         traceback.print_exception(kind, error, trace)
-        self._end_all()
+        self._end_all(1)
 
     def gather(self, values):
         """The values of all ranks in one list, on all of them, those of the first rank first."""
         return [value for of_one in self._comm.allgather(list(values)) for value in of_one]
 
-    def in_turn(self, own):
+    def in_turn(self, own, stop=None):
         """Yield the items of all ranks on the first one, an item of each rank in turn; nothing on the others.
 
         own: this rank's items, every size-th of the whole. The ranks compute the next ones at the same time, each of
-        them one ahead at most. Once the caller on the first rank takes no more, the others end, too.
+        them one ahead at most. Once the caller on the first rank takes no more, the others end, too. All end where
+        stop.signal is set on any of them, and it is then set on all.
         """
         own = iter(own)
         if self.rank:
             some = list(islice(own, 1))
-            while self._comm.bcast(None):
+            while self._go_on(True, stop):
                 self._comm.send(some, 0)
                 some = list(islice(own, 1))
             return
-        others = iter(())
+        others, going = iter(()), True
         try:
             for item in own:
-                self._comm.bcast(True)
+                if not (going := self._go_on(True, stop)):
+                    return
                 others = iter(range(1, self.size))
                 yield item
                 for rank in others:
@@ -88,7 +90,14 @@ class Ranks:
         finally:
             for rank in others:    # what they have sent already
                 self._comm.recv(source=rank)
-            self._comm.bcast(False)
+            if going:
+                self._go_on(False, stop)
+
+    def _go_on(self, more, stop):
+        """Whether the first rank has more items, and no rank a signal to stop. All ranks call it at the same turn."""
+        if stop:
+            stop.signal = self.first_signal(stop.signal)
+        return self._comm.bcast(more) and not (stop and stop.signal)
 
     def add_up(self, flat, scratch):
         """Replace an array (K,) by its sum over the ranks, the same bits on all of them.

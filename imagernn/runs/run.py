@@ -22,6 +22,7 @@ from shlex import quote
 from tqdm import tqdm
 
 from imagernn.errors import InputError, command, shown
+from imagernn.nn.blas import cores
 from imagernn.runs.checkpoints import Checkpoints, NoCheckpoints, claimed_names
 from imagernn.runs.divergence import cost_not_finite, state_not_finite
 from imagernn.runs.names import status_path
@@ -76,6 +77,9 @@ class Run:
                 stack.enter_context(claimed_names(self._params, path))
             self._checkpoints = (Checkpoints if first else NoCheckpoints)(self._params, self.state)
             self._ranks.require_same('training data', self.state.extra.get('fingerprint'))
+            if self._ranks.size > 1 and self._params['num_threads'] > cores():
+                warn(f'a process may use {cores()} of the cores, and has {self._params["num_threads"]} threads: give '
+                     'mpirun --bind-to none, or lower --num_threads')
             self._stop = stack.enter_context(stop_signals())
             say(f'{self.iters_per_epoch} iterations per epoch, {self.max_iters} in all\n'
                 f'watch it: {command("monitor")} {quote(self._params["worker_status_output_directory"])}')
