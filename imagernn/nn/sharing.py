@@ -27,10 +27,12 @@ def add_up(parts, model, decay, workers):
     def add(name_and_rows):
         name, rows = name_and_rows
         grad, own = total[name][rows], [part[name] for part in parts]
-        if own and total[name] is own[0]:
-            own = own[1:]
-        else:
+        if not own or _is_sparse(own[0]):
             grad[:] = 0
+        else:
+            first = own.pop(0)
+            if first is not total[name]:
+                grad[:] = first[rows]
         for part in own:
             if _is_sparse(part):
                 _add_sparse(grad, part, rows)
