@@ -32,7 +32,7 @@ def add_data_flags(parser):
     add('--val_target', default='', metavar='FILE', help='The translations of these.')
     add('--tokenizer', choices=TOKENIZER_NAMES, default='none',
         help='How lines become words: "none" takes what spaces separate, so choose it for files that are tokenized; '
-             '"words" separates words and punctuation so that a translation can be put together again exactly; '
+             '"words" separates words and punctuation so that a translation can be put together again; '
              '"sacremoses" follows the Moses tokenizer (extra [translation]) and takes the language from the name of '
              'the file, fr for train.fr.')
     add('--lower_case', action='store_true',
