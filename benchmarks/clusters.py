@@ -20,6 +20,12 @@ import sys
 import time
 from pathlib import Path
 
+if __name__ == '__main__':
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))    # a checkout need not be installed
+
+import imagernn.nn.blas  # noqa: F401  before numpy
+
+# isort: split
 import numpy as np
 from machine import describe_cpu
 from ours import PARAMS

@@ -22,7 +22,9 @@ OPEN_MPI = MPIRUN and 'Open' in subprocess.run([MPIRUN, '--version'], capture_ou
 
 def environment(**more):
     return {**os.environ, 'PYTHONPATH': f'{ROOT}{os.pathsep}{ROOT / "tests"}', 'OMPI_ALLOW_RUN_AS_ROOT': '1',
-            'OMPI_ALLOW_RUN_AS_ROOT_CONFIRM': '1', **more}
+            'OMPI_ALLOW_RUN_AS_ROOT_CONFIRM': '1',
+            'OMPI_MCA_mpi_yield_when_idle': '1',    # tests have more processes than cores
+            **more}
 
 
 def command(n, *arguments):
