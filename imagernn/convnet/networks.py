@@ -228,7 +228,7 @@ def affine(layer, weights):
 
     def step(x, workers):
         m = layer.channels
-        parts = len(workers.scratches)
+        parts = workers.num_parts
         out = np.empty((len(x), m), x.dtype)                                    # (n, channels)
         columns = [slice(m * i // parts, m * (i + 1) // parts) for i in range(parts)]
         for _ in workers.map(lambda part: affine_forward(x, W[:, part], b[:, part], out=out[:, part]), columns):
