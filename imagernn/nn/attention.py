@@ -155,17 +155,15 @@ class Attention:
             'Wquery': self._h.T @ self._dqueries, 'Wscore': self._dWscore, 'Wcontext': self._contexts.T @ dsums}
 
 
-class Sight:
-    """What a search may look at: the vectors of M images, and for each of its n beams the row of its image.
+class Seen:
+    """What a search may look at: the vectors of M images or sentences, and for each of its n beams the row of its own.
 
     It is a part of the state that search carries: indexing and len are those of the rows, so the vectors themselves are
     never copied from beam to beam.
     """
 
-    def __init__(self, values, model):
-        self._values = values                                                   # (M, R, E)
-        self._keys = keys_of(values, model)                                     # (M, R, K)
-        self._row = np.arange(len(values))                                      # (n,)
+    def __init__(self, M):
+        self._row = np.arange(M)                                                # (n,)
 
     def __len__(self):
         return len(self._row)
@@ -174,6 +172,15 @@ class Sight:
         other = copy(self)
         other._row = self._row[rows]
         return other
+
+
+class Sight(Seen):
+    """What soft attention looks at: vectors (M, R, E)."""
+
+    def __init__(self, values, model):
+        super().__init__(len(values))
+        self._values = values                                                   # (M, R, E)
+        self._keys = keys_of(values, model)                                     # (M, R, K)
 
     def look(self, h, model):
         """What the sums of the layer get at this step, (n, S), from the state before it, h (n, H)."""

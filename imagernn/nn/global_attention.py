@@ -10,11 +10,9 @@ the vectors v_i and the state h after the step:
 Where some have fewer vectors than others, the score of an absent one is -inf, and so its weight is 0.
 """
 
-from copy import copy
-
 import numpy as np
 
-from imagernn.nn.attention import weighted_mean_backward, weighted_mean_forward
+from imagernn.nn.attention import Seen, weighted_mean_backward, weighted_mean_forward
 from imagernn.nn.packing import columns_and_steps
 from imagernn.nn.scratch import Scratch
 
@@ -86,27 +84,16 @@ def backward(dout, cache):
     return dH, dvalues, grads
 
 
-class Memory:
-    """What a search may look at: the vectors of M sentences, and for each of its n beams the row of its sentence.
-
-    It is a part of the state that search carries: indexing and len are those of the rows, so the vectors themselves are
-    never copied from beam to beam. values (M, R, E); absent (M, R): True for vectors that are not there.
-    """
+class Memory(Seen):
+    """What global attention looks at: values (M, R, E); absent (M, R): True for vectors that are not there."""
 
     def __init__(self, values, absent, model):
+        super().__init__(len(values))
         self._model, size = model, model['Wcombine'].shape[1]
         # once for all steps: h·(Wscore·v) is the score, and the mean of v·Wcombine that of v times Wcombine
         self._keys = values @ model['Wscore'].T                                 # (M, R, H)
         self._shares = values @ model['Wcombine'][size:]                        # (M, R, H)
-        self._absent, self._row = absent, np.arange(len(values))                # (M, R), (n,)
-
-    def __len__(self):
-        return len(self._row)
-
-    def __getitem__(self, rows):
-        other = copy(self)
-        other._row = self._row[rows]
-        return other
+        self._absent = absent                                                   # (M, R)
 
     def look(self, h):
         """One step, what forward computes: the state after it, h (n, H) -> out (n, H)."""
